@@ -1,0 +1,216 @@
+//! The whole program while it serves: who is running?
+//!
+//! The only file that knows all parts. Starts them in order and stops them in reverse:
+//!
+//! | part | its failure | on stop |
+//! | --- | --- | --- |
+//! | receiver's client | start fails | idle connections close with the process |
+//! | queue | a panic there ends the process | takes no more, delivers what it can in time |
+//! | front | start fails if it cannot bind | `/ready` says 503, requests under way are finished |
+//!
+//! Invariants:
+//! - Whoever can reach the front can be served: it binds last.
+//! - A stop ends within `DRAIN_TIMEOUT`; what that loses is logged with its number.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::calls::Calls;
+use crate::config::{Listen, Settings, WebhookSettings};
+use crate::delivery::{Deliver, Webhook};
+use crate::http::{self, Front};
+use crate::queue::{Queue, QueueSettings};
+use crate::telemetry::Metrics;
+
+/// The part of `DRAIN_TIMEOUT` that is kept for closing connections: one tenth.
+const CLOSING_SHARE: u32 = 10;
+
+/// Why the program cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port is taken, or the address is not this machine's.
+    #[error("cannot listen on {variables}={listen}: {cause}; free it, or set another")]
+    Bind {
+        /// The address.
+        listen: Listen,
+        /// The variables that name it.
+        variables: &'static str,
+        /// The system's word.
+        cause: io::Error,
+    },
+    /// TLS certificates or signal handling are not to be had.
+    #[error("cannot start: {0}")]
+    System(String),
+}
+
+/// The program, serving.
+pub struct App {
+    queue: Queue,
+    front: SocketAddr,
+    drain_timeout: Duration,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl App {
+    /// Starts every part; when it returns, the front answers.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        for warning in &settings.warnings {
+            warn!("{warning}");
+        }
+        let metrics = Arc::new(Metrics::default());
+        let deliver = receiver(&settings)?;
+        let listener = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
+        let front = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
+        let queue = Queue::start(queue_settings(&settings), deliver, Arc::clone(&metrics));
+        let app = Self {
+            queue: queue.clone(),
+            front,
+            drain_timeout: settings.drain_timeout,
+            metrics: Arc::clone(&metrics),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        let serving = Front {
+            queue,
+            calls: Calls::default(),
+            fallback: settings.routing.fallback,
+            secret: settings.front.secret,
+            metrics,
+        };
+        app.tasks.spawn(http::serve(listener, serving, app.stop.clone()));
+        // In AVR Core's words, which people's scripts wait for.
+        info!(address = %front, "AVR HTTP Server listening on port {}", front.port());
+        Ok(app)
+    }
+
+    /// Where the front listens.
+    pub fn front(&self) -> SocketAddr {
+        self.front
+    }
+
+    /// Stops: delivers what it can, closes what is open, within `DRAIN_TIMEOUT`. Returns how many
+    /// events are lost.
+    pub async fn stop(self) -> usize {
+        let begun = Instant::now();
+        let deadline = begun + self.drain_timeout;
+        info!(waiting = self.queue.unsettled(), "stopping");
+        let lost = self.queue.drain(deadline - self.drain_timeout / CLOSING_SHARE).await;
+        self.stop.cancel();
+        self.tasks.close();
+        // Connections that are still busy then end with the process.
+        timeout_at(deadline, self.tasks.wait()).await.ok();
+        if lost > 0 {
+            error!(
+                lost,
+                "events are lost: they were kept in memory and could not be delivered in time"
+            );
+        }
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+        info!(
+            accepted = count(&self.metrics.accepted),
+            delivered = count(&self.metrics.delivered),
+            dead = count(&self.metrics.dead),
+            dropped = count(&self.metrics.dropped),
+            lost,
+            "stopped"
+        );
+        lost
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, then stops in good order; a second signal stops at once.
+///
+/// # Errors
+/// [`StartError`] where it cannot even start.
+pub async fn serve(settings: Settings) -> Result<(), StartError> {
+    raise_open_files();
+    let mut signals = Signals::listen().map_err(|error| StartError::System(error.to_string()))?;
+    let app = App::start(settings).await?;
+    let name = signals.next().await;
+    info!(signal = name, "told to stop; once more to stop at once");
+    tokio::select! {
+        _lost = app.stop() => {}
+        name = signals.next() => warn!(signal = name, "stopped at once"),
+    }
+    Ok(())
+}
+
+fn receiver(settings: &Settings) -> Result<Option<Arc<dyn Deliver>>, StartError> {
+    let Some(webhook) = &settings.webhook else {
+        warn!("WEBHOOK_URL=none: calls are routed to STS_URL, and events are dropped");
+        return Ok(None);
+    };
+    let client = Webhook::new(webhook.clone(), settings.agent.clone())
+        .map_err(|error| StartError::System(format!("no HTTP client for the receiver: {error}")))?;
+    info!(url = webhook.shown_url(), "events go to this receiver");
+    Ok(Some(Arc::new(client)))
+}
+
+fn queue_settings(settings: &Settings) -> QueueSettings {
+    QueueSettings {
+        filter: settings.events.clone(),
+        limits: settings.limits,
+        retry: settings.retry,
+        routing_timeout: settings.routing.timeout,
+        allowed_hosts: settings.routing.allowed_hosts.clone(),
+        receiver: settings.webhook.as_ref().map(WebhookSettings::shown_url).unwrap_or_default(),
+    }
+}
+
+async fn bind(listen: &Listen, variables: &'static str) -> Result<TcpListener, StartError> {
+    // An IPv6 address comes with or without brackets.
+    let host = listen.host.trim_matches(['[', ']']);
+    TcpListener::bind((host, listen.port)).await.map_err(|cause| StartError::Bind {
+        listen: listen.clone(),
+        variables,
+        cause,
+    })
+}
+
+/// Each live call holds a connection open, and the usual soft limit of 1024 files is far below
+/// what the machine allows.
+fn raise_open_files() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < 4096 => {
+            warn!(limit, "few open files allowed; raise LimitNOFILE or ulimit -n")
+        }
+        Ok(_) => {}
+        Err(error) => warn!(%error, "the limit of open files could not be raised"),
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,496 @@
+//! Settings: every one of them, checked where it is made and never again.
+//!
+//! Owns the layers ([`layers`]), the checks ([`reader`]) and the masking. Each part of the program
+//! gets a struct of its own. What each setting means stands in `config/default.toml`, which is the
+//! lowest layer.
+//!
+//! Invariants:
+//! - All faults are reported at once.
+//! - Secrets are [`SecretString`] or of a type that does not print itself.
+
+mod layers;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use secrecy::{ExposeSecret as _, SecretString};
+use tracing::level_filters::LevelFilter;
+use url::Url;
+
+use self::layers::Layers;
+pub use self::reader::Fault;
+use self::reader::{Reader, nearest, shown};
+use crate::delivery::signature::SigningKey;
+use crate::event::{EventFilter, EventType};
+use crate::queue::Limits;
+use crate::queue::retry::RetryPolicy;
+use crate::routing::{AllowedHosts, HostRule, StsUrl, without_user};
+
+/// Ten minutes: no phone call waits longer for anything.
+const TEN_MINUTES: u32 = 600_000;
+const ONE_HOUR: u32 = 3_600_000;
+const ONE_DAY: u32 = 86_400_000;
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The receiver; `None` = run without one.
+    pub webhook: Option<WebhookSettings>,
+    /// Which event types are delivered.
+    pub events: EventFilter,
+    /// Attempts and their delays.
+    pub retry: RetryPolicy,
+    /// Sizes of the queue.
+    pub limits: Limits,
+    /// The routing of calls.
+    pub routing: RoutingSettings,
+    /// `X-AVR-AGENT-ID`.
+    pub agent: Option<HeaderValue>,
+    /// The front for Asterisk and relays.
+    pub front: FrontSettings,
+    /// AudioSocket and the call.
+    pub call: CallSettings,
+    /// The admin port.
+    pub admin: AdminSettings,
+    /// The file in which events wait; `None` = memory only.
+    pub journal: Option<PathBuf>,
+    /// The time to finish on SIGTERM.
+    pub drain_timeout: Duration,
+    /// Logs.
+    pub log: LogSettings,
+    /// What is odd but no fault, to be logged.
+    pub warnings: Vec<String>,
+}
+
+/// The receiver (`WEBHOOK_*`).
+#[derive(Clone, Debug)]
+pub struct WebhookSettings {
+    /// Where events go; http or https, with a host.
+    pub url: Url,
+    /// `X-AVR-WEBHOOK-SECRET`; fit for a header.
+    pub secret: Option<SecretString>,
+    /// The time for one attempt.
+    pub timeout: Duration,
+    /// Signs every attempt.
+    pub signing_key: Option<SigningKey>,
+}
+
+impl WebhookSettings {
+    /// `host:port`, as Node's errors name it.
+    pub fn place(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        format!("{host}:{port}")
+    }
+
+    /// The URL without its user part, for logs.
+    pub fn shown_url(&self) -> String {
+        without_user(&self.url).to_string()
+    }
+}
+
+/// Routing of calls.
+#[derive(Clone, Debug)]
+pub struct RoutingSettings {
+    /// How long a decision is waited for.
+    pub timeout: Duration,
+    /// Where calls go that the receiver does not route.
+    pub fallback: Option<StsUrl>,
+    /// Where the receiver may route to.
+    pub allowed_hosts: AllowedHosts,
+}
+
+/// A host and port to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// An address or a name.
+    pub host: String,
+    /// 0 = any free one.
+    pub port: u16,
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// The front (`HTTP_*`).
+#[derive(Clone, Debug)]
+pub struct FrontSettings {
+    /// Where it listens.
+    pub listen: Listen,
+    /// What `POST /call` and `POST /events` must bring.
+    pub secret: Option<SecretString>,
+}
+
+impl FrontSettings {
+    /// Reads the front's settings alone, which is all that `callhook health` needs.
+    ///
+    /// # Errors
+    /// Every fault of `HTTP_HOST`, `HTTP_PORT` and the settings file.
+    pub fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let layers = Layers::read(environment, &mut faults);
+        let mut reader = Reader::new(&layers, faults);
+        let front = read_front(&mut reader);
+        let faults = reader.into_faults();
+        if faults.is_empty() { Ok(front) } else { Err(faults) }
+    }
+}
+
+/// AudioSocket and the call.
+#[derive(Clone, Debug)]
+pub struct CallSettings {
+    /// Where AudioSocket listens.
+    pub listen: Listen,
+    /// What callers' audio of kind 0x10 is.
+    pub codec: AudioCodec,
+    /// A call without any frame for so long is ended.
+    pub idle_timeout: Duration,
+    /// Whether `call_ended` says why and how long.
+    pub ended_details: bool,
+}
+
+/// `AUDIO_CODEC`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AudioCodec {
+    /// Told from the first frames.
+    Auto,
+    /// Signed linear, 16 bit, little-endian.
+    Slin,
+    /// G.711 µ-law.
+    Ulaw,
+    /// G.711 A-law.
+    Alaw,
+}
+
+/// The admin port.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Where it listens.
+    pub listen: Listen,
+    /// What it asks for.
+    pub token: Option<SecretString>,
+}
+
+/// Logs.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSettings {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// The least important level that is shown.
+    pub level: LevelFilter,
+}
+
+/// `LOG_FORMAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people, as AVR Core writes.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl Settings {
+    /// Reads all settings from the layers.
+    ///
+    /// # Errors
+    /// Every fault there is.
+    pub fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, Vec<Fault>> {
+        Self::read(environment).0
+    }
+
+    fn read(environment: &BTreeMap<String, String>) -> (Result<Self, Vec<Fault>>, Layers) {
+        let mut faults = Vec::new();
+        let layers = Layers::read(environment, &mut faults);
+        let mut reader = Reader::new(&layers, faults);
+        let settings = read_all(&mut reader, unknown_names(environment, layers.names()));
+        let faults = reader.into_faults();
+        let result = if faults.is_empty() { Ok(settings) } else { Err(faults) };
+        (result, layers)
+    }
+}
+
+/// The process environment; names and values that are no UTF-8 are shown with replacement marks.
+pub fn environment() -> BTreeMap<String, String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the environment"
+    )]
+    std::env::vars_os()
+        .map(|(name, value)| {
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        })
+        .collect()
+}
+
+/// What `callhook config` prints: each setting, its value and where it came from.
+///
+/// # Errors
+/// Every fault there is.
+pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<Fault>> {
+    let (settings, layers) = Settings::read(environment);
+    settings?;
+    let rows: Vec<(String, String)> = layers
+        .names()
+        .iter()
+        .map(|name| {
+            let value = layers.text(name).map(|text| shown(name, &text)).unwrap_or_default();
+            (format!("{name}={value}"), layers.source(name))
+        })
+        .collect();
+    let width = rows.iter().map(|(row, _)| row.chars().count()).max().unwrap_or_default().min(60);
+    Ok(rows.into_iter().map(|(row, source)| format!("{row:width$}  # {source}\n")).collect())
+}
+
+fn unknown_names(environment: &BTreeMap<String, String>, names: &[String]) -> Vec<String> {
+    environment
+        .keys()
+        .filter(|name| name.starts_with("WEBHOOK_") && !names.contains(name))
+        .map(|name| {
+            format!(
+                "{name} is not a setting and is ignored; did you mean {}?",
+                nearest(name, names)
+            )
+        })
+        .collect()
+}
+
+fn read_all(reader: &mut Reader<'_>, warnings: Vec<String>) -> Settings {
+    Settings {
+        webhook: read_webhook(reader),
+        events: read_events(reader),
+        retry: RetryPolicy::new(
+            reader.number("WEBHOOK_RETRY", 0..=100),
+            reader.millis("WEBHOOK_BACKOFF", 0..=ONE_HOUR),
+            reader.millis("WEBHOOK_BACKOFF_MAX", 0..=ONE_HOUR),
+        ),
+        limits: Limits {
+            concurrency: size(reader.number("WEBHOOK_CONCURRENCY", 1..=10_000)),
+            queue: size(reader.number("QUEUE_LIMIT", 1..=10_000_000)),
+            breaker: reader.number("WEBHOOK_BREAKER", 0..=1_000_000),
+        },
+        routing: RoutingSettings {
+            timeout: reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES),
+            fallback: reader.value::<StsUrl>("STS_URL"),
+            allowed_hosts: read_allowed_hosts(reader),
+        },
+        agent: reader.checked("AGENT_ID", header_value),
+        front: read_front(reader),
+        call: CallSettings {
+            listen: read_listen(reader, "AUDIOSOCKET_HOST", "PORT"),
+            codec: reader.value("AUDIO_CODEC").unwrap_or(AudioCodec::Auto),
+            idle_timeout: reader.millis("CALL_IDLE_TIMEOUT", 1000..=ONE_DAY),
+            ended_details: read_switch(reader, "CALL_ENDED_DETAILS"),
+        },
+        admin: read_admin(reader),
+        journal: reader.text("JOURNAL_PATH").filter(|path| path != "none").map(PathBuf::from),
+        drain_timeout: reader.millis("DRAIN_TIMEOUT", 1..=ONE_HOUR),
+        log: LogSettings {
+            format: reader.value("LOG_FORMAT").unwrap_or(LogFormat::Text),
+            level: reader.checked("LOG_LEVEL", level).unwrap_or(LevelFilter::INFO),
+        },
+        warnings,
+    }
+}
+
+fn read_webhook(reader: &mut Reader<'_>) -> Option<WebhookSettings> {
+    const EXPECTED: &str = "expected the receiver's http:// or https:// URL, such as \
+                            http://avr-webhook:9000/events, or none to run without a receiver";
+    let given = reader.text("WEBHOOK_URL");
+    let url = reader.checked("WEBHOOK_URL", |text| match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
+        Ok(_) | Err(_) if text == "none" => Ok(None),
+        Ok(_) | Err(_) => Err(EXPECTED.to_owned()),
+    });
+    if given.is_none() {
+        reader.fault(Fault::missing("WEBHOOK_URL", EXPECTED));
+    }
+    let secret = read_secret(reader, "WEBHOOK_SECRET");
+    let timeout = reader.millis("WEBHOOK_TIMEOUT", 1..=TEN_MINUTES);
+    let signing_key = reader.value("WEBHOOK_SIGNING_KEY");
+    Some(WebhookSettings { url: url.flatten()?, secret, timeout, signing_key })
+}
+
+fn read_events(reader: &mut Reader<'_>) -> EventFilter {
+    if reader.text("WEBHOOK_EVENTS").as_deref() == Some("*") {
+        return EventFilter::All;
+    }
+    let kinds: Option<Vec<EventType>> = reader.list("WEBHOOK_EVENTS");
+    EventFilter::Only(kinds.unwrap_or_default())
+}
+
+fn read_allowed_hosts(reader: &mut Reader<'_>) -> AllowedHosts {
+    let rules: Option<Vec<HostRule>> = reader.list("STS_ALLOWED_HOSTS");
+    rules.map_or(AllowedHosts::Any, AllowedHosts::Only)
+}
+
+fn read_front(reader: &mut Reader<'_>) -> FrontSettings {
+    FrontSettings {
+        listen: read_listen(reader, "HTTP_HOST", "HTTP_PORT"),
+        secret: read_secret(reader, "HTTP_SECRET"),
+    }
+}
+
+fn read_admin(reader: &mut Reader<'_>) -> AdminSettings {
+    let listen = read_listen(reader, "ADMIN_HOST", "ADMIN_PORT");
+    let token = read_secret(reader, "ADMIN_TOKEN");
+    let loopback =
+        listen.host == "localhost" || listen.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    if token.is_none() && !loopback {
+        reader.fault(Fault::missing(
+            "ADMIN_TOKEN",
+            &format!(
+                "ADMIN_HOST={} can be reached from other machines, so a token is required \
+                 (or set ADMIN_HOST=127.0.0.1)",
+                listen.host
+            ),
+        ));
+    }
+    AdminSettings { listen, token }
+}
+
+fn read_listen(reader: &mut Reader<'_>, host: &str, port: &str) -> Listen {
+    let host = reader.checked(host, |text| match url::Host::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) if text.parse::<IpAddr>().is_ok() => Ok(text.to_owned()),
+        Err(_) => Err("expected an address to listen on, such as 0.0.0.0 or 127.0.0.1".to_owned()),
+    });
+    let port = reader.checked(port, |text| {
+        text.parse()
+            .map_err(|_| "expected a port from 1 to 65535, or 0 for any free one".to_owned())
+    });
+    Listen { host: host.unwrap_or_default(), port: port.unwrap_or_default() }
+}
+
+fn read_secret(reader: &mut Reader<'_>, name: &str) -> Option<SecretString> {
+    let value = reader.checked(name, header_value)?;
+    let text = value.to_str().expect("it was checked to be visible ASCII");
+    Some(text.into())
+}
+
+fn read_switch(reader: &mut Reader<'_>, name: &str) -> bool {
+    let switch =
+        reader.checked(name, |text| text.parse().map_err(|_| "expected true or false".to_owned()));
+    switch.unwrap_or_default()
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, String> {
+    let value = HeaderValue::from_str(text).ok().filter(|value| value.to_str().is_ok());
+    value.ok_or_else(|| "expected visible ASCII characters, as it travels in a header".to_owned())
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "error" => Ok(LevelFilter::ERROR),
+        "warn" => Ok(LevelFilter::WARN),
+        "info" => Ok(LevelFilter::INFO),
+        "debug" => Ok(LevelFilter::DEBUG),
+        "trace" => Ok(LevelFilter::TRACE),
+        _ => Err("expected error, warn, info, debug or trace".to_owned()),
+    }
+}
+
+fn size(number: u32) -> usize {
+    usize::try_from(number)
+        .expect("a usize holds 32 bits on every platform with an operating system")
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("expected text or json"),
+        }
+    }
+}
+
+impl FromStr for AudioCodec {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "slin" => Ok(Self::Slin),
+            "ulaw" => Ok(Self::Ulaw),
+            "alaw" => Ok(Self::Alaw),
+            _ => Err("expected auto, slin, ulaw or alaw"),
+        }
+    }
+}
+
+/// Whether a secret that came in is the configured one, in time that does not depend on where they
+/// differ.
+pub fn is_same_secret(given: &[u8], secret: &SecretString) -> bool {
+    use subtle::ConstantTimeEq as _;
+    given.ct_eq(secret.expose_secret().as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(vars: &[(&str, &str)]) -> BTreeMap<String, String> {
+        vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_defaults_need_only_the_receivers_url() {
+        let settings =
+            Settings::of_environment(&environment(&[("WEBHOOK_URL", "http://h:9000/events")]))
+                .unwrap();
+        assert_eq!(settings.webhook.unwrap().timeout, Duration::from_secs(3));
+        assert_eq!(settings.events, EventFilter::Only(EventType::DOCUMENTED.to_vec()));
+        assert_eq!(settings.limits.queue, 100_000);
+        assert_eq!(settings.front.listen.to_string(), "0.0.0.0:6001");
+        assert_eq!(settings.journal, Some(PathBuf::from("data/callhook.redb")));
+        assert!(settings.warnings.is_empty());
+    }
+
+    #[test]
+    fn every_fault_is_told_at_once_with_variable_value_and_what_is_accepted() {
+        let faults = Settings::of_environment(&environment(&[
+            ("WEBHOOK_URL", "ftp://user:hush@h"),
+            ("WEBHOOK_TIMEOUT", "3s"),
+            ("WEBHOOK_SIGNING_KEY", "hush"),
+            ("STS_URL", "http://h"),
+            ("ADMIN_HOST", "0.0.0.0"),
+            ("LOG_FORMAT", "xml"),
+        ]));
+        let told: Vec<String> = faults.unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 6, "{told:#?}");
+        let all = told.join("\n");
+        assert!(!all.contains("hush"), "{all}");
+        assert!(all.contains(
+            "WEBHOOK_TIMEOUT=3s (environment): expected whole milliseconds from 1 to 600000"
+        ));
+    }
+
+    #[test]
+    fn every_setting_in_the_settings_document_is_read() {
+        let mut layers = Layers::read(&BTreeMap::new(), &mut Vec::new());
+        let names = layers.names().to_vec();
+        let mut faults = 0;
+        for name in &names {
+            // A value that no setting accepts is told wherever the setting is read.
+            let given = environment(&[(name, "\u{1}")]);
+            layers = Layers::read(&given, &mut Vec::new());
+            let mut reader = Reader::new(&layers, Vec::new());
+            read_all(&mut reader, Vec::new());
+            let told = reader.into_faults().iter().any(|fault| fault.to_string().starts_with(name));
+            faults += usize::from(told);
+        }
+        // A path may be any text.
+        assert_eq!(faults, names.len() - 1);
+    }
+}

@@ -1,0 +1,195 @@
+//! Reader: from a setting's text to a value that cannot be bad.
+//!
+//! Collects every fault instead of stopping at the first, so that one start tells an operator
+//! everything. Invariant: no fault shows a secret or the user part of a URL.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use figment::value::Value;
+
+use super::layers::Layers;
+
+/// What is wrong with one setting, for the person who has to mend it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(String);
+
+impl Fault {
+    /// A value that is not accepted. `shown` must hold no secret.
+    pub fn new(name: &str, shown: &str, source: &str, accepted: impl Display) -> Self {
+        Self(format!("{name}={shown} ({source}): {accepted}"))
+    }
+
+    /// A setting that must be set.
+    pub fn missing(name: &str, accepted: &str) -> Self {
+        Self(format!("{name} is not set: {accepted}"))
+    }
+
+    /// A settings file that cannot be read.
+    pub fn about_file(path: &str, cause: impl Display) -> Self {
+        Self(format!("CALLHOOK_CONFIG={path}: expected a readable TOML file: {cause}"))
+    }
+
+    /// A key in a settings file that names no setting, or holds a table.
+    pub fn of_file_key(path: &str, key: &str, value: &Value, names: &[String]) -> Option<Self> {
+        let known = names.iter().any(|name| name.to_lowercase() == key);
+        match (known, value) {
+            (true, Value::Dict(..)) => {
+                Some(Self(format!("{key} in {path}: expected a value, found a table")))
+            }
+            (true, _) => None,
+            (false, _) => {
+                let nearest = nearest(&key.to_uppercase(), names).to_lowercase();
+                Some(Self(format!(
+                    "{key} in {path}: no such setting; did you mean {nearest}? (keys are the variables in lower case)"
+                )))
+            }
+        }
+    }
+}
+
+/// Reads settings one by one and remembers what was wrong.
+pub struct Reader<'a> {
+    layers: &'a Layers,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader that starts with the faults found so far.
+    pub fn new(layers: &'a Layers, faults: Vec<Fault>) -> Self {
+        Self { layers, faults }
+    }
+
+    /// Everything that was wrong.
+    pub fn into_faults(self) -> Vec<Fault> {
+        self.faults
+    }
+
+    /// Remembers a fault.
+    pub fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
+    /// The text, if the setting is set.
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.layers.text(name)
+    }
+
+    /// The value, if the setting is set; a fault says what is accepted and shows the value given.
+    pub fn value<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
+        self.checked(name, |text| text.parse().map_err(|error: T::Err| error.to_string()))
+    }
+
+    /// As [`Reader::value`], by a check of its own.
+    pub fn checked<T>(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.text(name)?;
+        match check(&text) {
+            Ok(value) => Some(value),
+            Err(accepted) => {
+                let shown = shown(name, &text);
+                self.fault(Fault::new(name, &shown, &self.layers.source(name), accepted));
+                None
+            }
+        }
+    }
+
+    /// A comma list of values, if the setting is set.
+    pub fn list<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<Vec<T>> {
+        self.checked(name, |text| {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            items
+                .map(|item| item.parse().map_err(|error: T::Err| format!("{error}, not {item:?}")))
+                .collect()
+        })
+    }
+
+    /// A whole number within the range. The defaults set every number, so there is always one.
+    pub fn number(&mut self, name: &str, range: RangeInclusive<u32>) -> u32 {
+        let number = self.checked(name, |text| match text.parse() {
+            Ok(number) if range.contains(&number) => Ok(number),
+            Ok(_) | Err(_) => {
+                Err(format!("expected a whole number from {} to {}", range.start(), range.end()))
+            }
+        });
+        number.unwrap_or(*range.start())
+    }
+
+    /// A duration in whole milliseconds within the range.
+    pub fn millis(&mut self, name: &str, range: RangeInclusive<u32>) -> Duration {
+        let millis = self.checked(name, |text| match text.parse() {
+            Ok(millis) if range.contains(&millis) => Ok(millis),
+            Ok(_) | Err(_) => Err(format!(
+                "expected whole milliseconds from {} to {}",
+                range.start(),
+                range.end()
+            )),
+        });
+        Duration::from_millis(millis.unwrap_or(*range.start()).into())
+    }
+}
+
+/// Whether a setting's value is a secret.
+pub fn is_secret(name: &str) -> bool {
+    matches!(name, "WEBHOOK_SECRET" | "WEBHOOK_SIGNING_KEY" | "HTTP_SECRET" | "ADMIN_TOKEN")
+}
+
+/// A value fit to be shown: secrets as `***`, URLs without their user part.
+pub fn shown(name: &str, text: &str) -> String {
+    if is_secret(name) { "***".to_owned() } else { without_user_part(text) }
+}
+
+/// Masks what stands between `//` (or the start) and the last `@` before the path, also where the
+/// text is no proper URL: a typing error must not give a password away.
+fn without_user_part(text: &str) -> String {
+    let start = text.find("//").map_or(0, |at| at + 2);
+    let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
+    match text[start..end].rfind('@') {
+        Some(at) => format!("{}***{}", &text[..start], &text[start + at..]),
+        None => text.to_owned(),
+    }
+}
+
+/// The name that differs least from a misspelt one.
+pub fn nearest<'n>(misspelt: &str, names: &'n [String]) -> &'n str {
+    names
+        .iter()
+        .max_by(|a, b| {
+            let [a, b] = [a, b].map(|name| strsim::jaro_winkler(misspelt, name));
+            a.total_cmp(&b)
+        })
+        .expect("there are settings")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_part_of_a_url_is_masked_even_in_a_misspelt_one() {
+        for (text, shown) in [
+            ("http://user:hush@host/p@q", "http://***@host/p@q"),
+            ("htp//user:hush@host", "htp//***@host"),
+            ("user:hush@host", "***@host"),
+            ("http://a@b@host/", "http://***@host/"),
+            ("http://host/?mail=a@b", "http://host/?mail=a@b"),
+            ("3000", "3000"),
+        ] {
+            assert_eq!(without_user_part(text), shown);
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_found() {
+        let names = ["WEBHOOK_RETRY", "WEBHOOK_TIMEOUT", "WEBHOOK_URL"].map(str::to_owned);
+        assert_eq!(nearest("WEBHOOK_RETRIES", &names), "WEBHOOK_RETRY");
+        assert_eq!(nearest("WEBHOOK_TIMOUT", &names), "WEBHOOK_TIMEOUT");
+        assert_eq!(nearest("WEBHOOKURL", &names), "WEBHOOK_URL");
+    }
+}

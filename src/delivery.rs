@@ -1,0 +1,249 @@
+//! Delivery: how did one attempt go?
+//!
+//! Owns the HTTP request to the receiver: headers, signature, deadline, the bounded read of the
+//! answer. Leaves to [`crate::queue`] when to try, and what a failure means for the event.
+//!
+//! Invariants and limits:
+//! - An attempt ends within `WEBHOOK_TIMEOUT`: connect, send, and read of head and body together.
+//! - Any 2xx is a success, whatever its body: a body that is too long, too slow or broken is
+//!   dropped, and only a routing decision that was in it is lost.
+//! - Redirects are not followed: a 3xx is a failure. No proxy is used.
+//! - At most [`MAX_ANSWER`] bytes of a body are read.
+
+pub mod failure;
+pub mod signature;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::BoxFuture;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use reqwest::redirect;
+use secrecy::ExposeSecret;
+use tokio::time::{Instant, timeout_at};
+
+use self::failure::Failure;
+use crate::config::WebhookSettings;
+use crate::event::Event;
+
+/// The most of an answer's body that is read, in bytes; an `sts_url` needs a few hundred.
+pub const MAX_ANSWER: usize = 64 * 1024;
+
+/// The longest `Retry-After` that is honoured: AVR's sample receiver asks for 900 seconds.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
+
+/// How long a connection to the receiver may idle before it is closed here. Node closes after 5 s
+/// by default; closing first avoids sending an event into a connection that is just going away.
+const POOL_IDLE: Duration = Duration::from_secs(4);
+
+/// Version 1 of the product token in `User-Agent`.
+const AGENT: &str = concat!("callhook/", env!("CARGO_PKG_VERSION"));
+
+const SECRET_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-secret");
+const AGENT_HEADER: HeaderName = HeaderName::from_static("x-avr-agent-id");
+const ATTEMPT_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-attempt");
+const SEQUENCE_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-sequence");
+
+/// One HTTP request that is to be made.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// What to send.
+    pub event: Arc<Event>,
+    /// 1, 2, … for this event.
+    pub number: u32,
+    /// 1, 2, … within the call.
+    pub sequence: u64,
+}
+
+/// How an attempt went.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A 2xx came back.
+    Delivered {
+        /// The whole body, where it could be read in time and within [`MAX_ANSWER`].
+        answer: Option<Bytes>,
+    },
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// Whoever can make an attempt: the receiver's HTTP client, or a stand-in under test.
+pub trait Deliver: Send + Sync + 'static {
+    /// Makes one attempt. Ends by itself, within a limit of its own.
+    fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome>;
+}
+
+/// The receiver, reached over HTTP.
+#[derive(Clone)]
+pub struct Webhook(Arc<Inner>);
+
+struct Inner {
+    client: reqwest::Client,
+    settings: WebhookSettings,
+    fixed: HeaderMap,
+    agent: Option<HeaderValue>,
+}
+
+impl Webhook {
+    /// Prepares a client for the receiver; connects to nothing yet.
+    ///
+    /// # Errors
+    /// Where the system's TLS certificates cannot be loaded.
+    pub fn new(
+        settings: WebhookSettings,
+        agent: Option<HeaderValue>,
+    ) -> Result<Self, reqwest::Error> {
+        let client = client_builder()
+            .pool_idle_timeout(POOL_IDLE)
+            .dns_resolver(Arc::new(failure::SystemResolver))
+            .build()?;
+        let mut fixed = HeaderMap::new();
+        fixed.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        fixed.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        if let Some(secret) = &settings.secret {
+            let mut value = HeaderValue::from_str(secret.expose_secret())
+                .expect("the secret was checked to be a header value with the settings");
+            value.set_sensitive(true);
+            fixed.insert(SECRET_HEADER, value);
+        }
+        Ok(Self(Arc::new(Inner { client, settings, fixed, agent })))
+    }
+}
+
+impl Deliver for Webhook {
+    fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move { inner.attempt(&attempt).await })
+    }
+}
+
+impl Inner {
+    async fn attempt(&self, attempt: &Attempt) -> Outcome {
+        let begun = Instant::now();
+        let deadline = begun + self.settings.timeout;
+        let request = self
+            .client
+            .post(self.settings.url.clone())
+            .headers(self.headers(attempt))
+            .body(attempt.event.body.clone())
+            .send();
+        let response = match timeout_at(deadline, request).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => {
+                return Outcome::Failed(Failure::of_request(
+                    &error,
+                    &self.settings,
+                    begun.elapsed(),
+                ));
+            }
+            Err(_) => return Outcome::Failed(Failure::of_timeout(&self.settings, begun.elapsed())),
+        };
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        let answer = timeout_at(deadline, read_bounded(response)).await.ok().flatten();
+        if status.is_success() {
+            Outcome::Delivered { answer }
+        } else {
+            Outcome::Failed(Failure::of_status(status, retry_after, begun.elapsed()))
+        }
+    }
+
+    fn headers(&self, attempt: &Attempt) -> HeaderMap {
+        let mut headers = self.fixed.clone();
+        headers.insert(ATTEMPT_HEADER, attempt.number.into());
+        headers.insert(SEQUENCE_HEADER, attempt.sequence.into());
+        let own = attempt.event.agent.as_deref().map(|agent| {
+            HeaderValue::from_str(agent).expect("an event's agent came as a header value")
+        });
+        if let Some(agent) = own.or_else(|| self.agent.clone()) {
+            headers.insert(AGENT_HEADER, agent);
+        }
+        let id = attempt.event.id.to_string();
+        if let Some(key) = &self.settings.signing_key {
+            let signed = key.sign(&id, SystemTime::now(), &attempt.event.body);
+            headers.insert(signature::TIMESTAMP_HEADER, signed.timestamp.into());
+            headers.insert(signature::SIGNATURE_HEADER, header(&signed.signature));
+        }
+        headers.insert(signature::ID_HEADER, header(&id));
+        headers
+    }
+}
+
+/// A client that asks just who it was told to ask: no proxy, no redirects.
+pub fn client_builder() -> reqwest::ClientBuilder {
+    // The first call decides for the process, and all decide alike.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    reqwest::Client::builder().redirect(redirect::Policy::none()).no_proxy().http1_only()
+}
+
+fn header(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("ids and base64 are visible ASCII")
+}
+
+/// The body, if it ends within [`MAX_ANSWER`]; reading it to its end keeps the connection usable.
+async fn read_bounded(mut response: reqwest::Response) -> Option<Bytes> {
+    let Some(first) = response.chunk().await.ok()? else {
+        return Some(Bytes::new());
+    };
+    // Nearly every answer is one chunk, which then needs no copy.
+    let Some(second) = response.chunk().await.ok()? else {
+        return (first.len() <= MAX_ANSWER).then_some(first);
+    };
+    let mut body = BytesMut::from(first);
+    let mut next = Some(second);
+    while let Some(chunk) = next {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return None;
+        }
+        body.extend_from_slice(&chunk);
+        next = response.chunk().await.ok()?;
+    }
+    Some(body.freeze())
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    parse_retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
+}
+
+/// Reads `Retry-After`: seconds, or an HTTP date (RFC 9110, section 10.2.3), at most
+/// [`MAX_RETRY_AFTER`]. A date that has passed is no wait; anything else is `None`.
+pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are a long wait, not a fault.
+        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
+    } else {
+        let date = httpdate::parse_http_date(value).ok()?;
+        date.duration_since(now).unwrap_or(Duration::ZERO)
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_up_to_fifteen_minutes() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        for (value, expected) in [
+            ("0", Some(0)),
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("900", Some(900)),
+            ("901", Some(900)),
+            ("99999999999999999999999", Some(900)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 07:00:00 GMT", Some(0)),
+            ("Mon, 07 Nov 1994 08:49:37 GMT", Some(900)),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            let expected = expected.map(Duration::from_secs);
+            assert_eq!(parse_retry_after(value, now), expected, "{value:?}");
+        }
+    }
+}

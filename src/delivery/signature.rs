@@ -1,0 +1,109 @@
+//! Signatures by the Standard Webhooks specification, version 1
+//! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
+//!
+//! Owns the key and the text that is signed: `{id}.{timestamp}.{body}`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD as ALPHABET;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use hmac::{Hmac, Mac};
+use reqwest::header::HeaderName;
+use sha2::Sha256;
+
+/// The event's id: the receiver's idempotency key.
+pub const ID_HEADER: HeaderName = HeaderName::from_static("webhook-id");
+/// Unix seconds of this attempt.
+pub const TIMESTAMP_HEADER: HeaderName = HeaderName::from_static("webhook-timestamp");
+/// `v1,BASE64`.
+pub const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("webhook-signature");
+
+const PREFIX: &str = "whsec_";
+
+/// Keys come with and without padding.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &ALPHABET,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// `WEBHOOK_SIGNING_KEY`, read and ready to sign.
+#[derive(Clone)]
+pub struct SigningKey(Hmac<Sha256>);
+
+/// What a signed attempt carries besides the id.
+pub struct Signed {
+    /// Unix seconds.
+    pub timestamp: u64,
+    /// `v1,BASE64`.
+    pub signature: String,
+}
+
+impl SigningKey {
+    /// Signs one attempt.
+    pub fn sign(&self, id: &str, now: SystemTime, body: &[u8]) -> Signed {
+        let since_epoch = now.duration_since(UNIX_EPOCH);
+        let timestamp = since_epoch.expect("the clock is past 1970").as_secs();
+        let mut mac = self.0.clone();
+        mac.update(format!("{id}.{timestamp}.").as_bytes());
+        mac.update(body);
+        let signature = STANDARD.encode(mac.finalize().into_bytes());
+        Signed { timestamp, signature: format!("v1,{signature}") }
+    }
+}
+
+impl FromStr for SigningKey {
+    type Err = BadSigningKey;
+
+    fn from_str(text: &str) -> Result<Self, BadSigningKey> {
+        let encoded = text.strip_prefix(PREFIX).ok_or(BadSigningKey)?;
+        let key = LENIENT.decode(encoded).map_err(|_| BadSigningKey)?;
+        if key.is_empty() {
+            return Err(BadSigningKey);
+        }
+        let mac = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
+        Ok(Self(mac))
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKey(***)")
+    }
+}
+
+/// The text is no signing key. Does not repeat it: it may be a key with a typing error.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected {PREFIX} followed by base64 (make one: echo {PREFIX}$(openssl rand -base64 32))")]
+pub struct BadSigningKey;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_verified_by_the_reference_library() {
+        let text = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let key: SigningKey = text.parse().unwrap();
+        let body = br#"{"uuid":"x"}"#;
+        let signed = key.sign("msg_1", SystemTime::now(), body);
+        let mut headers = reqwest::header::HeaderMap::new();
+        headers.insert(ID_HEADER, "msg_1".parse().unwrap());
+        headers.insert(TIMESTAMP_HEADER, signed.timestamp.into());
+        headers.insert(SIGNATURE_HEADER, signed.signature.parse().unwrap());
+        let reference = standardwebhooks::Webhook::new(text).unwrap();
+        reference.verify(body, &headers).unwrap();
+        assert!(reference.verify(b"{}", &headers).is_err());
+    }
+
+    #[test]
+    fn a_key_needs_its_prefix_and_base64() {
+        for bad in ["", "whsec_", "MfKQ9r8G", "whsec_%%%", "WHSEC_MfKQ9r8G"] {
+            assert!(bad.parse::<SigningKey>().is_err(), "{bad}");
+        }
+        assert!("whsec_MfKQ9r8GKQ".parse::<SigningKey>().is_ok());
+    }
+}

@@ -1,0 +1,63 @@
+//! `callhook health`: ask the running one whether it lives, for containers without a shell.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+
+use crate::config::FrontSettings;
+use crate::delivery::client_builder;
+
+/// How long the answer may take; container runtimes give up after some seconds themselves.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why the running callhook does not count as alive.
+#[derive(Debug, thiserror::Error)]
+pub enum HealthError {
+    /// There is no port to ask.
+    #[error("HTTP_PORT=0 takes a free port, so it cannot be known which; set HTTP_PORT")]
+    UnknownPort,
+    /// Nobody answered in time.
+    #[error("GET {url}: nobody answers ({cause})")]
+    NoAnswer {
+        /// What was asked.
+        url: String,
+        /// The innermost reason.
+        cause: reqwest::Error,
+    },
+    /// Something else than a healthy callhook answered.
+    #[error("GET {url} was answered {status}")]
+    Unhealthy {
+        /// What was asked.
+        url: String,
+        /// The answer.
+        status: StatusCode,
+    },
+}
+
+/// Asks `GET /health` of the front.
+///
+/// # Errors
+/// Where nobody answers 200 in time, or where the port is not known.
+pub async fn ask(front: &FrontSettings) -> Result<(), HealthError> {
+    if front.listen.port == 0 {
+        return Err(HealthError::UnknownPort);
+    }
+    let url = format!("http://{}:{}/health", reachable(&front.listen.host), front.listen.port);
+    let answer = async { client_builder().timeout(PATIENCE).build()?.get(&url).send().await };
+    match answer.await {
+        Ok(response) if response.status().is_success() => Ok(()),
+        Ok(response) => Err(HealthError::Unhealthy { url, status: response.status() }),
+        Err(cause) => Err(HealthError::NoAnswer { url, cause }),
+    }
+}
+
+/// The host to ask: "any address" is no address to connect to.
+fn reachable(host: &str) -> String {
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "[::1]".to_owned(),
+        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+        Ok(IpAddr::V4(_)) | Err(_) => host.to_owned(),
+    }
+}

@@ -1,0 +1,197 @@
+//! The front: HTTP for Asterisk and for relays.
+//!
+//! Owns whether a request is well formed, who may send one, and the limits of connections. One
+//! route a file: decode, hand on, answer. Knows nothing about delivery.
+//!
+//! Limits: [`MAX_CONNECTIONS`]; those of a single connection in [`connection`], those of a body in
+//! [`body`].
+
+mod body;
+mod call;
+mod connection;
+mod events;
+mod health;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::header::{AUTHORIZATION, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, extract::OriginalUri};
+use secrecy::SecretString;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::calls::Calls;
+use crate::config::is_same_secret;
+use crate::queue::{Queue, Refused};
+use crate::routing::StsUrl;
+use crate::telemetry::Metrics;
+
+/// The most open connections: Asterisk holds one idle connection for each live call, and ten
+/// thousand calls must do no harm. One more is closed at once.
+const MAX_CONNECTIONS: usize = 50_000;
+
+/// How long accepting rests when the system has no more file descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// When a sender should try again after the queue was full, in seconds.
+const FULL_RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// What the routes need.
+pub struct Front {
+    /// Where events go.
+    pub queue: Queue,
+    /// Which calls were announced.
+    pub calls: Calls,
+    /// `STS_URL`.
+    pub fallback: Option<StsUrl>,
+    /// `HTTP_SECRET`.
+    pub secret: Option<SecretString>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Front {
+    fn router(self) -> Router {
+        Router::new()
+            .route("/call", post(call::announce))
+            .route("/events", post(events::take))
+            .route("/health", get(health::health))
+            .route("/ready", get(health::ready))
+            .fallback(not_found)
+            .method_not_allowed_fallback(method_not_allowed)
+            .with_state(Arc::new(self))
+    }
+
+    fn authorise(&self, headers: &HeaderMap) -> Result<(), Fault> {
+        let Some(secret) = &self.secret else {
+            return Ok(());
+        };
+        let own = headers.get("x-avr-webhook-secret").map(HeaderValue::as_bytes);
+        let bearer =
+            headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        if [own, bearer].into_iter().flatten().any(|given| is_same_secret(given, secret)) {
+            return Ok(());
+        }
+        Err(Fault::new(
+            StatusCode::UNAUTHORIZED,
+            "send HTTP_SECRET as X-AVR-WEBHOOK-SECRET or Authorization: Bearer".to_owned(),
+        ))
+    }
+}
+
+/// Serves the front until `stop`, then lets each connection finish its request.
+pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken) {
+    let router = front.router();
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = TaskTracker::new();
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let Some(stream) = taken(accepted).await else {
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            warn!(limit = MAX_CONNECTIONS, "too many connections; a new one is closed");
+            continue;
+        };
+        let connection = connection::serve(stream, router.clone(), stop.clone());
+        connections.spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn taken(accepted: io::Result<(TcpStream, std::net::SocketAddr)>) -> Option<TcpStream> {
+    match accepted {
+        Ok((stream, _)) => {
+            // Without it small answers wait for the peer's delayed acknowledgement. A socket that
+            // refuses is on its way down, which the first read will tell.
+            stream.set_nodelay(true).ok();
+            Some(stream)
+        }
+        Err(error) => {
+            warn!(%error, "a connection could not be accepted");
+            sleep(ACCEPT_REST).await;
+            None
+        }
+    }
+}
+
+async fn not_found(OriginalUri(uri): OriginalUri) -> Fault {
+    let path = uri.path();
+    Fault::new(
+        StatusCode::NOT_FOUND,
+        format!(
+            "{path} is no path here; there are POST /call, POST /events, GET /health and GET /ready"
+        ),
+    )
+}
+
+async fn method_not_allowed() -> Fault {
+    Fault::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path takes another method; see the Allow header".to_owned(),
+    )
+}
+
+/// Why a request is refused: `{"error":"…"}`.
+#[derive(Debug)]
+struct Fault {
+    status: StatusCode,
+    error: String,
+}
+
+impl Fault {
+    fn new(status: StatusCode, error: String) -> Self {
+        Self { status, error }
+    }
+
+    fn bad_request(error: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+}
+
+impl From<Refused> for Fault {
+    fn from(refused: Refused) -> Self {
+        let status = match refused {
+            Refused::Full { .. } | Refused::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        };
+        Self::new(status, refused.to_string())
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let status = self.status;
+        let mut response = (status, Json(json!({"error": self.error}))).into_response();
+        let headers = response.headers_mut();
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(RETRY_AFTER, FULL_RETRY_AFTER);
+            }
+            // What is left of the request is not read, so nothing can follow it.
+            StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

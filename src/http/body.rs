@@ -1,0 +1,223 @@
+//! Request bodies: bounded reading, and JSON that cannot be misread.
+//!
+//! Asterisk's dialplan splices its JSON together, so a caller id can inject a key that stands
+//! twice; where parsers disagree on which one counts, the call could be sent elsewhere. Such a body
+//! is refused, and so is anything that is not JSON to the last byte.
+//!
+//! Limits: a body takes at most [`BODY_TIME`]; its length is the route's to say; objects nest at
+//! most 128 deep (serde_json's own limit).
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use super::Fault;
+
+/// How long a body may take.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// How much more than its limit is read of a body that is too long, so that its sender sees the
+/// answer instead of a reset.
+const OVERRUN: usize = 1024 * 1024;
+
+/// Reads a whole body of at most `limit` bytes.
+pub async fn read(body: Body, limit: usize) -> Result<Bytes, Fault> {
+    timeout(BODY_TIME, collect(body, limit)).await.unwrap_or_else(|_| {
+        let seconds = BODY_TIME.as_secs();
+        Err(Fault::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the body did not arrive within {seconds} s"),
+        ))
+    })
+}
+
+async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Fault> {
+    let mut whole = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let broken =
+            |error| Fault::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"));
+        let Ok(data) = frame.map_err(broken)?.into_data() else {
+            continue;
+        };
+        length += data.len();
+        if length <= limit {
+            whole.extend_from_slice(&data);
+        } else if length > limit + OVERRUN {
+            break;
+        }
+    }
+    if length > limit {
+        return Err(Fault::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is over {limit} bytes"),
+        ));
+    }
+    Ok(whole.freeze())
+}
+
+/// The text of a body that is one strict JSON value.
+pub fn strict_json(body: &[u8]) -> Result<&str, Fault> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let at = error.valid_up_to() + 1;
+        Fault::bad_request(format!("the body is no UTF-8: byte {at} is wrong"))
+    })?;
+    let checked: Result<Strict, _> = serde_json::from_str(text);
+    checked.map_err(|error| Fault::bad_request(format!("the body is no proper JSON: {error}")))?;
+    Ok(text)
+}
+
+/// The fields of an event's JSON, each still as JSON text; `null` counts as absent.
+#[derive(Debug, Deserialize)]
+pub struct RawEvent<'a> {
+    #[serde(borrow)]
+    uuid: Option<&'a RawValue>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow)]
+    timestamp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+}
+
+impl<'a> RawEvent<'a> {
+    /// Reads the fields of a strict JSON text that must be an object.
+    pub fn from_json(text: &'a str) -> Result<Self, String> {
+        if !text.trim_start().starts_with('{') {
+            return Err("expected a JSON object".to_owned());
+        }
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// `uuid`, which must be there.
+    pub fn uuid(&self) -> Result<Cow<'a, str>, String> {
+        text("uuid", self.uuid)?.ok_or_else(|| "uuid: missing; expected the call's UUID".to_owned())
+    }
+
+    /// `type`, which must be there.
+    pub fn kind(&self) -> Result<Cow<'a, str>, String> {
+        text("type", self.kind)?
+            .ok_or_else(|| "type: missing; expected an event type such as call_started".to_owned())
+    }
+
+    /// `timestamp`.
+    pub fn timestamp(&self) -> Result<Option<Cow<'a, str>>, String> {
+        text("timestamp", self.timestamp)
+    }
+
+    /// `payload`.
+    pub fn payload(&self) -> Option<Box<RawValue>> {
+        self.payload.map(ToOwned::to_owned)
+    }
+}
+
+/// A value that must be a text; borrowed where it has no escapes.
+fn text<'a>(field: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, String> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    let parsed = value.map(|value| serde_json::from_str::<Text<'_>>(value.get()));
+    match parsed.transpose() {
+        Ok(text) => Ok(text.map(|text| text.0)),
+        Err(_) => Err(format!("{field}: expected a text in quotes")),
+    }
+}
+
+/// Any JSON value, in which no object has a key twice. Holds nothing: it is the check that counts.
+struct Strict;
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        let mut keys = HashSet::new();
+        while let Some(key) = entries.next_key::<String>()? {
+            if let Some(key) = keys.replace(key) {
+                return Err(A::Error::custom(format!("the key {key:?} stands twice")));
+            }
+            entries.next_value::<Self>()?;
+        }
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_that_can_be_misread_is_refused_with_its_place() {
+        for (body, expected) in [
+            (r#"{"to":"1","to":"2"}"#, "the key \"to\" stands twice at line 1 column 14"),
+            (r#"{"a":[{"x":1,"x":1}]}"#, "the key \"x\" stands twice at line 1 column 16"),
+            (r#"{"a":1"#, "EOF while parsing an object at line 1 column 6"),
+            (r#"{"a":1} x"#, "trailing characters at line 1 column 9"),
+            ("{\"a\":\"\u{0}\"}", "control character"),
+            (r#"{"a":"\ud800"}"#, "at line 1 column 13"),
+            (r#"{"a":1e999}"#, "number out of range at line 1 column 10"),
+            ("", "EOF while parsing a value at line 1 column 0"),
+        ] {
+            let fault = strict_json(body.as_bytes()).unwrap_err();
+            assert!(fault.error.contains(expected), "{body}: {}", fault.error);
+        }
+        let deep = "[".repeat(200) + &"]".repeat(200);
+        assert!(strict_json(deep.as_bytes()).unwrap_err().error.contains("recursion limit"));
+        let fault = strict_json(b"{\"a\":\"\xff\"}").unwrap_err();
+        assert!(fault.error.contains("byte 7"), "{}", fault.error);
+    }
+
+    #[test]
+    fn nesting_up_to_the_limit_is_accepted() {
+        let deep = "[".repeat(127) + &"]".repeat(127);
+        assert!(strict_json(deep.as_bytes()).is_ok());
+    }
+}

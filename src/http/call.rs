@@ -1,0 +1,75 @@
+//! `POST /call`: the dialplan announces a call and asks where it goes.
+//!
+//! Invariant: an announcement that can be read is answered 200 within `ROUTING_TIMEOUT`, whatever
+//! the receiver and the queue do, since the caller hears silence meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use super::body::{self, RawEvent};
+use super::{Fault, Front};
+use crate::event::{CallId, Event, EventId, EventType, Payload, timestamp_now};
+use crate::queue::Refused;
+use crate::queue::slot::Slot;
+use crate::routing;
+
+/// The longest body, in bytes. Asterisk cuts its own at about 4060.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Answers with the call's route.
+pub async fn announce(
+    State(front): State<Arc<Front>>,
+    request: Request,
+) -> Result<Response, Fault> {
+    front.authorise(request.headers())?;
+    let body = body::read(request.into_body(), MAX_BODY).await?;
+    let (call, payload) = read(body::strict_json(&body)?).map_err(Fault::bad_request)?;
+    let slot =
+        front.calls.slot_of(call, &payload, Instant::now(), || front.initiate(call, &payload));
+    let decision = match slot {
+        Ok(slot) => slot.wait().await,
+        Err(refused) => {
+            front.metrics.lost.fetch_add(1, Relaxed);
+            error!(uuid = %call, error = %refused, "call_initiated is lost; the call goes to STS_URL");
+            None
+        }
+    };
+    let route = routing::route(decision.as_deref(), front.fallback.as_ref(), &payload);
+    debug!(uuid = %call, overridden = route.overridden, "call routed");
+    Ok(Json(route).into_response())
+}
+
+fn read(json: &str) -> Result<(CallId, Payload), String> {
+    let raw = RawEvent::from_json(json)?;
+    Ok((read_uuid(&raw)?, read_payload(&raw)?))
+}
+
+/// The call that an event belongs to.
+pub fn read_uuid(raw: &RawEvent<'_>) -> Result<CallId, String> {
+    let text = raw.uuid()?;
+    text.parse().map_err(|fault| format!("uuid: {fault}, not {text:?}"))
+}
+
+/// The payload, `{}` where there is none.
+pub fn read_payload(raw: &RawEvent<'_>) -> Result<Payload, String> {
+    let payload = raw.payload().map(Payload::from_json).transpose();
+    Ok(payload.map_err(|fault| format!("payload: {fault}"))?.unwrap_or_else(Payload::empty))
+}
+
+impl Front {
+    /// Puts `call_initiated` into the call's lane.
+    fn initiate(&self, call: CallId, payload: &Payload) -> Result<Slot, Refused> {
+        let event =
+            Event::new(EventId::make(), call, EventType::CallInitiated, &timestamp_now(), payload);
+        let accepted = self.queue.accept(vec![event])?;
+        let slot = accepted.into_iter().next().and_then(|accepted| accepted.slot);
+        // Where call_initiated is not delivered nobody will decide.
+        Ok(slot.unwrap_or_else(Slot::without_decision))
+    }
+}

@@ -1,0 +1,189 @@
+//! One connection to the front, and how long it may take its time.
+//!
+//! Asterisk's `CURL()` leaves its connection open and idle until the call ends, so an idle one is
+//! kept for a minute; a client that dawdles in the middle of a head is cut off much sooner. hyper's
+//! own header timeout does not tell the two apart, hence the [`Phase`].
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+
+/// How long a connection may stay without a request.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How long a request's head may take from its first byte on.
+const HEAD: Duration = Duration::from_secs(5);
+
+/// The longest head, in bytes: Asterisk's is under 250, a relay's under 1000.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Serves requests until the client goes, dawdles, or `stop` is given and the request under way is
+/// answered.
+pub async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let phase = Arc::new(Phase::default());
+    let io = TokioIo::new(Watched { stream, phase: Arc::clone(&phase) });
+    let serving = Arc::clone(&phase);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        serving.enter(Step::Serving);
+        let answer = router.clone().call(request.map(Body::new));
+        let serving = Arc::clone(&serving);
+        async move {
+            let answer = answer.await;
+            serving.enter(Step::Idle);
+            answer as Result<_, Infallible>
+        }
+    });
+    let mut connection =
+        pin!(http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(io, service));
+    let mut stopped = pin!(stop.cancelled());
+    let mut stopping = false;
+    let mut deadline = Deadline::new(phase);
+    poll_fn(|context| {
+        if !stopping && stopped.as_mut().poll(context).is_ready() {
+            stopping = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        // Whether it ended well is the client's business: there is no call to end with it.
+        if connection.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        deadline.poll(context)
+    })
+    .await;
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+enum Step {
+    /// No byte of a request has come.
+    Idle = 0,
+    /// A request's head is coming in.
+    Head = 1,
+    /// A request is being served, which has limits of its own.
+    Serving = 2,
+}
+
+/// The current step, and a count of steps taken so that a quick round is noticed too.
+#[derive(Debug, Default)]
+struct Phase(AtomicU32);
+
+impl Phase {
+    const STEP: u32 = 0b11;
+
+    /// All accesses are from the connection's own task, so the plain load and store do not race.
+    fn enter(&self, step: Step) {
+        let count = (self.0.load(Ordering::Relaxed) & !Self::STEP).wrapping_add(Self::STEP + 1);
+        self.0.store(count | step as u32, Ordering::Relaxed);
+    }
+
+    fn current(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn is(&self, step: Step) -> bool {
+        self.current() & Self::STEP == step as u32
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        if self.is(Step::Serving) {
+            None
+        } else if self.is(Step::Head) {
+            Some(HEAD)
+        } else {
+            Some(IDLE)
+        }
+    }
+}
+
+/// Ends when the current step has taken too long.
+struct Deadline {
+    phase: Arc<Phase>,
+    known: u32,
+    timer: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Deadline {
+    fn new(phase: Arc<Phase>) -> Self {
+        Self { known: phase.current(), timer: Box::pin(sleep_until(Instant::now() + IDLE)), phase }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(limit) = self.phase.limit() else {
+            return Poll::Pending;
+        };
+        if self.known != self.phase.current() {
+            self.known = self.phase.current();
+            self.timer.as_mut().reset(Instant::now() + limit);
+        }
+        self.timer.as_mut().poll(context)
+    }
+}
+
+/// A stream that notes when a request's first byte comes in.
+struct Watched {
+    stream: TcpStream,
+    phase: Arc<Phase>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before && self.phase.is(Step::Idle) {
+            self.phase.enter(Step::Head);
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

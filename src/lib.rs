@@ -1,0 +1,43 @@
+//! callhook stands where AVR Core stands in a phone call: it takes the call from Asterisk, asks a
+//! webhook receiver where it should go, and delivers the call's events in order, with retries.
+//!
+//! ```text
+//!  Asterisk ── POST /call ──┐
+//!                           ├─► http ─► queue ─► delivery ─► receiver
+//!  AVR Core ── POST /events ┘     ▲       ▲          │
+//!                                 └─ slot ┴─ outcome ┘
+//! ```
+//!
+//! Data goes through once, in one direction; results come back as values. Each module knows only
+//! those below it:
+//!
+//! | module | its question |
+//! | --- | --- |
+//! | [`app`] | who is running? |
+//! | [`health`] | does it live? |
+//! | [`workbench`] | how do I try a receiver without a PBX? |
+//! | [`http`] | is the request well formed? |
+//! | [`calls`] | was this call announced before? |
+//! | [`queue`] | when is an event due, in what order, and what follows from an outcome? |
+//! | [`delivery`] | how did one attempt go? |
+//! | [`routing`] | what did the receiver decide? |
+//! | [`event`] | what is said about a call? |
+//! | [`telemetry`] | what do operators see? |
+//! | [`config`] | what was asked for? |
+//!
+//! Invariants that hold throughout:
+//! - The events of one call arrive in the order they were accepted, one request at a time.
+//! - A call never waits for another call, and a caller never longer than `ROUTING_TIMEOUT`.
+//! - A `call_initiated` is an event like any other: there is one HTTP client and one retry loop.
+
+pub mod app;
+pub mod calls;
+pub mod config;
+pub mod delivery;
+pub mod event;
+pub mod health;
+pub mod http;
+pub mod queue;
+pub mod routing;
+pub mod telemetry;
+pub mod workbench;

@@ -1,0 +1,151 @@
+//! The command line: arguments to a command, errors to an exit code.
+//!
+//! Exit codes, as in `sysexits.h`: 0 success, 1 failed, 64 usage or settings, 69 cannot listen.
+
+use std::process::ExitCode;
+
+use callhook::app::{self, StartError};
+use callhook::config::{self, Fault, FrontSettings, Settings};
+use callhook::workbench::{demo, receive};
+use callhook::{health, telemetry};
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+const FAILED: u8 = 1;
+const EX_USAGE: u8 = 64;
+const EX_UNAVAILABLE: u8 = 69;
+
+/// Webhooks and call routing for voice agents on Asterisk: ordered, retried, durable.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Settings are environment variables; `callhook config` shows them.\n\
+                                 Example: WEBHOOK_URL=http://localhost:9000/events callhook"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take calls and deliver their events (what callhook does without a command)
+    #[command(
+        after_help = "Example: WEBHOOK_URL=http://localhost:9000/events STS_URL=ws://localhost:6030 callhook serve"
+    )]
+    Serve,
+    /// Ask the running callhook whether it lives; exit code 0 or 1
+    #[command(after_help = "Example, in a Dockerfile: HEALTHCHECK CMD [\"callhook\", \"health\"]")]
+    Health,
+    /// Print the effective settings and where each came from
+    #[command(after_help = "Example: env $(grep -v '^#' .env) callhook config")]
+    Config,
+    /// Play three calls against a receiver, all in this process, and show what arrives
+    #[command(after_help = "Example: callhook demo")]
+    Demo,
+    /// Be a receiver that prints one line an event
+    Receive(receive::Options),
+}
+
+/// What a command ends with, besides success.
+enum Failure {
+    Settings(Vec<Fault>),
+    Start(StartError),
+    Other(anyhow::Error),
+}
+
+impl From<Vec<Fault>> for Failure {
+    fn from(faults: Vec<Fault>) -> Self {
+        Self::Settings(faults)
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::Start(error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("callhook: no threads to be had: {error}");
+            return FAILED.into();
+        }
+    };
+    let result = runtime.block_on(run(arguments.command.unwrap_or(Command::Serve)));
+    // What still runs now was given its time; waiting for it could take for ever.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure).into(),
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    let environment = config::environment();
+    match command {
+        Command::Serve => {
+            let settings = Settings::of_environment(&environment)?;
+            telemetry::start(settings.log);
+            app::serve(settings).await?;
+        }
+        Command::Health => health::ask(&FrontSettings::of_environment(&environment)?)
+            .await
+            .map_err(anyhow::Error::from)?,
+        Command::Config => print!("{}", config::describe(&environment)?),
+        Command::Demo => demo::run().await?,
+        Command::Receive(options) => receive::run(options).await?,
+    }
+    Ok(())
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    // Where the terminal is gone there is nobody to tell.
+    error.print().ok();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => EX_USAGE.into(),
+    }
+}
+
+fn report(failure: &Failure) -> u8 {
+    match failure {
+        Failure::Settings(faults) => {
+            eprintln!(
+                "callhook: {} wrong; see config/default.toml for every setting",
+                settings(faults.len())
+            );
+            for fault in faults {
+                eprintln!("  {fault}");
+            }
+            EX_USAGE
+        }
+        Failure::Start(error) => {
+            eprintln!("callhook: {error}");
+            EX_UNAVAILABLE
+        }
+        Failure::Other(error) => {
+            eprintln!("callhook: {error:#}");
+            FAILED
+        }
+    }
+}
+
+fn settings(count: usize) -> String {
+    match count {
+        1 => "1 setting is".to_owned(),
+        many => format!("{many} settings are"),
+    }
+}

@@ -1,0 +1,329 @@
+//! Dispatcher: what is due?
+//!
+//! Owns all lanes, the order in which their front events go, and what an outcome means for an
+//! event. Pure: time is an argument, sending and logging are left to [`super::Queue`].
+//!
+//! Invariants:
+//! - One attempt per call, at most `concurrency` in all; among lanes that are ready the one with
+//!   the oldest front event goes first.
+//! - While the receiver is down only probes go, one at a time, and what they find costs the event
+//!   no attempt. While it is paused nothing goes.
+//! - An event leaves only as delivered or given up; both free its place under `limit`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::breaker::{Breaker, Change, RoutingGuard, Sign, State};
+use super::lane::{Lane, LaneState, Step};
+use super::retry::RetryPolicy;
+use super::slot::Slot;
+use crate::delivery::Attempt;
+use crate::delivery::failure::Failure;
+use crate::event::{CallId, Event, EventType};
+
+/// How long the numbering of a call without events is kept: longer than calls stay silent.
+const LANE_KEPT: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// The most calls without events whose numbering is kept, the longest silent forgotten first.
+/// At under 256 bytes each that is 25 MB.
+const MOST_IDLE_LANES: usize = 100_000;
+
+/// The numbers that a dispatcher works with.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Attempts in flight in all (`WEBHOOK_CONCURRENCY`).
+    pub concurrency: usize,
+    /// Events accepted and not yet settled (`QUEUE_LIMIT`).
+    pub queue: usize,
+    /// Failures in a row after which the receiver counts as down, or its routing as broken
+    /// (`WEBHOOK_BREAKER`); 0 = never.
+    pub breaker: u32,
+}
+
+/// An attempt that is to be made now.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// The request.
+    pub attempt: Attempt,
+    /// Whether it probes a receiver that is down.
+    pub probe: bool,
+}
+
+/// What became of an event after an attempt.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Delivered; the slot is where the decision goes.
+    Delivered(Option<Slot>),
+    /// To be tried again.
+    Retry,
+    /// Refused, or out of attempts.
+    GivenUp,
+}
+
+/// What an outcome led to.
+#[derive(Debug)]
+pub struct Conclusion {
+    /// For the event.
+    pub verdict: Verdict,
+    /// For the receiver.
+    pub change: Option<Change>,
+}
+
+/// All lanes, and the state of the receiver.
+#[derive(Debug)]
+pub struct Dispatcher {
+    limits: Limits,
+    policy: RetryPolicy,
+    lanes: HashMap<CallId, Lane>,
+    /// Lanes whose front event may go, by its age.
+    ready: BTreeMap<u64, CallId>,
+    /// Lanes whose front event waits for its next attempt, by its time and age.
+    held: BTreeMap<(Instant, u64), CallId>,
+    /// Lanes without events, the longest idle first.
+    idle: BTreeSet<(Instant, CallId)>,
+    breaker: Breaker,
+    guard: RoutingGuard,
+    paused_until: Option<Instant>,
+    in_flight: usize,
+    unsettled: usize,
+    accepted: u64,
+}
+
+impl Dispatcher {
+    /// Without any event.
+    pub fn new(limits: Limits, policy: RetryPolicy) -> Self {
+        Self {
+            limits,
+            policy,
+            lanes: HashMap::new(),
+            ready: BTreeMap::new(),
+            held: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            breaker: Breaker::new(limits.breaker),
+            guard: RoutingGuard::new(limits.breaker),
+            paused_until: None,
+            in_flight: 0,
+            unsettled: 0,
+            accepted: 0,
+        }
+    }
+
+    /// Whether so many events more find room.
+    pub fn has_room_for(&self, events: usize) -> bool {
+        self.unsettled + events <= self.limits.queue
+    }
+
+    /// Events accepted and not yet settled.
+    pub fn unsettled(&self) -> usize {
+        self.unsettled
+    }
+
+    /// Whether waiting for a decision until the deadline is of no use: nobody is there, the
+    /// receiver's routing is broken, or the receiver asked to be left alone for longer.
+    pub fn cannot_decide_by(&self, deadline: Instant) -> bool {
+        let paused = self.paused_until.is_some_and(|until| until > deadline);
+        self.breaker.is_down() || self.guard.is_closed() || paused
+    }
+
+    /// Takes an event into its call's lane.
+    pub fn accept(&mut self, event: Arc<Event>, slot: Option<Slot>, now: Instant) {
+        self.forget_idle(now);
+        let order = self.accepted;
+        self.accepted += 1;
+        self.unsettled += 1;
+        let call = event.call;
+        let lane = self.lanes.entry(call).or_insert_with(|| Lane::new(now));
+        if let LaneState::Idle(since) = lane.state() {
+            self.idle.remove(&(since, call));
+            self.ready.insert(order, call);
+        }
+        lane.join(event, order, slot);
+    }
+
+    /// The next attempt that is due, if any.
+    pub fn next(&mut self, now: Instant) -> Option<Dispatch> {
+        self.release(now);
+        if self.in_flight >= self.limits.concurrency || self.is_paused(now) {
+            return None;
+        }
+        let probe = match self.breaker.state() {
+            State::Up { .. } => false,
+            State::Down { probe_at, .. } if probe_at <= now => true,
+            State::Down { .. } | State::Probing { .. } => return None,
+        };
+        let (_, call) = self.ready.pop_first()?;
+        if probe {
+            self.breaker.note(Sign::ProbeSent, now);
+        }
+        self.in_flight += 1;
+        let lane = self.lanes.get_mut(&call).expect("a ready lane exists");
+        lane.step(Step::Sent);
+        let front = lane.front().expect("a ready lane has a front event");
+        Some(Dispatch {
+            attempt: Attempt {
+                event: Arc::clone(&front.event),
+                number: front.spent + 1,
+                sequence: front.sequence,
+            },
+            probe,
+        })
+    }
+
+    /// When [`Dispatcher::next`] may have something that it has not now, if time alone brings it.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let release = self.held.first_key_value().map(|((at, _), _)| *at);
+        let waiting_for_receiver = match self.breaker.state() {
+            State::Up { .. } => self.paused_until,
+            State::Down { probe_at, .. } => {
+                Some(self.paused_until.map_or(probe_at, |until| until.max(probe_at)))
+            }
+            State::Probing { .. } => None,
+        };
+        let blocked = waiting_for_receiver.filter(|_| !self.ready.is_empty());
+        release.into_iter().chain(blocked).min()
+    }
+
+    /// Takes note of a delivered attempt.
+    pub fn delivered(&mut self, attempt: &Attempt, now: Instant) -> Conclusion {
+        self.in_flight -= 1;
+        if attempt.event.kind == EventType::CallInitiated {
+            self.guard.note_success();
+        }
+        let change = self.breaker.note(Sign::Answered, now);
+        let slot = self.settle(attempt.event.call, now);
+        Conclusion { verdict: Verdict::Delivered(slot), change }
+    }
+
+    /// Takes note of a failed attempt.
+    pub fn failed(&mut self, sent: &Dispatch, failure: &Failure, now: Instant) -> Conclusion {
+        self.in_flight -= 1;
+        let was_down = self.breaker.is_down();
+        let change = self.note_failure(sent, failure, now);
+        let call = sent.attempt.event.call;
+        let spared = failure.is_nobody_there() && was_down && self.breaker.is_down();
+        let verdict = if spared {
+            self.put_back(call);
+            Verdict::Retry
+        } else if failure.is_final() || sent.attempt.number >= self.policy.attempts() {
+            if let Some(slot) = self.settle(call, now) {
+                slot.close();
+            }
+            Verdict::GivenUp
+        } else {
+            self.hold(call, failure, now);
+            Verdict::Retry
+        };
+        if change == Some(Change::WentDown) {
+            self.stop_waiting();
+        }
+        Conclusion { verdict, change }
+    }
+
+    fn note_failure(&mut self, sent: &Dispatch, failure: &Failure, now: Instant) -> Option<Change> {
+        if sent.attempt.event.kind == EventType::CallInitiated && sent.attempt.number == 1 {
+            self.guard.note_failure();
+        }
+        if let Some(pause) = failure.pause() {
+            let until = now + pause;
+            self.paused_until = Some(self.paused_until.map_or(until, |old| old.max(until)));
+        }
+        let sign = match (failure.is_nobody_there(), sent.probe) {
+            (false, _) => Sign::Answered,
+            (true, false) => Sign::NobodyThere,
+            (true, true) => Sign::ProbeInVain,
+        };
+        self.breaker.note(sign, now)
+    }
+
+    /// The front event waits for its next attempt; whoever waits for its decision in vain is told.
+    fn hold(&mut self, call: CallId, failure: &Failure, now: Instant) {
+        let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
+        let front = lane.front_mut().expect("a lane in flight has a front event");
+        front.spent += 1;
+        let delay = self.policy.delay_after(front.spent);
+        let at = now + delay.max(failure.retry_after.unwrap_or_default());
+        let order = front.order;
+        if let Some(slot) = &front.slot
+            && (at > slot.deadline() || self.guard.is_closed())
+        {
+            slot.close();
+        }
+        if self.breaker.is_down() {
+            // This attempt found the receiver down: now the event waits for a probe instead.
+            lane.step(Step::Unspent);
+            self.ready.insert(order, call);
+        } else {
+            lane.step(Step::Retry(at));
+            self.held.insert((at, order), call);
+        }
+    }
+
+    fn put_back(&mut self, call: CallId) {
+        let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
+        lane.step(Step::Unspent);
+        let front = lane.front().expect("a lane in flight has a front event");
+        self.ready.insert(front.order, call);
+    }
+
+    fn settle(&mut self, call: CallId, now: Instant) -> Option<Slot> {
+        self.unsettled -= 1;
+        let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
+        let settled = lane.settle_front(now);
+        match lane.front() {
+            Some(front) => {
+                self.ready.insert(front.order, call);
+            }
+            None => {
+                self.idle.insert((now, call));
+            }
+        }
+        settled.slot
+    }
+
+    /// The receiver went down: no caller waits for it, and delays between attempts are void.
+    fn stop_waiting(&mut self) {
+        for queued in self.lanes.values().flat_map(Lane::waiting) {
+            if let Some(slot) = &queued.slot {
+                slot.close();
+            }
+        }
+        while let Some(((_, order), call)) = self.held.pop_first() {
+            self.make_ready(order, call);
+        }
+    }
+
+    fn release(&mut self, now: Instant) {
+        while let Some(entry) = self.held.first_entry() {
+            let (at, order) = *entry.key();
+            if at > now {
+                return;
+            }
+            let call = entry.remove();
+            self.make_ready(order, call);
+        }
+    }
+
+    fn make_ready(&mut self, order: u64, call: CallId) {
+        let lane = self.lanes.get_mut(&call).expect("a held lane exists");
+        lane.step(Step::Released);
+        self.ready.insert(order, call);
+    }
+
+    fn is_paused(&mut self, now: Instant) -> bool {
+        self.paused_until = self.paused_until.filter(|until| *until > now);
+        self.paused_until.is_some()
+    }
+
+    fn forget_idle(&mut self, now: Instant) {
+        while let Some((since, call)) = self.idle.first().copied() {
+            if self.idle.len() <= MOST_IDLE_LANES && now.duration_since(since) <= LANE_KEPT {
+                return;
+            }
+            self.idle.pop_first();
+            self.lanes.remove(&call);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Slot: where `POST /call` waits for the receiver's decision.
+//!
+//! Invariants:
+//! - A slot is settled once: by a decision, by the news that none will come, or by its deadline.
+//!   Whoever asks afterwards gets the same answer, so a repeated request is answered alike.
+//! - A decision after the deadline is refused, whether somebody waits or not.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::routing::Decision;
+
+/// A place for one decision, with a deadline. Clones share the place.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    deadline: Instant,
+    state: Arc<watch::Sender<State>>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Open,
+    Settled(Option<Arc<Decision>>),
+}
+
+impl Slot {
+    /// Open until the deadline.
+    pub fn until(deadline: Instant) -> Self {
+        let (state, _) = watch::channel(State::Open);
+        Self { deadline, state: Arc::new(state) }
+    }
+
+    /// Settled from the start: nobody will decide.
+    pub fn without_decision() -> Self {
+        let slot = Self::until(Instant::now());
+        slot.close();
+        slot
+    }
+
+    /// When waiting ends.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Puts a decision in; `false` if it comes too late.
+    pub fn decide(&self, decision: Decision, now: Instant) -> bool {
+        now <= self.deadline && self.settle(Some(Arc::new(decision)))
+    }
+
+    /// No decision will come.
+    pub fn close(&self) {
+        self.settle(None);
+    }
+
+    /// Waits for the decision, at most until the deadline, which settles the slot.
+    pub async fn wait(&self) -> Option<Arc<Decision>> {
+        let mut changes = self.state.subscribe();
+        let settled = changes.wait_for(|state| matches!(state, State::Settled(_)));
+        if timeout_at(self.deadline, settled).await.is_err() {
+            self.close();
+        }
+        match &*self.state.borrow() {
+            State::Settled(decision) => decision.clone(),
+            State::Open => unreachable!("the wait ends only when the slot is settled"),
+        }
+    }
+
+    fn settle(&self, decision: Option<Arc<Decision>>) -> bool {
+        self.state.send_if_modified(|state| {
+            let open = matches!(state, State::Open);
+            if open {
+                *state = State::Settled(decision);
+            }
+            open
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn decision() -> Decision {
+        Decision { given: "ws://h".into(), url: "ws://h".parse().unwrap() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_settles_and_a_later_decision_is_refused() {
+        let slot = Slot::until(Instant::now() + Duration::from_secs(5));
+        let begun = Instant::now();
+        assert_eq!(slot.wait().await, None);
+        assert_eq!(begun.elapsed(), Duration::from_secs(5));
+        assert!(!slot.decide(decision(), Instant::now()));
+        assert_eq!(slot.wait().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_decision_after_the_deadline_is_refused_though_nobody_waited() {
+        let slot = Slot::until(Instant::now());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!slot.decide(decision(), Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn everybody_who_waits_gets_the_same_decision() {
+        let slot = Slot::until(Instant::now() + Duration::from_secs(5));
+        let waiting =
+            [slot.clone(), slot.clone()].map(|slot| tokio::spawn(async move { slot.wait().await }));
+        tokio::task::yield_now().await;
+        assert!(slot.decide(decision(), Instant::now()));
+        for waiter in waiting {
+            assert_eq!(waiter.await.unwrap().as_deref(), Some(&decision()));
+        }
+        assert_eq!(slot.wait().await.as_deref(), Some(&decision()));
+    }
+}

@@ -1,0 +1,314 @@
+//! Routing: what did the receiver decide, and which speech-to-speech URL follows from it?
+//!
+//! Pure: sees neither a socket nor a clock. Owns what a valid STS URL is, which hosts may be
+//! routed to, how a receiver's answer is read, and how the payload becomes query parameters.
+//!
+//! Invariants:
+//! - An [`StsUrl`] is `ws` or `wss` and names a host. Its userinfo never appears in [`Display`](fmt::Display).
+//! - A parameter that the base URL holds already is never appended again: the decision wins over
+//!   what the dialplan sent.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+use serde_json::Value;
+use url::Url;
+
+use crate::event::Payload;
+
+/// A `ws` or `wss` URL with a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StsUrl(Url);
+
+impl StsUrl {
+    /// The URL with its userinfo, as it is connected to.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl FromStr for StsUrl {
+    type Err = BadStsUrl;
+
+    fn from_str(text: &str) -> Result<Self, BadStsUrl> {
+        let url = Url::parse(text).map_err(|error| BadStsUrl(error.to_string()))?;
+        match (url.scheme(), url.has_host()) {
+            ("ws" | "wss", true) => Ok(Self(url)),
+            ("ws" | "wss", false) => Err(BadStsUrl("it names no host".to_owned())),
+            (scheme, _) => Err(BadStsUrl(format!("its scheme is {scheme}"))),
+        }
+    }
+}
+
+impl fmt::Display for StsUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(without_user(&self.0).as_str())
+    }
+}
+
+/// The text is no STS URL; says why.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a ws:// or wss:// URL with a host ({0})")]
+pub struct BadStsUrl(String);
+
+/// The URL without its userinfo, fit for logs and pages.
+pub fn without_user(url: &Url) -> Cow<'_, Url> {
+    if url.username().is_empty() && url.password().is_none() {
+        return Cow::Borrowed(url);
+    }
+    let mut url = url.clone();
+    // Both fail only for URLs that cannot hold userinfo, and this one holds it.
+    url.set_username("").expect("the URL has userinfo");
+    url.set_password(None).expect("the URL has userinfo");
+    Cow::Owned(url)
+}
+
+/// Hosts that a receiver may route to (`STS_ALLOWED_HOSTS`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedHosts {
+    /// No restriction.
+    Any,
+    /// One of these.
+    Only(Vec<HostRule>),
+}
+
+impl AllowedHosts {
+    fn admit(&self, url: &StsUrl) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(rules) => rules.iter().any(|rule| rule.admits(&url.0)),
+        }
+    }
+}
+
+/// A host on any port (`host`), or on one (`host:port`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostRule {
+    host: url::Host<String>,
+    port: Option<u16>,
+}
+
+impl HostRule {
+    fn admits(&self, url: &Url) -> bool {
+        // `ws` is a special scheme, so the host of an StsUrl is parsed as a rule's is.
+        let same_host = url.host().map(|host| host.to_owned()).as_ref() == Some(&self.host);
+        let same_port = self.port.is_none() || self.port == url.port_or_known_default();
+        same_host && same_port
+    }
+}
+
+impl FromStr for HostRule {
+    type Err = BadHostRule;
+
+    fn from_str(text: &str) -> Result<Self, BadHostRule> {
+        let bare_ipv6 = text.starts_with('[') && text.ends_with(']');
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !bare_ipv6 => {
+                (host, Some(port.parse().map_err(|_| BadHostRule)?))
+            }
+            Some(_) | None => (text, None),
+        };
+        let host = url::Host::parse(host).map_err(|_| BadHostRule)?;
+        Ok(Self { host, port })
+    }
+}
+
+/// The text is neither `host` nor `host:port`.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected host or host:port")]
+pub struct BadHostRule;
+
+/// Where the receiver wants the call to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The receiver's own text.
+    pub given: Box<str>,
+    /// The same, checked.
+    pub url: StsUrl,
+}
+
+/// Reads a receiver's 2xx answer to `call_initiated`.
+///
+/// No JSON object, no `sts_url`, `null` or an empty text in it: no decision, and no fault either,
+/// since most receivers answer just `OK`.
+///
+/// # Errors
+/// [`BadDecision`] where there is an `sts_url` that cannot be followed.
+pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>, BadDecision> {
+    let Ok(Value::Object(answer)) = serde_json::from_slice(body) else {
+        return Ok(None);
+    };
+    let given = match answer.get("sts_url") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) if text.is_empty() => return Ok(None),
+        Some(Value::String(text)) => text,
+        Some(_) => return Err(BadDecision::NotText),
+    };
+    let url: StsUrl = given.parse()?;
+    if !allowed.admit(&url) {
+        return Err(BadDecision::HostNotAllowed(url));
+    }
+    Ok(Some(Decision { given: given.as_str().into(), url }))
+}
+
+/// The receiver's `sts_url` cannot be followed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadDecision {
+    /// A number, an object and so on.
+    #[error("expected a text")]
+    NotText,
+    /// No WebSocket URL.
+    #[error(transparent)]
+    Url(#[from] BadStsUrl),
+    /// `STS_ALLOWED_HOSTS` is set and lacks it.
+    #[error("{0} is not among STS_ALLOWED_HOSTS")]
+    HostNotAllowed(StsUrl),
+}
+
+/// What `POST /call` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// Where the call goes; `None` where neither the receiver nor `STS_URL` names a place.
+    pub sts_url: Option<String>,
+    /// Whether the receiver chose it.
+    #[serde(rename = "override")]
+    pub overridden: bool,
+}
+
+/// The call's route: the receiver's decision, else the fallback, with the payload as query.
+pub fn route(decision: Option<&Decision>, fallback: Option<&StsUrl>, payload: &Payload) -> Route {
+    Route {
+        sts_url: decision
+            .map(|decision| &decision.url)
+            .or(fallback)
+            .map(|base| effective_url(base, payload)),
+        overridden: decision.is_some(),
+    }
+}
+
+/// Appends every payload field as a query parameter, as the WHATWG URL standard encodes a form
+/// (<https://url.spec.whatwg.org/#urlencoded-serializing>), and drops the fragment.
+fn effective_url(base: &StsUrl, payload: &Payload) -> String {
+    let mut url = base.0.clone();
+    url.set_fragment(None);
+    let held: HashSet<String> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
+    let added: Vec<(String, String)> = payload
+        .fields()
+        .into_iter()
+        .filter(|(name, _)| !held.contains(name))
+        .filter_map(|(name, value)| Some((name, parameter(value.get())?)))
+        .collect();
+    if !added.is_empty() {
+        url.query_pairs_mut().extend_pairs(added);
+    }
+    url.into()
+}
+
+/// The value as a parameter: texts bare, the rest as compact JSON; `None` for `null`.
+fn parameter(json: &str) -> Option<String> {
+    match serde_json::from_str(json) {
+        Ok(Value::Null) => None,
+        Ok(Value::String(text)) => Some(text),
+        Ok(value @ (Value::Object(_) | Value::Array(_))) => Some(value.to_string()),
+        // A number keeps its own digits: reading it could round it, or fail for its size.
+        Ok(Value::Number(_) | Value::Bool(_)) | Err(_) => Some(json.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(text: &str) -> Payload {
+        Payload::from_json(serde_json::from_str(text).unwrap()).unwrap()
+    }
+
+    fn effective(base: &str, fields: &str) -> String {
+        effective_url(&base.parse().unwrap(), &payload(fields))
+    }
+
+    #[test]
+    fn payload_fields_become_query_parameters_in_their_own_order() {
+        assert_eq!(
+            effective(
+                "ws://localhost:6030",
+                r#"{"from":"2000","to":"5001","recording":false,"n":1.50,"none":null,"o":{"a": [1, "b"]},"channel":"PJSIP/2000-00000013","text":"a b&c+é"}"#
+            ),
+            "ws://localhost:6030/?from=2000&to=5001&recording=false&n=1.50&o=%7B%22a%22%3A%5B1%2C%22b%22%5D%7D&channel=PJSIP%2F2000-00000013&text=a+b%26c%2B%C3%A9"
+        );
+    }
+
+    #[test]
+    fn a_query_that_is_there_stays_first_and_wins() {
+        assert_eq!(
+            effective("wss://h/p?to=1&x=%20#frag", r#"{"to":"2","y":"3"}"#),
+            "wss://h/p?to=1&x=%20&y=3"
+        );
+        assert_eq!(effective("ws://h", "{}"), "ws://h/");
+        assert_eq!(effective("ws://h/?", r#"{"a":"1"}"#), "ws://h/?a=1");
+    }
+
+    #[test]
+    fn an_answer_without_a_usable_sts_url_is_no_decision() {
+        for body in ["", "OK", "[]", "{}", "12", r#"{"sts_url":null}"#, r#"{"sts_url":""}"#] {
+            assert_eq!(decision(body.as_bytes(), &AllowedHosts::Any), Ok(None), "{body}");
+        }
+        for body in [
+            r#"{"sts_url":1}"#,
+            r#"{"sts_url":"http://h/"}"#,
+            r#"{"sts_url":"ws://"}"#,
+            r#"{"sts_url":"nonsense"}"#,
+        ] {
+            assert!(decision(body.as_bytes(), &AllowedHosts::Any).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn only_allowed_hosts_are_routed_to() {
+        let rules =
+            |text: &str| AllowedHosts::Only(text.split(',').map(|t| t.parse().unwrap()).collect());
+        let allowed = rules("Good.example,10.0.0.1:6030,[::1],[::2]:7");
+        for (url, expected) in [
+            ("wss://good.example/x", true),
+            ("ws://good.example:9999", true),
+            ("ws://10.0.0.1:6030", true),
+            ("ws://10.0.0.1:6031", false),
+            ("ws://10.0.0.1", false),
+            ("ws://[::1]:5", true),
+            ("ws://[::2]:7", true),
+            ("ws://[::2]:8", false),
+            ("ws://good.example.evil.example", false),
+            ("ws://good.example@evil.example", false),
+        ] {
+            let body = format!(r#"{{"sts_url":"{url}"}}"#);
+            let decided = decision(body.as_bytes(), &allowed);
+            assert_eq!(decided.is_ok(), expected, "{url}");
+        }
+        for bad in ["", "a:b", "a:70000", "a b", ":6030"] {
+            assert_eq!(bad.parse::<HostRule>(), Err(BadHostRule), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn userinfo_of_an_sts_url_is_never_shown() {
+        let url: StsUrl = "wss://user:hush@h/p".parse().unwrap();
+        assert_eq!(url.to_string(), "wss://h/p");
+        assert_eq!(url.as_str(), "wss://user:hush@h/p");
+    }
+
+    #[test]
+    fn the_receivers_decision_overrides_the_fallback() {
+        let fallback: StsUrl = "ws://base:1".parse().unwrap();
+        let chosen = decision(br#"{"sts_url":"ws://chosen:2"}"#, &AllowedHosts::Any).unwrap();
+        let to = |decision: Option<&Decision>, fallback: Option<&StsUrl>| {
+            let route = route(decision, fallback, &Payload::empty());
+            (route.sts_url, route.overridden)
+        };
+        assert_eq!(to(chosen.as_ref(), Some(&fallback)), (Some("ws://chosen:2/".into()), true));
+        assert_eq!(to(None, Some(&fallback)), (Some("ws://base:1/".into()), false));
+        assert_eq!(to(None, None), (None, false));
+    }
+}
