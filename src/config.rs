@@ -211,10 +211,15 @@ impl Settings {
         let mut faults = Vec::new();
         let layers = Layers::read(environment, &mut faults);
         let mut reader = Reader::new(&layers, faults);
-        let settings = read_all(&mut reader, unknown_names(environment, layers.names()));
-        let faults = reader.into_faults();
-        let result = if faults.is_empty() { Ok(settings) } else { Err(faults) };
-        (result, layers)
+        let warnings = unknown_names(environment, layers.names());
+        let settings = read_all(&mut reader, warnings.clone());
+        let mut faults = reader.into_faults();
+        if faults.is_empty() {
+            return (Ok(settings), layers);
+        }
+        // A misspelt name is often the reason why another one is missing.
+        faults.extend(warnings.into_iter().map(Fault::from));
+        (Err(faults), layers)
     }
 }
 
@@ -237,7 +242,7 @@ pub fn environment() -> BTreeMap<String, String> {
 /// Every fault there is.
 pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<Fault>> {
     let (settings, layers) = Settings::read(environment);
-    settings?;
+    let warnings = settings?.warnings;
     let rows: Vec<(String, String)> = layers
         .names()
         .iter()
@@ -247,7 +252,9 @@ pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<Fa
         })
         .collect();
     let width = rows.iter().map(|(row, _)| row.chars().count()).max().unwrap_or_default().min(60);
-    Ok(rows.into_iter().map(|(row, source)| format!("{row:width$}  # {source}\n")).collect())
+    let warnings = warnings.into_iter().map(|warning| format!("# {warning}\n"));
+    let rows = rows.into_iter().map(|(row, source)| format!("{row:width$}  # {source}\n"));
+    Ok(rows.chain(warnings).collect())
 }
 
 fn unknown_names(environment: &BTreeMap<String, String>, names: &[String]) -> Vec<String> {

@@ -47,6 +47,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// When a sender should try again after the queue was full, in seconds.
 const FULL_RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
+/// The scheme of a bearer token, in any case (RFC 9110, section 11.1).
+const BEARER: &[u8] = b"Bearer ";
+
 /// What the routes need.
 pub struct Front {
     /// Where events go.
@@ -78,8 +81,11 @@ impl Front {
             return Ok(());
         };
         let own = headers.get("x-avr-webhook-secret").map(HeaderValue::as_bytes);
-        let bearer =
-            headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let bearer = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.as_bytes().split_at_checked(BEARER.len()))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER))
+            .map(|(_, token)| token);
         if [own, bearer].into_iter().flatten().any(|given| is_same_secret(given, secret)) {
             return Ok(());
         }

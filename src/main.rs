@@ -133,7 +133,7 @@ fn report(failure: &Failure) -> u8 {
             EX_USAGE
         }
         Failure::Start(error) => {
-            eprintln!("callhook: {error}");
+            tracing::error!("{error}");
             EX_UNAVAILABLE
         }
         Failure::Other(error) => {

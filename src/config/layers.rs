@@ -37,13 +37,7 @@ impl Layers {
         // The defaults name every setting, also those whose default is "not set".
         let names = names_in(DEFAULTS);
         let file = environment.get(FILE_VARIABLE).filter(|path| is_set(path));
-        let file = file.and_then(|path| match Layer::load(path, &names) {
-            Ok(layer) => Some(layer),
-            Err(fault) => {
-                faults.extend(fault);
-                None
-            }
-        });
+        let file = file.map(|path| Layer::load(path, &names, faults));
         let environment = Layer::of_environment(environment, &names);
         let merged = Figment::from(defaults)
             .merge(file.unwrap_or_else(|| Layer::empty(FILE_VARIABLE)))
@@ -102,17 +96,22 @@ impl Layer {
         Ok(Self { name: name.to_owned(), values })
     }
 
-    fn load(path: &str, names: &[String]) -> Result<Self, Vec<Fault>> {
-        let unreadable = |cause: String| vec![Fault::about_file(path, cause)];
-        let document = std::fs::read_to_string(Path::new(path))
-            .map_err(|error| unreadable(error.to_string()))?;
-        let layer = Self::parse(path, &document).map_err(|error| unreadable(error.to_string()))?;
-        let faults: Vec<Fault> = layer
-            .values
-            .iter()
-            .filter_map(|(key, value)| Fault::of_file_key(path, key, value, names))
-            .collect();
-        if faults.is_empty() { Ok(layer) } else { Err(faults) }
+    /// The file's layer, as far as it can be read; what is wrong with it is added to the faults.
+    fn load(path: &str, names: &[String], faults: &mut Vec<Fault>) -> Self {
+        let document = std::fs::read_to_string(Path::new(path)).map_err(|error| error.to_string());
+        match document.and_then(|document| Self::parse(path, &document)) {
+            Ok(layer) => {
+                let values = layer.values.iter();
+                faults.extend(
+                    values.filter_map(|(key, value)| Fault::of_file_key(path, key, value, names)),
+                );
+                layer
+            }
+            Err(cause) => {
+                faults.push(Fault::about_file(path, cause));
+                Self::empty(path)
+            }
+        }
     }
 
     fn of_environment(environment: &BTreeMap<String, String>, names: &[String]) -> Self {

@@ -17,9 +17,16 @@ use super::layers::Layers;
 #[error("{0}")]
 pub struct Fault(String);
 
+impl From<String> for Fault {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
 impl Fault {
     /// A value that is not accepted. `shown` must hold no secret.
     pub fn new(name: &str, shown: &str, source: &str, accepted: impl Display) -> Self {
+        let shown = shown.replace(char::is_control, "\u{fffd}");
         Self(format!("{name}={shown} ({source}): {accepted}"))
     }
 

@@ -107,13 +107,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn everybody_who_waits_gets_the_same_decision() {
         let slot = Slot::until(Instant::now() + Duration::from_secs(5));
-        let waiting =
-            [slot.clone(), slot.clone()].map(|slot| tokio::spawn(async move { slot.wait().await }));
-        tokio::task::yield_now().await;
-        assert!(slot.decide(decision(), Instant::now()));
-        for waiter in waiting {
-            assert_eq!(waiter.await.unwrap().as_deref(), Some(&decision()));
-        }
+        let decide = async { assert!(slot.decide(decision(), Instant::now())) };
+        let (first, second, ()) = tokio::join!(slot.wait(), slot.wait(), decide);
+        assert_eq!(first.as_deref(), Some(&decision()));
+        assert_eq!(second.as_deref(), Some(&decision()));
         assert_eq!(slot.wait().await.as_deref(), Some(&decision()));
     }
 }
