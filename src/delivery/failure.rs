@@ -123,18 +123,10 @@ fn classify(error: &reqwest::Error, place: &str) -> (Code, String) {
         if let Some(NotResolved { host, .. }) = cause.downcast_ref() {
             return (Code::NotFound, format!("getaddrinfo ENOTFOUND {host}"));
         }
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return (Code::Tls, format!("write EPROTO {place}: {tls}"));
-        }
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            // TLS errors travel inside an io::Error, which does not show them as its source.
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
-            {
-                return (Code::Tls, format!("write EPROTO {place}: {tls}"));
-            }
-            if let Some(known) = classify_io(io, place) {
-                return known;
-            }
+        if let Some(io) = cause.downcast_ref::<io::Error>()
+            && let Some(known) = classify_io(io, place)
+        {
+            return known;
         }
         if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
             return (Code::BadResponse, format!("answer is not HTTP: {cause}"));
@@ -147,7 +139,15 @@ fn classify(error: &reqwest::Error, place: &str) -> (Code, String) {
     (Code::ConnectionReset, format!("socket hang up ({innermost})"))
 }
 
+/// An `io::Error` may carry another error, which it does not show as its source.
 fn classify_io(error: &io::Error, place: &str) -> Option<(Code, String)> {
+    let carried = error.get_ref();
+    if let Some(tls) = carried.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return Some((Code::Tls, format!("write EPROTO {place}: {tls}")));
+    }
+    if let Some(inner) = carried.and_then(|inner| inner.downcast_ref::<io::Error>()) {
+        return classify_io(inner, place);
+    }
     let (code, verb) = match error.kind() {
         io::ErrorKind::ConnectionRefused => (Code::ConnectionRefused, "connect"),
         io::ErrorKind::ConnectionReset
