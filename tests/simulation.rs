@@ -3,6 +3,8 @@
 //! The clock is paused, so hours pass in seconds and nothing depends on the machine's speed. Each
 //! run is determined by its seed, which a failure prints.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
