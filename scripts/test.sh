@@ -62,4 +62,4 @@ cargo test --locked
 
 heading "documentation"
 # With private items: the library is there for the program, so its readers are its maintainers.
-RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items

@@ -5,7 +5,7 @@
 //! | part | its failure | on stop |
 //! | --- | --- | --- |
 //! | receiver's client | start fails | idle connections close with the process |
-//! | queue | a panic there ends the process | takes no more, delivers what it can in time |
+//! | queue | a panic in an attempt fails that attempt; a broken invariant ends the process | takes no more, delivers what it can in time |
 //! | front | start fails if it cannot bind | `/ready` says 503, requests under way are finished |
 //!
 //! Invariants:
@@ -27,8 +27,8 @@ use tracing::{error, info, warn};
 
 use crate::calls::Calls;
 use crate::config::{Listen, Settings, WebhookSettings};
-use crate::delivery::{Deliver, Webhook};
-use crate::http::{self, Front};
+use crate::delivery::{Deliver, Webhook, innermost};
+use crate::http::{self, Budget, Front};
 use crate::queue::{Queue, QueueSettings};
 use crate::telemetry::Metrics;
 
@@ -91,6 +91,7 @@ impl App {
             fallback: settings.routing.fallback,
             secret: settings.front.secret,
             metrics,
+            bodies: Budget::default(),
         };
         app.tasks.spawn(http::serve(listener, serving, app.stop.clone()));
         // In AVR Core's words, which people's scripts wait for.
@@ -139,7 +140,7 @@ impl App {
 /// [`StartError`] where it cannot even start.
 pub async fn serve(settings: Settings) -> Result<(), StartError> {
     raise_open_files();
-    let mut signals = Signals::listen().map_err(|error| StartError::System(error.to_string()))?;
+    let mut signals = Signals::listen()?;
     let app = App::start(settings).await?;
     let name = signals.next().await;
     info!(signal = name, "told to stop; once more to stop at once");
@@ -155,8 +156,9 @@ fn receiver(settings: &Settings) -> Result<Option<Arc<dyn Deliver>>, StartError>
         warn!("WEBHOOK_URL=none: calls are routed to STS_URL, and events are dropped");
         return Ok(None);
     };
-    let client = Webhook::new(webhook.clone(), settings.agent.clone())
-        .map_err(|error| StartError::System(format!("no HTTP client for the receiver: {error}")))?;
+    let client = Webhook::new(webhook.clone(), settings.agent.clone()).map_err(|error| {
+        StartError::System(format!("no client for the receiver: {}", innermost(&error)))
+    })?;
     info!(url = webhook.shown_url(), "events go to this receiver");
     Ok(Some(Arc::new(client)))
 }
@@ -194,20 +196,27 @@ fn raise_open_files() {
     }
 }
 
-struct Signals {
+/// The signals that ask to stop: SIGTERM and SIGINT.
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> io::Result<Self> {
+    /// Catches the signals from now on.
+    ///
+    /// # Errors
+    /// Where the system does not let them be caught.
+    pub fn listen() -> Result<Self, StartError> {
+        let catch = |kind| signal(kind).map_err(|error| StartError::System(error.to_string()));
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    /// Waits for the next one; returns its name.
+    pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

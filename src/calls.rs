@@ -4,9 +4,11 @@
 //! is simply routed again.
 //!
 //! Limits: an announcement is kept for [`KEPT`], since the caller may hang up before AudioSocket
-//! follows; at most [`MOST`] are kept, the oldest forgotten first (under 1 KiB each).
+//! follows; at most [`MOST`] are kept, the oldest forgotten first: 250 bytes each, and the
+//!   receiver's STS URL, of at most 4 KiB, twice.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -23,9 +25,12 @@ pub const MOST: usize = 100_000;
 
 /// All announced calls.
 #[derive(Debug, Default)]
-pub struct Calls(Mutex<Register>);
+pub struct Calls {
+    register: Mutex<Register>,
+    hasher: RandomState,
+}
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Register {
     calls: HashMap<CallId, Announced>,
     order: VecDeque<(Instant, CallId)>,
@@ -34,7 +39,7 @@ struct Register {
 #[derive(Debug)]
 struct Announced {
     since: Instant,
-    payload: Box<str>,
+    payload: u64,
     slot: Slot,
 }
 
@@ -51,21 +56,30 @@ impl Calls {
         now: Instant,
         open: impl FnOnce() -> Result<Slot, E>,
     ) -> Result<Slot, E> {
-        let mut register = self.0.lock().expect("nothing panics while it holds this lock");
+        // The payload itself may be long; its digest tells as well whether it is the same.
+        let digest = self.hasher.hash_one(payload.as_str());
+        let mut register = self.register.lock().expect("nothing panics while it holds this lock");
         register.forget(now);
         let known = register.calls.get(&call);
-        if let Some(known) = known.filter(|known| *known.payload == *payload.as_str()) {
+        if let Some(known) = known.filter(|known| known.payload == digest) {
             return Ok(known.slot.clone());
         }
         let slot = open()?;
-        register.remember(call, payload, slot.clone(), now);
+        register.remember(call, digest, slot.clone(), now);
         Ok(slot)
     }
 }
 
+impl Default for Register {
+    /// With room for all from the start: growing later would hold up every caller for a while, and
+    /// room that is not used costs no memory.
+    fn default() -> Self {
+        Self { calls: HashMap::with_capacity(MOST), order: VecDeque::with_capacity(MOST) }
+    }
+}
+
 impl Register {
-    fn remember(&mut self, call: CallId, payload: &Payload, slot: Slot, since: Instant) {
-        let payload = payload.as_str().into();
+    fn remember(&mut self, call: CallId, payload: u64, slot: Slot, since: Instant) {
         self.order.push_back((since, call));
         self.calls.insert(call, Announced { since, payload, slot });
     }

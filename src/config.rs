@@ -211,8 +211,10 @@ impl Settings {
         let mut faults = Vec::new();
         let layers = Layers::read(environment, &mut faults);
         let mut reader = Reader::new(&layers, faults);
-        let warnings = unknown_names(environment, layers.names());
-        let settings = read_all(&mut reader, warnings.clone());
+        let mut warnings = unknown_names(environment, layers.names());
+        let mut settings = read_all(&mut reader);
+        warnings.extend(unknown_events(&settings.events));
+        settings.warnings.clone_from(&warnings);
         let mut faults = reader.into_faults();
         if faults.is_empty() {
             return (Ok(settings), layers);
@@ -270,7 +272,22 @@ fn unknown_names(environment: &BTreeMap<String, String>, names: &[String]) -> Ve
         .collect()
 }
 
-fn read_all(reader: &mut Reader<'_>, warnings: Vec<String>) -> Settings {
+fn unknown_events(events: &EventFilter) -> Vec<String> {
+    let EventFilter::Only(kinds) = events else {
+        return Vec::new();
+    };
+    let known: Vec<String> = EventType::KNOWN.iter().map(|kind| kind.name().to_owned()).collect();
+    kinds
+        .iter()
+        .filter(|kind| matches!(kind, EventType::Other(_)))
+        .map(|kind| {
+            let nearest = nearest(kind.name(), &known);
+            format!("WEBHOOK_EVENTS lists {kind}, which callhook itself never sends; did you mean {nearest}?")
+        })
+        .collect()
+}
+
+fn read_all(reader: &mut Reader<'_>) -> Settings {
     Settings {
         webhook: read_webhook(reader),
         events: read_events(reader),
@@ -304,7 +321,7 @@ fn read_all(reader: &mut Reader<'_>, warnings: Vec<String>) -> Settings {
             format: reader.value("LOG_FORMAT").unwrap_or(LogFormat::Text),
             level: reader.checked("LOG_LEVEL", level).unwrap_or(LevelFilter::INFO),
         },
-        warnings,
+        warnings: Vec::new(),
     }
 }
 
@@ -327,11 +344,12 @@ fn read_webhook(reader: &mut Reader<'_>) -> Option<WebhookSettings> {
 }
 
 fn read_events(reader: &mut Reader<'_>) -> EventFilter {
-    if reader.text("WEBHOOK_EVENTS").as_deref() == Some("*") {
-        return EventFilter::All;
+    let kinds: Vec<EventType> = reader.list("WEBHOOK_EVENTS").unwrap_or_default();
+    if kinds.iter().any(|kind| kind.name() == "*") {
+        EventFilter::All
+    } else {
+        EventFilter::Only(kinds)
     }
-    let kinds: Option<Vec<EventType>> = reader.list("WEBHOOK_EVENTS");
-    EventFilter::Only(kinds.unwrap_or_default())
 }
 
 fn read_allowed_hosts(reader: &mut Reader<'_>) -> AllowedHosts {
@@ -457,7 +475,7 @@ mod tests {
             Settings::of_environment(&environment(&[("WEBHOOK_URL", "http://h:9000/events")]))
                 .unwrap();
         assert_eq!(settings.webhook.unwrap().timeout, Duration::from_secs(3));
-        assert_eq!(settings.events, EventFilter::Only(EventType::DOCUMENTED.to_vec()));
+        assert_eq!(settings.events, EventFilter::Only(EventType::KNOWN[..6].to_vec()));
         assert_eq!(settings.limits.queue, 100_000);
         assert_eq!(settings.front.listen.to_string(), "0.0.0.0:6001");
         assert_eq!(settings.journal, Some(PathBuf::from("data/callhook.redb")));
@@ -493,7 +511,7 @@ mod tests {
             let given = environment(&[(name, "\u{1}")]);
             layers = Layers::read(&given, &mut Vec::new());
             let mut reader = Reader::new(&layers, Vec::new());
-            read_all(&mut reader, Vec::new());
+            read_all(&mut reader);
             let told = reader.into_faults().iter().any(|fault| fault.to_string().starts_with(name));
             faults += usize::from(told);
         }

@@ -81,7 +81,8 @@ pub struct Webhook(Arc<Inner>);
 struct Inner {
     client: reqwest::Client,
     settings: WebhookSettings,
-    fixed: HeaderMap,
+    /// The request without what differs from attempt to attempt.
+    blank: reqwest::Request,
     agent: Option<HeaderValue>,
 }
 
@@ -94,7 +95,7 @@ impl Webhook {
         settings: WebhookSettings,
         agent: Option<HeaderValue>,
     ) -> Result<Self, reqwest::Error> {
-        let client = client_builder()
+        let client = client_builder(settings.url.scheme())
             .pool_idle_timeout(POOL_IDLE)
             .dns_resolver(Arc::new(failure::SystemResolver))
             .build()?;
@@ -107,7 +108,9 @@ impl Webhook {
             value.set_sensitive(true);
             fixed.insert(SECRET_HEADER, value);
         }
-        Ok(Self(Arc::new(Inner { client, settings, fixed, agent })))
+        // Building it turns the URL's user part into an Authorization header, too.
+        let blank = client.post(settings.url.clone()).headers(fixed).build()?;
+        Ok(Self(Arc::new(Inner { client, settings, blank, agent })))
     }
 }
 
@@ -122,13 +125,10 @@ impl Inner {
     async fn attempt(&self, attempt: &Attempt) -> Outcome {
         let begun = Instant::now();
         let deadline = begun + self.settings.timeout;
-        let request = self
-            .client
-            .post(self.settings.url.clone())
-            .headers(self.headers(attempt))
-            .body(attempt.event.body.clone())
-            .send();
-        let response = match timeout_at(deadline, request).await {
+        let mut request = self.blank.try_clone().expect("it has no body, so it can be cloned");
+        self.put_headers(attempt, request.headers_mut());
+        *request.body_mut() = Some(attempt.event.body.clone().into());
+        let response = match timeout_at(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 return Outcome::Failed(Failure::of_request(
@@ -149,8 +149,7 @@ impl Inner {
         }
     }
 
-    fn headers(&self, attempt: &Attempt) -> HeaderMap {
-        let mut headers = self.fixed.clone();
+    fn put_headers(&self, attempt: &Attempt, headers: &mut HeaderMap) {
         headers.insert(ATTEMPT_HEADER, attempt.number.into());
         headers.insert(SEQUENCE_HEADER, attempt.sequence.into());
         let own = attempt.event.agent.as_deref().map(|agent| {
@@ -166,15 +165,25 @@ impl Inner {
             headers.insert(signature::SIGNATURE_HEADER, header(&signed.signature));
         }
         headers.insert(signature::ID_HEADER, header(&id));
-        headers
     }
 }
 
-/// A client that asks just who it was told to ask: no proxy, no redirects.
-pub fn client_builder() -> reqwest::ClientBuilder {
+/// A client that asks just who it was told to ask: no proxy, no redirects. For plain `http` it
+/// needs no certificates, and a machine may have none.
+pub fn client_builder(scheme: &str) -> reqwest::ClientBuilder {
     // The first call decides for the process, and all decide alike.
     rustls::crypto::ring::default_provider().install_default().ok();
-    reqwest::Client::builder().redirect(redirect::Policy::none()).no_proxy().http1_only()
+    let builder =
+        reqwest::Client::builder().redirect(redirect::Policy::none()).no_proxy().http1_only();
+    if scheme == "http" { builder.tls_certs_only([]) } else { builder }
+}
+
+/// The reason at the bottom of an error, which reqwest's own text leaves out.
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 fn header(text: &str) -> HeaderValue {

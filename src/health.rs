@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 
 use crate::config::FrontSettings;
-use crate::delivery::client_builder;
+use crate::delivery::{client_builder, innermost};
 
 /// How long the answer may take; container runtimes give up after some seconds themselves.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -23,7 +23,7 @@ pub enum HealthError {
         /// What was asked.
         url: String,
         /// The innermost reason.
-        cause: reqwest::Error,
+        cause: String,
     },
     /// Something else than a healthy callhook answered.
     #[error("GET {url} was answered {status}")]
@@ -44,11 +44,11 @@ pub async fn ask(front: &FrontSettings) -> Result<(), HealthError> {
         return Err(HealthError::UnknownPort);
     }
     let url = format!("http://{}:{}/health", reachable(&front.listen.host), front.listen.port);
-    let answer = async { client_builder().timeout(PATIENCE).build()?.get(&url).send().await };
+    let answer = async { client_builder("http").timeout(PATIENCE).build()?.get(&url).send().await };
     match answer.await {
         Ok(response) if response.status().is_success() => Ok(()),
         Ok(response) => Err(HealthError::Unhealthy { url, status: response.status() }),
-        Err(cause) => Err(HealthError::NoAnswer { url, cause }),
+        Err(error) => Err(HealthError::NoAnswer { url, cause: innermost(&error) }),
     }
 }
 

@@ -16,12 +16,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::header::{AUTHORIZATION, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, extract::OriginalUri};
+use axum::{Json, Router};
 use secrecy::SecretString;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+pub use self::body::Budget;
 use crate::calls::Calls;
 use crate::config::is_same_secret;
 use crate::queue::{Queue, Refused};
@@ -62,6 +62,8 @@ pub struct Front {
     pub secret: Option<SecretString>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Memory for request bodies.
+    pub bodies: Budget,
 }
 
 impl Front {
@@ -136,7 +138,7 @@ async fn taken(accepted: io::Result<(TcpStream, std::net::SocketAddr)>) -> Optio
     }
 }
 
-async fn not_found(OriginalUri(uri): OriginalUri) -> Fault {
+async fn not_found(uri: Uri) -> Fault {
     let path = uri.path();
     Fault::new(
         StatusCode::NOT_FOUND,
@@ -174,7 +176,7 @@ impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
         let status = match refused {
             Refused::Full { .. } | Refused::Draining => StatusCode::SERVICE_UNAVAILABLE,
-            Refused::TooMany { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Refused::TooMany { .. } => StatusCode::BAD_REQUEST,
         };
         Self::new(status, refused.to_string())
     }

@@ -2,6 +2,7 @@
 //!
 //! Exit codes, as in `sysexits.h`: 0 success, 1 failed, 64 usage or settings, 69 cannot listen.
 
+use std::num::NonZero;
 use std::process::ExitCode;
 
 use callhook::app::{self, StartError};
@@ -10,6 +11,7 @@ use callhook::workbench::{demo, receive};
 use callhook::{health, telemetry};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
 
 const FAILED: u8 = 1;
 const EX_USAGE: u8 = 64;
@@ -77,7 +79,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("callhook: no threads to be had: {error}");
@@ -90,6 +92,16 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure).into(),
+    }
+}
+
+/// Half of the processors, since Asterisk runs beside. One thread needs no scheduler that hands
+/// work over, which on two processors costs more than a second thread could do.
+fn runtime() -> std::io::Result<Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    match processors / 2 {
+        0 | 1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
     }
 }
 
@@ -133,7 +145,12 @@ fn report(failure: &Failure) -> u8 {
             EX_USAGE
         }
         Failure::Start(error) => {
-            tracing::error!("{error}");
+            // The log's form is settled by now, where there is a log.
+            if tracing::enabled!(tracing::Level::ERROR) {
+                tracing::error!("{error}");
+            } else {
+                eprintln!("callhook: {error}");
+            }
             EX_UNAVAILABLE
         }
         Failure::Other(error) => {

@@ -16,10 +16,12 @@ pub mod retry;
 pub mod slot;
 mod window;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -165,7 +167,11 @@ impl Queue {
         };
         // What is left at the deadline is counted, so running out of time is no fault here.
         timeout_at(deadline, settled).await.ok();
+        // Callers who still wait get the fallback now instead of no answer.
+        self.0.lock().dispatcher.close_slots();
         self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
         self.unsettled()
     }
 
@@ -182,9 +188,10 @@ impl Queue {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.state
-            .lock()
-            .expect("nothing panics while it holds this lock but on a broken invariant")
+        self.state.lock().unwrap_or_else(|_| {
+            error!("the queue's order is broken, which is a bug; ending at once, to begin anew in order");
+            std::process::abort()
+        })
     }
 
     fn take(&self, events: Vec<Event>) -> Result<Vec<Accepted>, Refused> {
@@ -294,8 +301,10 @@ impl Inner {
             Arc::clone(self.deliver.as_ref().expect("without a receiver nothing is accepted"));
         let mut next = Some(first);
         while let Some(dispatch) = next {
+            let attempt =
+                AssertUnwindSafe(deliver.attempt(dispatch.attempt.clone())).catch_unwind();
             let outcome = tokio::select! {
-                outcome = deliver.attempt(dispatch.attempt.clone()) => outcome,
+                outcome = attempt => outcome.unwrap_or_else(|_| Outcome::Failed(Failure::of_panic())),
                 () = self.stop.cancelled() => return,
             };
             self.conclude(&dispatch, outcome);

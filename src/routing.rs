@@ -13,13 +13,17 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
+use url::form_urlencoded::byte_serialize;
 
 use crate::event::Payload;
 
-/// A `ws` or `wss` URL with a host.
+/// The longest STS URL, in bytes: Asterisk cuts the answer that carries it at about 4000.
+pub const MAX_STS_URL: usize = 4096;
+
+/// A `ws` or `wss` URL with a host, of at most [`MAX_STS_URL`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StsUrl(Url);
 
@@ -28,12 +32,20 @@ impl StsUrl {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
+
+    /// What comes before the first parameter that is added.
+    fn separator(&self) -> char {
+        if self.0.query().is_some() { '&' } else { '?' }
+    }
 }
 
 impl FromStr for StsUrl {
     type Err = BadStsUrl;
 
     fn from_str(text: &str) -> Result<Self, BadStsUrl> {
+        if text.len() > MAX_STS_URL {
+            return Err(BadStsUrl(format!("it is over {MAX_STS_URL} bytes long")));
+        }
         let url = Url::parse(text).map_err(|error| BadStsUrl(error.to_string()))?;
         match (url.scheme(), url.has_host()) {
             ("ws" | "wss", true) => Ok(Self(url)),
@@ -138,20 +150,29 @@ pub struct Decision {
 /// # Errors
 /// [`BadDecision`] where there is an `sts_url` that cannot be followed.
 pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>, BadDecision> {
-    let Ok(Value::Object(answer)) = serde_json::from_slice(body) else {
+    let Some(Ok(answer)) =
+        body.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice::<Answer>(body))
+    else {
         return Ok(None);
     };
-    let given = match answer.get("sts_url") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(text)) if text.is_empty() => return Ok(None),
-        Some(Value::String(text)) => text,
-        Some(_) => return Err(BadDecision::NotText),
+    let given = match answer.sts_url {
+        Value::Null => return Ok(None),
+        Value::String(text) if text.is_empty() => return Ok(None),
+        Value::String(text) => text,
+        _ => return Err(BadDecision::NotText),
     };
     let url: StsUrl = given.parse()?;
     if !allowed.admit(&url) {
         return Err(BadDecision::HostNotAllowed(url));
     }
-    Ok(Some(Decision { given: given.as_str().into(), url }))
+    Ok(Some(Decision { given: given.into(), url }))
+}
+
+/// The part of a receiver's answer that matters.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    sts_url: Value,
 }
 
 /// The receiver's `sts_url` cannot be followed.
@@ -192,23 +213,36 @@ pub fn route(decision: Option<&Decision>, fallback: Option<&StsUrl>, payload: &P
 /// Appends every payload field as a query parameter, as the WHATWG URL standard encodes a form
 /// (<https://url.spec.whatwg.org/#urlencoded-serializing>), and drops the fragment.
 fn effective_url(base: &StsUrl, payload: &Payload) -> String {
-    let mut url = base.0.clone();
-    url.set_fragment(None);
-    let held: HashSet<String> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
-    let added: Vec<(String, String)> = payload
-        .fields()
-        .into_iter()
-        .filter(|(name, _)| !held.contains(name))
-        .filter_map(|(name, value)| Some((name, parameter(value.get())?)))
-        .collect();
-    if !added.is_empty() {
-        url.query_pairs_mut().extend_pairs(added);
+    let fragment = base.0.fragment().map_or(0, |fragment| fragment.len() + "#".len());
+    let mut url = base.as_str()[..base.as_str().len() - fragment].to_owned();
+    let held: HashSet<Cow<'_, str>> = base.0.query_pairs().map(|(name, _)| name).collect();
+    let mut query = String::new();
+    for (name, value) in payload.fields() {
+        if held.contains(name.as_str()) {
+            continue;
+        }
+        if let Some(value) = parameter(value.get()) {
+            query.push(if query.is_empty() { base.separator() } else { '&' });
+            query.extend(byte_serialize(name.as_bytes()));
+            query.push('=');
+            query.extend(byte_serialize(value.as_bytes()));
+        }
     }
-    url.into()
+    // After `?` alone there is nothing to be separated from.
+    let query = if url.ends_with('?') { query.trim_start_matches('&') } else { &query };
+    url.push_str(query);
+    url
 }
 
 /// The value as a parameter: texts bare, the rest as compact JSON; `None` for `null`.
-fn parameter(json: &str) -> Option<String> {
+fn parameter(json: &str) -> Option<Cow<'_, str>> {
+    match json.as_bytes() {
+        [b'"', plain @ .., b'"'] if !plain.contains(&b'\\') => Some(json[1..json.len() - 1].into()),
+        _ => parsed_parameter(json).map(Cow::Owned),
+    }
+}
+
+fn parsed_parameter(json: &str) -> Option<String> {
     match serde_json::from_str(json) {
         Ok(Value::Null) => None,
         Ok(Value::String(text)) => Some(text),

@@ -90,7 +90,7 @@ impl Layer {
     }
 
     fn parse(name: &str, document: &str) -> Result<Self, String> {
-        let mut profiles = Toml::string(document).data().map_err(|error| error.to_string())?;
+        let mut profiles = Toml::string(document).data().map_err(|error| without_source(&error))?;
         let mut values = profiles.remove(&Profile::Default).unwrap_or_default();
         values.retain(|_, value| is_set(&as_text(value)));
         Ok(Self { name: name.to_owned(), values })
@@ -133,6 +133,13 @@ impl Provider for Layer {
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         Ok(Profile::Default.collect(self.values.clone()))
     }
+}
+
+/// What is wrong and where, without the line itself, which may hold a secret.
+fn without_source(error: &figment::Error) -> String {
+    let text = error.to_string();
+    let told = text.lines().filter(|line| !line.contains('|')).map(str::trim);
+    told.collect::<Vec<_>>().join(": ")
 }
 
 fn is_set(text: &str) -> bool {

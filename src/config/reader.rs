@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use figment::value::Value;
+use url::Url;
 
 use super::layers::Layers;
 
@@ -110,9 +111,18 @@ impl<'a> Reader<'a> {
     /// A comma list of values, if the setting is set.
     pub fn list<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<Vec<T>> {
         self.checked(name, |text| {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            let items: Vec<&str> =
+                text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+            if items.is_empty() {
+                return Err("expected at least one item between the commas".to_owned());
+            }
             items
-                .map(|item| item.parse().map_err(|error: T::Err| format!("{error}, not {item:?}")))
+                .into_iter()
+                .map(|item| {
+                    let item_fault =
+                        |error: T::Err| format!("{error}, not {:?}", shown(name, item));
+                    item.parse().map_err(item_fault)
+                })
                 .collect()
         })
     }
@@ -142,21 +152,30 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Whether a setting's value is a secret.
-pub fn is_secret(name: &str) -> bool {
-    matches!(name, "WEBHOOK_SECRET" | "WEBHOOK_SIGNING_KEY" | "HTTP_SECRET" | "ADMIN_TOKEN")
-}
-
 /// A value fit to be shown: secrets as `***`, URLs without their user part.
 pub fn shown(name: &str, text: &str) -> String {
-    if is_secret(name) { "***".to_owned() } else { without_user_part(text) }
+    match name {
+        "WEBHOOK_SECRET" | "WEBHOOK_SIGNING_KEY" | "HTTP_SECRET" | "ADMIN_TOKEN" => {
+            "***".to_owned()
+        }
+        "WEBHOOK_URL" | "STS_URL" | "STS_ALLOWED_HOSTS" => {
+            let items: Vec<String> = text.split(',').map(without_user_part).collect();
+            items.join(",")
+        }
+        _ => text.to_owned(),
+    }
 }
 
-/// Masks what stands between `//` (or the start) and the last `@` before the path, also where the
-/// text is no proper URL: a typing error must not give a password away.
+/// Masks the user part. Where the text is no proper URL that is anything up to the last `@`: a
+/// typing error must not give a password away.
 fn without_user_part(text: &str) -> String {
     let start = text.find("//").map_or(0, |at| at + 2);
-    let end = text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at);
+    let end = match Url::parse(text) {
+        Ok(url) if url.has_host() => {
+            text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at)
+        }
+        Ok(_) | Err(_) => text.len(),
+    };
     match text[start..end].rfind('@') {
         Some(at) => format!("{}***{}", &text[..start], &text[start + at..]),
         None => text.to_owned(),
@@ -185,8 +204,10 @@ mod tests {
             ("htp//user:hush@host", "htp//***@host"),
             ("user:hush@host", "***@host"),
             ("http://a@b@host/", "http://***@host/"),
+            ("http://user:pa/ss@host/x", "http://***@host/x"),
+            ("http://user:pa?ss@host", "http://***@host"),
             ("http://host/?mail=a@b", "http://host/?mail=a@b"),
-            ("3000", "3000"),
+            ("host:6030", "host:6030"),
         ] {
             assert_eq!(without_user_part(text), shown);
         }

@@ -32,6 +32,8 @@ pub enum Code {
     BadRequest,
     /// A 5xx, or an answer that is no HTTP.
     BadResponse,
+    /// A fault of callhook's own; the receiver has no part in it.
+    Internal,
 }
 
 impl Code {
@@ -46,6 +48,7 @@ impl Code {
             Self::Tls => "EPROTO",
             Self::BadRequest => "ERR_BAD_REQUEST",
             Self::BadResponse => "ERR_BAD_RESPONSE",
+            Self::Internal => "ERR_INTERNAL",
         }
     }
 }
@@ -90,6 +93,12 @@ impl Failure {
         Self::unanswered(code, error, took)
     }
 
+    /// The attempt panicked: a bug here, which must cost this event alone.
+    pub fn of_panic() -> Self {
+        let error = "the attempt panicked, which is a bug in callhook".to_owned();
+        Self::unanswered(Code::Internal, error, Duration::ZERO)
+    }
+
     /// A failure without any answer.
     pub fn unanswered(code: Code, error: String, took: Duration) -> Self {
         Self { code, error, status: None, retry_after: None, took }
@@ -103,7 +112,7 @@ impl Failure {
     /// Nobody is there: no answer at all, or a proxy's word that the receiver is away. A plain 500
     /// is an answer, as AVR's sample receiver gives one to every `call_initiated`.
     pub fn is_nobody_there(&self) -> bool {
-        matches!(self.status, None | Some(502..=504))
+        self.code != Code::Internal && matches!(self.status, None | Some(502..=504))
     }
 
     /// How long the receiver asked everybody to wait, as 429 and 503 do.
@@ -136,7 +145,8 @@ fn classify(error: &reqwest::Error, place: &str) -> (Code, String) {
     }
     // What is left is a connection that went away, such as hyper's "connection closed before
     // message completed".
-    (Code::ConnectionReset, format!("socket hang up ({innermost})"))
+    let what = if error.is_connect() { "connect failed" } else { "socket hang up" };
+    (Code::ConnectionReset, format!("{what} ({innermost})"))
 }
 
 /// An `io::Error` may carry another error, which it does not show as its source.
@@ -153,9 +163,9 @@ fn classify_io(error: &io::Error, place: &str) -> Option<(Code, String)> {
         io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe => (Code::ConnectionReset, "read"),
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            (Code::HostUnreachable, "connect")
-        }
+        io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown => (Code::HostUnreachable, "connect"),
         io::ErrorKind::TimedOut => (Code::Timeout, "connect"),
         _ => return None,
     };

@@ -4,8 +4,8 @@
 //! twice; where parsers disagree on which one counts, the call could be sent elsewhere. Such a body
 //! is refused, and so is anything that is not JSON to the last byte.
 //!
-//! Limits: a body takes at most [`BODY_TIME`]; its length is the route's to say; objects nest at
-//! most 128 deep (serde_json's own limit).
+//! Limits: a body takes at most [`BODY_TIME`], all of them together at most [`MEMORY`]; a body's
+//! length is the route's to say; objects nest at most 128 deep (serde_json's own limit).
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -19,6 +19,7 @@ use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Fault;
@@ -26,13 +27,27 @@ use super::Fault;
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
+/// The memory that all bodies under way may take, in bytes, and the steps in which it is handed out:
+/// whoever finds none waits, within the time for the body.
+const MEMORY: usize = 256 * 1024 * 1024;
+const STEP: usize = 64 * 1024;
+
 /// How much more than its limit is read of a body that is too long, so that its sender sees the
 /// answer instead of a reset.
 const OVERRUN: usize = 1024 * 1024;
 
+/// Memory for the bodies that are being read, all together, which [`MEMORY`] bounds.
+pub struct Budget(Semaphore);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Semaphore::new(MEMORY / STEP))
+    }
+}
+
 /// Reads a whole body of at most `limit` bytes.
-pub async fn read(body: Body, limit: usize) -> Result<Bytes, Fault> {
-    timeout(BODY_TIME, collect(body, limit)).await.unwrap_or_else(|_| {
+pub async fn read(body: Body, limit: usize, budget: &Budget) -> Result<Bytes, Fault> {
+    timeout(BODY_TIME, collect(body, limit, budget)).await.unwrap_or_else(|_| {
         let seconds = BODY_TIME.as_secs();
         Err(Fault::new(
             StatusCode::REQUEST_TIMEOUT,
@@ -41,9 +56,11 @@ pub async fn read(body: Body, limit: usize) -> Result<Bytes, Fault> {
     })
 }
 
-async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Fault> {
+async fn collect(mut body: Body, limit: usize, Budget(budget): &Budget) -> Result<Bytes, Fault> {
+    const OPEN: &str = "the budget is never closed";
     let mut whole = BytesMut::new();
     let mut length = 0;
+    let mut memory = budget.acquire().await.expect(OPEN);
     while let Some(frame) = body.frame().await {
         let broken =
             |error| Fault::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"));
@@ -51,10 +68,14 @@ async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Fault> {
             continue;
         };
         length += data.len();
-        if length <= limit {
-            whole.extend_from_slice(&data);
-        } else if length > limit + OVERRUN {
+        if length > limit + OVERRUN {
             break;
+        }
+        if length <= limit {
+            while whole.len() + data.len() > memory.num_permits() * STEP {
+                memory.merge(budget.acquire().await.expect(OPEN));
+            }
+            whole.extend_from_slice(&data);
         }
     }
     if length > limit {
@@ -123,9 +144,6 @@ impl<'a> RawEvent<'a> {
 
 /// A value that must be a text; borrowed where it has no escapes.
 fn text<'a>(field: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, String> {
-    #[derive(Deserialize)]
-    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
     let parsed = value.map(|value| serde_json::from_str::<Text<'_>>(value.get()));
     match parsed.transpose() {
         Ok(text) => Ok(text.map(|text| text.0)),
@@ -179,16 +197,45 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
-        let mut keys = HashSet::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            if let Some(key) = keys.replace(key) {
+        let mut keys = Keys::default();
+        while let Some(Text(key)) = entries.next_key()? {
+            if keys.has(&key) {
                 return Err(A::Error::custom(format!("the key {key:?} stands twice")));
             }
+            keys.add(key);
             entries.next_value::<Self>()?;
         }
         Ok(self)
     }
 }
+
+/// The keys of an object; borrowed where they have no escapes.
+#[derive(Default)]
+struct Keys<'de> {
+    few: Vec<Cow<'de, str>>,
+    /// Only for the surplus, since looking through a few keys is faster than hashing them.
+    many: HashSet<Cow<'de, str>>,
+}
+
+impl<'de> Keys<'de> {
+    const FEW: usize = 16;
+
+    fn has(&self, key: &str) -> bool {
+        self.few.iter().any(|known| known == key) || self.many.contains(key)
+    }
+
+    fn add(&mut self, key: Cow<'de, str>) {
+        if self.few.len() < Self::FEW {
+            self.few.push(key);
+        } else {
+            self.many.insert(key);
+        }
+    }
+}
+
+/// A text, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

@@ -28,7 +28,7 @@ pub async fn announce(
     request: Request,
 ) -> Result<Response, Fault> {
     front.authorise(request.headers())?;
-    let body = body::read(request.into_body(), MAX_BODY).await?;
+    let body = body::read(request.into_body(), MAX_BODY, &front.bodies).await?;
     let (call, payload) = read(body::strict_json(&body)?).map_err(Fault::bad_request)?;
     let slot =
         front.calls.slot_of(call, &payload, Instant::now(), || front.initiate(call, &payload));

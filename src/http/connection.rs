@@ -117,12 +117,14 @@ impl Phase {
 struct Deadline {
     phase: Arc<Phase>,
     known: u32,
+    at: Instant,
     timer: Pin<Box<tokio::time::Sleep>>,
 }
 
 impl Deadline {
     fn new(phase: Arc<Phase>) -> Self {
-        Self { known: phase.current(), timer: Box::pin(sleep_until(Instant::now() + IDLE)), phase }
+        let at = Instant::now() + IDLE;
+        Self { known: phase.current(), at, timer: Box::pin(sleep_until(at)), phase }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -131,9 +133,20 @@ impl Deadline {
         };
         if self.known != self.phase.current() {
             self.known = self.phase.current();
-            self.timer.as_mut().reset(Instant::now() + limit);
+            self.at = Instant::now() + limit;
         }
-        self.timer.as_mut().poll(context)
+        // Setting a timer costs more than letting it ring too early now and then.
+        if self.timer.deadline() > self.at {
+            self.timer.as_mut().reset(self.at);
+        }
+        while self.timer.as_mut().poll(context).is_ready() {
+            if Instant::now() >= self.at {
+                return Poll::Ready(());
+            }
+            let at = self.at;
+            self.timer.as_mut().reset(at);
+        }
+        Poll::Pending
     }
 }
 

@@ -18,8 +18,8 @@ use crate::queue::Accepted;
 /// The longest body, in bytes: a thousand events of 8 KiB.
 const MAX_BODY: usize = 8 * 1024 * 1024;
 
-/// The longest single event, in bytes; AVR's dashboard takes 100 KB.
-const MAX_EVENT: usize = 64 * 1024;
+/// The longest single event, in bytes: what AVR's dashboard takes.
+const MAX_EVENT: usize = 100 * 1024;
 
 /// The most events in one array.
 const MAX_EVENTS: usize = 1000;
@@ -52,7 +52,7 @@ struct Many {
 pub async fn take(State(front): State<Arc<Front>>, request: Request) -> Result<Response, Fault> {
     front.authorise(request.headers())?;
     let sender = Sender::read(request.headers()).map_err(Fault::bad_request)?;
-    let body = body::read(request.into_body(), MAX_BODY).await?;
+    let body = body::read(request.into_body(), MAX_BODY, &front.bodies).await?;
     let json = body::strict_json(&body)?;
     if json.trim_start().starts_with('[') {
         take_many(&front, &sender, json)
@@ -108,7 +108,9 @@ impl Sender {
             value.transpose().map_err(|_| format!("{name}: expected visible ASCII characters"))
         };
         let key = text(&IDEMPOTENCY_KEY)?.or(text(&WEBHOOK_ID)?);
-        Ok(Self { key: key.map(ToOwned::to_owned), agent: text(&AGENT_ID)?.map(Into::into) })
+        // avr-app passes the literal text `undefined` for what it lacks.
+        let agent = text(&AGENT_ID)?.filter(|agent| !matches!(*agent, "" | "undefined" | "null"));
+        Ok(Self { key: key.map(ToOwned::to_owned), agent: agent.map(Into::into) })
     }
 
     /// The id of the event, which is the `index`th of an array or stands alone.

@@ -4,8 +4,9 @@
 //! event. Pure: time is an argument, sending and logging are left to [`super::Queue`].
 //!
 //! Invariants:
-//! - One attempt per call, at most `concurrency` in all; among lanes that are ready the one with
-//!   the oldest front event goes first.
+//! - One attempt per call, at most `concurrency` in all. Among lanes that are ready those for whose
+//!   decision a caller waits go first, and then the one with the oldest front event: a backlog
+//!   must not make new callers wait.
 //! - While the receiver is down only probes go, one at a time, and what they find costs the event
 //!   no attempt. While it is paused nothing goes.
 //! - An event leaves only as delivered or given up; both free its place under `limit`.
@@ -78,7 +79,8 @@ pub struct Dispatcher {
     limits: Limits,
     policy: RetryPolicy,
     lanes: HashMap<CallId, Lane>,
-    /// Lanes whose front event may go, by its age.
+    /// Lanes whose front event may go, by its age: those that a caller waits for, and the others.
+    awaited: BTreeMap<u64, CallId>,
     ready: BTreeMap<u64, CallId>,
     /// Lanes whose front event waits for its next attempt, by its time and age.
     held: BTreeMap<(Instant, u64), CallId>,
@@ -98,7 +100,10 @@ impl Dispatcher {
         Self {
             limits,
             policy,
-            lanes: HashMap::new(),
+            // Growing later would hold up every caller for a while; room that is not used costs
+            // no memory.
+            lanes: HashMap::with_capacity(MOST_IDLE_LANES),
+            awaited: BTreeMap::new(),
             ready: BTreeMap::new(),
             held: BTreeMap::new(),
             idle: BTreeSet::new(),
@@ -136,11 +141,12 @@ impl Dispatcher {
         self.unsettled += 1;
         let call = event.call;
         let lane = self.lanes.entry(call).or_insert_with(|| Lane::new(now));
-        if let LaneState::Idle(since) = lane.state() {
-            self.idle.remove(&(since, call));
-            self.ready.insert(order, call);
-        }
+        let before = lane.state();
         lane.join(event, order, slot);
+        if let LaneState::Idle(since) = before {
+            self.idle.remove(&(since, call));
+            self.enqueue(call);
+        }
     }
 
     /// The next attempt that is due, if any.
@@ -154,7 +160,7 @@ impl Dispatcher {
             State::Down { probe_at, .. } if probe_at <= now => true,
             State::Down { .. } | State::Probing { .. } => return None,
         };
-        let (_, call) = self.ready.pop_first()?;
+        let call = if probe { self.pop_oldest() } else { self.pop_most_urgent(now) }?;
         if probe {
             self.breaker.note(Sign::ProbeSent, now);
         }
@@ -182,7 +188,8 @@ impl Dispatcher {
             }
             State::Probing { .. } => None,
         };
-        let blocked = waiting_for_receiver.filter(|_| !self.ready.is_empty());
+        let any_ready = !self.ready.is_empty() || !self.awaited.is_empty();
+        let blocked = waiting_for_receiver.filter(|_| any_ready);
         release.into_iter().chain(blocked).min()
     }
 
@@ -217,13 +224,17 @@ impl Dispatcher {
             Verdict::Retry
         };
         if change == Some(Change::WentDown) {
-            self.stop_waiting();
+            self.close_slots();
+            self.release_all();
         }
         Conclusion { verdict, change }
     }
 
     fn note_failure(&mut self, sent: &Dispatch, failure: &Failure, now: Instant) -> Option<Change> {
-        if sent.attempt.event.kind == EventType::CallInitiated && sent.attempt.number == 1 {
+        let lane = self.lanes.get_mut(&sent.attempt.event.call).expect("a lane in flight exists");
+        let front = lane.front_mut().expect("a lane in flight has a front event");
+        let first_failure = !std::mem::replace(&mut front.failed, true);
+        if first_failure && front.event.kind == EventType::CallInitiated {
             self.guard.note_failure();
         }
         if let Some(pause) = failure.pause() {
@@ -254,7 +265,7 @@ impl Dispatcher {
         if self.breaker.is_down() {
             // This attempt found the receiver down: now the event waits for a probe instead.
             lane.step(Step::Unspent);
-            self.ready.insert(order, call);
+            self.enqueue(call);
         } else {
             lane.step(Step::Retry(at));
             self.held.insert((at, order), call);
@@ -264,52 +275,88 @@ impl Dispatcher {
     fn put_back(&mut self, call: CallId) {
         let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
         lane.step(Step::Unspent);
-        let front = lane.front().expect("a lane in flight has a front event");
-        self.ready.insert(front.order, call);
+        self.enqueue(call);
     }
 
     fn settle(&mut self, call: CallId, now: Instant) -> Option<Slot> {
         self.unsettled -= 1;
         let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
         let settled = lane.settle_front(now);
-        match lane.front() {
-            Some(front) => {
-                self.ready.insert(front.order, call);
-            }
-            None => {
-                self.idle.insert((now, call));
-            }
+        if lane.front().is_some() {
+            self.enqueue(call);
+        } else {
+            self.idle.insert((now, call));
         }
         settled.slot
     }
 
-    /// The receiver went down: no caller waits for it, and delays between attempts are void.
-    fn stop_waiting(&mut self) {
+    /// Puts a lane that is ready into its queue.
+    fn enqueue(&mut self, call: CallId) {
+        let lane = self.lanes.get(&call).expect("a ready lane exists");
+        let front = lane.front().expect("a ready lane has a front event");
+        let awaited = front.slot.as_ref().is_some_and(|slot| !slot.is_settled());
+        let queue = if awaited { &mut self.awaited } else { &mut self.ready };
+        queue.insert(front.order, call);
+    }
+
+    fn pop_oldest(&mut self) -> Option<CallId> {
+        let first =
+            |queue: &BTreeMap<u64, CallId>| queue.first_key_value().map(|(order, _)| *order);
+        let awaited_is_older = match (first(&self.awaited), first(&self.ready)) {
+            (Some(awaited), Some(ready)) => awaited < ready,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        let queue = if awaited_is_older { &mut self.awaited } else { &mut self.ready };
+        queue.pop_first().map(|(_, call)| call)
+    }
+
+    fn pop_most_urgent(&mut self, now: Instant) -> Option<CallId> {
+        while let Some((order, call)) = self.awaited.pop_first() {
+            let front = self
+                .lanes
+                .get(&call)
+                .and_then(Lane::front)
+                .expect("a ready lane has a front event");
+            if front.slot.as_ref().is_some_and(|slot| slot.is_open(now)) {
+                return Some(call);
+            }
+            // Nobody waits for it any more.
+            self.ready.insert(order, call);
+        }
+        self.ready.pop_first().map(|(_, call)| call)
+    }
+
+    /// No decision will come for anybody who waits now.
+    pub fn close_slots(&mut self) {
         for queued in self.lanes.values().flat_map(Lane::waiting) {
             if let Some(slot) = &queued.slot {
                 slot.close();
             }
         }
-        while let Some(((_, order), call)) = self.held.pop_first() {
-            self.make_ready(order, call);
+    }
+
+    /// The receiver went down: delays between attempts are void.
+    fn release_all(&mut self) {
+        while let Some((_, call)) = self.held.pop_first() {
+            self.make_ready(call);
         }
     }
 
     fn release(&mut self, now: Instant) {
         while let Some(entry) = self.held.first_entry() {
-            let (at, order) = *entry.key();
-            if at > now {
+            if entry.key().0 > now {
                 return;
             }
             let call = entry.remove();
-            self.make_ready(order, call);
+            self.make_ready(call);
         }
     }
 
-    fn make_ready(&mut self, order: u64, call: CallId) {
+    fn make_ready(&mut self, call: CallId) {
         let lane = self.lanes.get_mut(&call).expect("a held lane exists");
         lane.step(Step::Released);
-        self.ready.insert(order, call);
+        self.enqueue(call);
     }
 
     fn is_paused(&mut self, now: Instant) -> bool {

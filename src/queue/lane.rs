@@ -26,6 +26,8 @@ pub struct Queued {
     pub sequence: u64,
     /// Attempts spent so far.
     pub spent: u32,
+    /// Whether an attempt failed, be it one that was not counted.
+    pub failed: bool,
     /// Who waits for the decision, for `call_initiated`.
     pub slot: Option<Slot>,
 }
@@ -109,6 +111,7 @@ impl Lane {
             order,
             sequence: self.last_sequence,
             spent: 0,
+            failed: false,
             slot,
         });
         self.step(Step::Joined);

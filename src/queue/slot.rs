@@ -5,9 +5,9 @@
 //!   Whoever asks afterwards gets the same answer, so a repeated request is answered alike.
 //! - A decision after the deadline is refused, whether somebody waits or not.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::routing::Decision;
@@ -16,20 +16,20 @@ use crate::routing::Decision;
 #[derive(Clone, Debug)]
 pub struct Slot {
     deadline: Instant,
-    state: Arc<watch::Sender<State>>,
+    place: Arc<Place>,
 }
 
-#[derive(Clone, Debug)]
-enum State {
-    Open,
-    Settled(Option<Arc<Decision>>),
+#[derive(Debug, Default)]
+struct Place {
+    /// Empty as long as it is open.
+    settled: OnceLock<Option<Arc<Decision>>>,
+    changed: Notify,
 }
 
 impl Slot {
     /// Open until the deadline.
     pub fn until(deadline: Instant) -> Self {
-        let (state, _) = watch::channel(State::Open);
-        Self { deadline, state: Arc::new(state) }
+        Self { deadline, place: Arc::default() }
     }
 
     /// Settled from the start: nobody will decide.
@@ -44,6 +44,16 @@ impl Slot {
         self.deadline
     }
 
+    /// Whether there is an answer, or the news that none will come.
+    pub fn is_settled(&self) -> bool {
+        self.place.settled.get().is_some()
+    }
+
+    /// Whether a decision is still of use.
+    pub fn is_open(&self, now: Instant) -> bool {
+        now <= self.deadline && !self.is_settled()
+    }
+
     /// Puts a decision in; `false` if it comes too late.
     pub fn decide(&self, decision: Decision, now: Instant) -> bool {
         now <= self.deadline && self.settle(Some(Arc::new(decision)))
@@ -56,25 +66,21 @@ impl Slot {
 
     /// Waits for the decision, at most until the deadline, which settles the slot.
     pub async fn wait(&self) -> Option<Arc<Decision>> {
-        let mut changes = self.state.subscribe();
-        let settled = changes.wait_for(|state| matches!(state, State::Settled(_)));
-        if timeout_at(self.deadline, settled).await.is_err() {
-            self.close();
-        }
-        match &*self.state.borrow() {
-            State::Settled(decision) => decision.clone(),
-            State::Open => unreachable!("the wait ends only when the slot is settled"),
+        loop {
+            let changed = self.place.changed.notified();
+            if let Some(settled) = self.place.settled.get() {
+                return settled.clone();
+            }
+            if timeout_at(self.deadline, changed).await.is_err() {
+                self.close();
+            }
         }
     }
 
     fn settle(&self, decision: Option<Arc<Decision>>) -> bool {
-        self.state.send_if_modified(|state| {
-            let open = matches!(state, State::Open);
-            if open {
-                *state = State::Settled(decision);
-            }
-            open
-        })
+        let first = self.place.settled.set(decision).is_ok();
+        self.place.changed.notify_waiters();
+        first
     }
 }
 

@@ -3,7 +3,8 @@
 //! The same id again within [`KEPT`] answers the same and queues nothing. Only ids that clients
 //! named are kept; those made here are never sent in.
 //!
-//! Limit: [`MOST`] ids, the oldest forgotten first: at 128 bytes an id that is under 64 MB.
+//! Limit: [`MOST`] ids, the oldest forgotten first: at most 128 bytes each, kept twice, and for a
+//! `call_initiated` its decision.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

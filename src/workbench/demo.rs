@@ -58,7 +58,7 @@ pub async fn run() -> anyhow::Result<()> {
     let names: BTreeMap<String, &str> =
         calls.iter().zip(&scripts).map(|(id, script)| (id.to_string(), script.name)).collect();
     let expected: usize = scripts.iter().map(|script| script.steps.len() + 1).sum();
-    let client = Client { http: client_builder().build()?, front: app.front() };
+    let client = Client { http: client_builder("http").build()?, front: app.front() };
     let playing = calls.iter().zip(&scripts).map(|(call, script)| client.play(*call, script));
     let playing = futures_util::future::try_join_all(playing);
     let (answers, seen) = tokio::try_join!(playing, watch(&mut receiver, &names, expected))?;

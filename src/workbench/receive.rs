@@ -23,6 +23,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::app::{Signals, StartError};
+use crate::config::Listen;
+
 /// Requests that were answered and are not yet printed; more make the receiver wait.
 const BACKLOG: usize = 1024;
 
@@ -188,28 +191,21 @@ impl Options {
 /// Runs the command until it is interrupted.
 ///
 /// # Errors
-/// Where the port is taken.
-pub async fn run(options: Options) -> anyhow::Result<()> {
-    let place = format!("{}:{}", options.host, options.port);
+/// [`StartError`] where the port is taken.
+pub async fn run(options: Options) -> Result<(), StartError> {
+    let listen = Listen { host: options.host.clone(), port: options.port };
+    let started = Receiver::start(&listen.host, listen.port, options.behaviour()).await;
     let mut receiver =
-        Receiver::start(&options.host.clone(), options.port, options.behaviour()).await.map_err(
-            |error| anyhow::anyhow!("cannot listen on {place}: {error}; try another --port"),
-        )?;
+        started.map_err(|cause| StartError::Bind { listen, variables: "--host:--port", cause })?;
     println!("receiving on http://{}/events", receiver.address);
+    let mut signals = Signals::listen()?;
     loop {
         tokio::select! {
-            received = receiver.received.recv() => match received {
-                Some(received) => println!("{}", line(&received)),
-                None => break,
-            },
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                break;
-            }
+            Some(received) = receiver.received.recv() => println!("{}", line(&received)),
+            // What is still being answered ends with the process: nobody relies on it.
+            _ = signals.next() => return Ok(()),
         }
     }
-    receiver.stop().await;
-    Ok(())
 }
 
 fn line(received: &Received) -> String {
@@ -225,7 +221,7 @@ fn line(received: &Received) -> String {
         printable(&event.uuid),
         received.sequence,
         printable(&event.kind),
-        event.payload,
+        printable(&event.payload.to_string()),
         received.status.as_u16(),
     )
 }
