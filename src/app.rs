@@ -5,6 +5,7 @@
 //! | part | its failure | on stop |
 //! | --- | --- | --- |
 //! | receiver's client | start fails | idle connections close with the process |
+//! | journal | start fails; later events are refused until the disk works again | writes what waits, closes |
 //! | queue | a panic in an attempt fails that attempt; a broken invariant ends the process | takes no more, delivers what it can in time |
 //! | front | start fails if it cannot bind | `/ready` says 503, requests under way are finished |
 //!
@@ -29,6 +30,7 @@ use crate::calls::Calls;
 use crate::config::{Listen, Settings, WebhookSettings};
 use crate::delivery::{Deliver, Webhook, innermost};
 use crate::http::{self, Budget, Front};
+use crate::journal::{Journal, OpenError, Recovered};
 use crate::queue::{Queue, QueueSettings};
 use crate::telemetry::Metrics;
 
@@ -48,9 +50,27 @@ pub enum StartError {
         /// The system's word.
         cause: io::Error,
     },
+    /// The journal cannot be used.
+    #[error("JOURNAL_PATH={path} {cause}")]
+    Journal {
+        /// The file.
+        path: String,
+        /// Why.
+        cause: OpenError,
+    },
     /// TLS certificates or signal handling are not to be had.
     #[error("cannot start: {0}")]
     System(String),
+}
+
+impl StartError {
+    /// Whether somebody else has what is needed: a port, or the journal.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Bind { .. } | Self::Journal { cause: OpenError::InUse, .. } => true,
+            Self::Journal { .. } | Self::System(_) => false,
+        }
+    }
 }
 
 /// The program, serving.
@@ -74,9 +94,17 @@ impl App {
         }
         let metrics = Arc::new(Metrics::default());
         let deliver = receiver(&settings)?;
+        let journal = open_journal(&settings)?;
         let listener = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
         let front = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
-        let queue = Queue::start(queue_settings(&settings), deliver, Arc::clone(&metrics));
+        let (journal, recovered) = journal;
+        let queue = Queue::start(
+            queue_settings(&settings),
+            deliver,
+            Arc::clone(&metrics),
+            journal,
+            recovered,
+        );
         let app = Self {
             queue: queue.clone(),
             front,
@@ -149,6 +177,18 @@ pub async fn serve(settings: Settings) -> Result<(), StartError> {
         name = signals.next() => warn!(signal = name, "stopped at once"),
     }
     Ok(())
+}
+
+fn open_journal(settings: &Settings) -> Result<(Journal, Recovered), StartError> {
+    let Some(path) = &settings.journal else {
+        info!("JOURNAL_PATH=none: events are kept in memory only");
+        return Ok((Journal::in_memory(settings.dead_limit), Recovered::default()));
+    };
+    let shown = path.display().to_string();
+    let (journal, recovered) = Journal::in_file(path, settings.dead_limit)
+        .map_err(|cause| StartError::Journal { path: shown.clone(), cause })?;
+    info!(path = shown, waiting = recovered.events.len(), "journal is open");
+    Ok((journal, recovered))
 }
 
 fn receiver(settings: &Settings) -> Result<Option<Arc<dyn Deliver>>, StartError> {

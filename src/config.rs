@@ -60,6 +60,8 @@ pub struct Settings {
     pub admin: AdminSettings,
     /// The file in which events wait; `None` = memory only.
     pub journal: Option<PathBuf>,
+    /// Dead letters that are kept.
+    pub dead_limit: u64,
     /// The time to finish on SIGTERM.
     pub drain_timeout: Duration,
     /// Logs.
@@ -316,6 +318,7 @@ fn read_all(reader: &mut Reader<'_>) -> Settings {
         },
         admin: read_admin(reader),
         journal: reader.text("JOURNAL_PATH").filter(|path| path != "none").map(PathBuf::from),
+        dead_limit: reader.number("DEAD_LIMIT", 1..=10_000_000).into(),
         drain_timeout: reader.millis("DRAIN_TIMEOUT", 1..=ONE_HOUR),
         log: LogSettings {
             format: reader.value("LOG_FORMAT").unwrap_or(LogFormat::Text),

@@ -40,6 +40,18 @@ impl CallId {
     }
 }
 
+impl CallId {
+    /// The 16 bytes of the UUID.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+
+    /// The call with these 16 bytes as UUID.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+}
+
 impl FromStr for CallId {
     type Err = BadCallId;
 
@@ -80,6 +92,12 @@ impl EventId {
     /// A new id, ordered by time (UUIDv7, RFC 9562).
     pub fn make() -> Self {
         Self::Made(Uuid::now_v7())
+    }
+
+    /// Reads back an id that was printed.
+    pub fn from_text(text: &str) -> Self {
+        let made = Uuid::try_parse(text).ok().map(Self::Made);
+        made.filter(|made| made.to_string() == text).unwrap_or_else(|| Self::Given(text.into()))
     }
 
     /// Takes an id of 1 to 128 visible ASCII characters.

@@ -175,7 +175,9 @@ impl Fault {
 impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
         let status = match refused {
-            Refused::Full { .. } | Refused::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Refused::Full { .. } | Refused::Disk(_) | Refused::Draining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Refused::TooMany { .. } => StatusCode::BAD_REQUEST,
         };
         Self::new(status, refused.to_string())

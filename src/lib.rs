@@ -37,6 +37,7 @@ pub mod delivery;
 pub mod event;
 pub mod health;
 pub mod http;
+pub mod journal;
 pub mod queue;
 pub mod routing;
 pub mod telemetry;

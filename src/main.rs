@@ -151,7 +151,7 @@ fn report(failure: &Failure) -> u8 {
             } else {
                 eprintln!("callhook: {error}");
             }
-            EX_UNAVAILABLE
+            if error.is_unavailable() { EX_UNAVAILABLE } else { FAILED }
         }
         Failure::Other(error) => {
             eprintln!("callhook: {error:#}");

@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! - The events of a call arrive in the order they were accepted, one attempt at a time.
-//! - An event that was accepted is delivered or given up; what is given up is logged as an error.
+//! - An event that was accepted is delivered or given up; what is given up is logged as an error and
+//!   kept as a dead letter. Whoever waits for the promise gets it when the journal has the event.
 //! - Nothing is awaited under the lock.
 
 mod breaker;
@@ -30,13 +31,16 @@ use tracing::{debug, error, info, warn};
 
 use self::breaker::Change;
 pub use self::dispatcher::Limits;
-use self::dispatcher::{Conclusion, Dispatch, Dispatcher, Verdict};
+use self::dispatcher::{Dispatch, Dispatcher, Verdict};
 use self::retry::RetryPolicy;
 use self::slot::Slot;
-use self::window::Window;
+use self::window::{Known, Window};
 use crate::delivery::failure::Failure;
 use crate::delivery::{Deliver, Outcome};
 use crate::event::{Event, EventFilter, EventId, EventType};
+use crate::journal::{
+    DeadLetter, DiskError, Entry, Journal, KnownId, Recovered, Ticket, unix_millis,
+};
 use crate::routing::{self, AllowedHosts};
 use crate::telemetry::{self, Metrics};
 
@@ -61,6 +65,33 @@ pub struct QueueSettings {
 #[derive(Clone)]
 pub struct Queue(Arc<Inner>);
 
+/// What became of the events that were handed in, and the promise to keep them.
+pub struct Receipt {
+    accepted: Vec<Accepted>,
+    tickets: Vec<Ticket>,
+    queue: Queue,
+}
+
+impl Receipt {
+    /// What became of each event; they are in memory, and under way.
+    pub fn accepted(self) -> Vec<Accepted> {
+        self.accepted
+    }
+
+    /// The same, once every event is on disk or settled.
+    ///
+    /// # Errors
+    /// [`Refused::Disk`] if the disk does not take them.
+    pub async fn promised(self) -> Result<Vec<Accepted>, Refused> {
+        for ticket in &self.tickets {
+            if !ticket.kept().await {
+                return Err(Refused::Disk(self.queue.0.disk_error()));
+            }
+        }
+        Ok(self.accepted)
+    }
+}
+
 /// What became of an event that was handed in.
 #[derive(Clone, Debug)]
 pub struct Accepted {
@@ -71,7 +102,7 @@ pub struct Accepted {
 }
 
 /// Why events were not taken. None of a batch is, then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// `QUEUE_LIMIT` is reached.
     #[error("the queue is full: QUEUE_LIMIT={limit} events wait for the receiver; try again later")]
@@ -87,6 +118,9 @@ pub enum Refused {
         /// The limit.
         limit: usize,
     },
+    /// The journal cannot be written.
+    #[error("{0}; what was promised before is kept; try again later")]
+    Disk(DiskError),
     /// The process is about to stop.
     #[error("callhook is stopping; try again in a moment")]
     Draining,
@@ -95,6 +129,7 @@ pub enum Refused {
 struct Inner {
     settings: QueueSettings,
     deliver: Option<Arc<dyn Deliver>>,
+    journal: Journal,
     state: Mutex<Shared>,
     /// The timer must look again: something is due earlier than it knew.
     rearm: Notify,
@@ -114,22 +149,21 @@ struct Shared {
 }
 
 impl Queue {
-    /// Starts a queue that sends through `deliver`; without one every event is dropped.
+    /// Starts a queue that sends through `deliver`, with what the journal recovered; without a
+    /// receiver every event is dropped, and what was recovered waits.
     pub fn start(
         settings: QueueSettings,
         deliver: Option<Arc<dyn Deliver>>,
         metrics: Arc<Metrics>,
+        journal: Journal,
+        recovered: Recovered,
     ) -> Self {
-        let dispatcher = Dispatcher::new(settings.limits, settings.retry);
+        let shared = Shared::restore(&settings, &journal, recovered);
         let queue = Self(Arc::new(Inner {
             settings,
             deliver,
-            state: Mutex::new(Shared {
-                dispatcher,
-                window: Window::default(),
-                draining: false,
-                armed: None,
-            }),
+            journal,
+            state: Mutex::new(shared),
             rearm: Notify::new(),
             concluded: Notify::new(),
             tasks: TaskTracker::new(),
@@ -137,29 +171,57 @@ impl Queue {
             metrics,
         }));
         queue.0.tasks.spawn(Arc::clone(&queue.0).run_timer());
+        queue.0.tasks.spawn(Arc::clone(&queue.0).take_back_what_the_disk_refuses());
+        if queue.0.deliver.is_some() {
+            queue.0.pump();
+        }
         queue
     }
 
-    /// Takes events, all or none, in their order.
+    /// Takes events, all or none, in their order; they are under way at once.
     ///
     /// An id that was given within the last hour is answered as it was then and queues nothing.
     ///
     /// # Errors
     /// [`Refused`], with nothing taken.
-    pub fn accept(&self, events: Vec<Event>) -> Result<Vec<Accepted>, Refused> {
-        let accepted = self.0.take(events)?;
+    pub fn accept(&self, events: Vec<Event>) -> Result<Receipt, Refused> {
+        let (accepted, tickets) = self.0.take(events)?;
         self.0.pump();
-        Ok(accepted)
+        Ok(Receipt { accepted, tickets, queue: self.clone() })
     }
 
-    /// Delivers what it can until the deadline, without accepting more; returns how many events
-    /// are lost because they are only in memory.
+    /// Sends dead letters again, as far as there is room; they go to the end of their calls' lanes.
+    /// Returns how many were taken, once that is on disk.
+    ///
+    /// # Errors
+    /// [`Refused`], with none taken.
+    pub async fn replay(&self, letters: Vec<DeadLetter>) -> Result<usize, Refused> {
+        let (count, ticket) = self.0.take_again(letters)?;
+        self.0.pump();
+        if ticket.kept().await { Ok(count) } else { Err(Refused::Disk(self.0.disk_error())) }
+    }
+
+    /// Stops within the deadline. What the journal keeps is left there, and only attempts under way
+    /// are ended; without a journal all that can be is delivered. Returns how many events are lost.
     pub async fn drain(&self, deadline: Instant) -> usize {
-        self.0.lock().draining = true;
+        let durable = self.0.journal.is_durable();
+        {
+            let mut shared = self.0.lock();
+            shared.draining = true;
+            if durable {
+                shared.dispatcher.stop();
+                // What waits now is sent after the next start, too late for any caller.
+                shared.dispatcher.close_slots();
+            }
+        }
+        let done = |dispatcher: &Dispatcher| match durable {
+            true => dispatcher.is_quiet(),
+            false => dispatcher.unsettled() == 0,
+        };
         let settled = async {
             loop {
                 let concluded = self.0.concluded.notified();
-                if self.unsettled() == 0 {
+                if done(&self.0.lock().dispatcher) {
                     return;
                 }
                 concluded.await;
@@ -172,7 +234,8 @@ impl Queue {
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
-        self.unsettled()
+        self.close_journal().await;
+        if durable { self.0.journal.unwritten().len() } else { self.unsettled() }
     }
 
     /// Events accepted and not yet settled.
@@ -184,6 +247,44 @@ impl Queue {
     pub fn is_draining(&self) -> bool {
         self.0.lock().draining
     }
+
+    /// The journal, for its dead letters.
+    pub fn journal(&self) -> &Journal {
+        &self.0.journal
+    }
+
+    async fn close_journal(&self) {
+        let inner = Arc::clone(&self.0);
+        let closed = tokio::task::spawn_blocking(move || inner.journal.close()).await;
+        if closed.is_err() {
+            error!("closing the journal panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn restore(settings: &QueueSettings, journal: &Journal, recovered: Recovered) -> Self {
+        let now = Instant::now();
+        let mut dispatcher = Dispatcher::new(settings.limits, settings.retry);
+        for entry in recovered.events {
+            dispatcher.restore(entry, now);
+        }
+        dispatcher.continue_from(recovered.next_order);
+        let mut window = Window::default();
+        let forgotten = window.restore(recovered.ids, now, unix_millis());
+        journal.forget(forgotten);
+        Self { dispatcher, window, draining: false, armed: None }
+    }
+}
+
+/// What is being made of the events that came in together.
+struct Intake {
+    accepted: Vec<Accepted>,
+    entries: Vec<Entry>,
+    /// The promise for the new ones.
+    ticket: Ticket,
+    /// The promises for those that were given before.
+    tickets: Vec<Ticket>,
 }
 
 impl Inner {
@@ -194,7 +295,7 @@ impl Inner {
         })
     }
 
-    fn take(&self, events: Vec<Event>) -> Result<Vec<Accepted>, Refused> {
+    fn take(&self, events: Vec<Event>) -> Result<(Vec<Accepted>, Vec<Ticket>), Refused> {
         let now = Instant::now();
         let mut shared = self.lock();
         let news = events
@@ -204,7 +305,42 @@ impl Inner {
             })
             .count();
         self.check_room(&shared, news)?;
-        Ok(events.into_iter().map(|event| self.take_one(&mut shared, event, now)).collect())
+        let mut intake = Intake {
+            accepted: Vec::with_capacity(events.len()),
+            entries: Vec::with_capacity(news),
+            ticket: self.journal.ticket(news),
+            tickets: Vec::new(),
+        };
+        for event in events {
+            self.take_one(&mut shared, event, now, &mut intake);
+        }
+        // Under the lock, so that no event can be settled in the journal before it is there.
+        self.journal.append(intake.entries, &intake.ticket);
+        self.journal.forget(shared.window.take_forgotten());
+        intake.tickets.push(intake.ticket);
+        Ok((intake.accepted, intake.tickets))
+    }
+
+    fn take_again(&self, mut letters: Vec<DeadLetter>) -> Result<(usize, Ticket), Refused> {
+        let now = Instant::now();
+        let mut shared = self.lock();
+        self.check_room(&shared, 1)?;
+        letters.truncate(self.settings.limits.queue - shared.dispatcher.unsettled());
+        let ticket = self.journal.ticket(letters.len());
+        let entries: Vec<Entry> = letters
+            .into_iter()
+            .map(|DeadLetter { order: dead, sequence, event, .. }| Entry {
+                order: shared.dispatcher.replay(Arc::clone(&event), sequence, now),
+                sequence,
+                spent: 0,
+                first_at: 0,
+                event,
+                replays: Some(dead),
+            })
+            .collect();
+        let count = entries.len();
+        self.journal.append(entries, &ticket);
+        Ok((count, ticket))
     }
 
     fn delivers(&self, kind: &EventType) -> bool {
@@ -215,6 +351,8 @@ impl Inner {
         let limit = self.settings.limits.queue;
         if shared.draining {
             Err(Refused::Draining)
+        } else if let Some(fault) = self.journal.fault().filter(|_| count > 0) {
+            Err(Refused::Disk(fault))
         } else if count > limit {
             Err(Refused::TooMany { count, limit })
         } else if !shared.dispatcher.has_room_for(count) {
@@ -224,23 +362,34 @@ impl Inner {
         }
     }
 
-    fn take_one(&self, shared: &mut Shared, event: Event, now: Instant) -> Accepted {
+    fn take_one(&self, shared: &mut Shared, event: Event, now: Instant, intake: &mut Intake) {
         if !self.delivers(&event.kind) {
             self.metrics.dropped.fetch_add(1, Relaxed);
-            return Accepted { id: None, slot: None };
+            intake.accepted.push(Accepted { id: None, slot: None });
+            return;
         }
         let id = Some(event.id.clone());
-        if let Some(slot) = shared.window.find(&event.id, now) {
-            return Accepted { id, slot };
+        if let Some(known) = shared.window.find(&event.id, now) {
+            intake.tickets.extend(known.ticket);
+            intake.accepted.push(Accepted { id, slot: known.slot });
+            return;
         }
-        let slot = (event.kind == EventType::CallInitiated)
-            .then(|| self.open_slot(&shared.dispatcher, now));
+        let routed = event.kind == EventType::CallInitiated;
+        let slot = routed.then(|| self.open_slot(&shared.dispatcher, now));
         if matches!(event.id, EventId::Given(_)) {
-            shared.window.remember(event.id.clone(), slot.clone(), now);
+            let known = Known { slot: slot.clone(), ticket: Some(intake.ticket.clone()) };
+            shared.window.remember(event.id.clone(), known, now);
+            self.journal.remember(KnownId {
+                id: event.id.clone(),
+                at: unix_millis(),
+                decision: None,
+            });
         }
         self.metrics.accepted.fetch_add(1, Relaxed);
-        shared.dispatcher.accept(Arc::new(event), slot.clone(), now);
-        Accepted { id, slot }
+        let event = Arc::new(event);
+        let (order, sequence) = shared.dispatcher.accept(Arc::clone(&event), slot.clone(), now);
+        intake.entries.push(Entry { order, sequence, spent: 0, first_at: 0, event, replays: None });
+        intake.accepted.push(Accepted { id, slot });
     }
 
     fn open_slot(&self, dispatcher: &Dispatcher, now: Instant) -> Slot {
@@ -316,23 +465,76 @@ impl Inner {
 
     fn conclude(&self, dispatch: &Dispatch, outcome: Outcome) {
         let now = Instant::now();
-        let conclusion = match &outcome {
-            Outcome::Delivered { .. } => self.lock().dispatcher.delivered(&dispatch.attempt, now),
-            Outcome::Failed(failure) => self.lock().dispatcher.failed(dispatch, failure, now),
-        };
-        match (&conclusion.verdict, outcome) {
-            (Verdict::Delivered(slot), Outcome::Delivered { answer }) => {
+        let change = match outcome {
+            Outcome::Delivered { answer } => {
+                let conclusion = self.lock().dispatcher.delivered(&dispatch.attempt, now);
+                self.journal.delivered(dispatch.order);
                 self.metrics.delivered.fetch_add(1, Relaxed);
                 self.log_delivered(dispatch);
-                if let Some(slot) = slot {
-                    self.decide(dispatch, slot, answer.as_deref(), now);
+                if let Verdict::Delivered(Some(slot)) = conclusion.verdict {
+                    self.decide(dispatch, &slot, answer.as_deref(), now);
+                }
+                conclusion.change
+            }
+            Outcome::Failed(failure) => {
+                let unix_millis = unix_millis();
+                let conclusion =
+                    self.lock().dispatcher.failed(dispatch, &failure, now, unix_millis);
+                self.keep_record(dispatch, &conclusion.verdict, &failure, unix_millis);
+                self.log_failure(dispatch, &conclusion.verdict, &failure);
+                conclusion.change
+            }
+        };
+        self.log_change(change);
+        self.concluded.notify_waiters();
+    }
+
+    /// Tells the journal what a failed attempt led to.
+    fn keep_record(&self, dispatch: &Dispatch, verdict: &Verdict, failure: &Failure, now: u64) {
+        match verdict {
+            Verdict::Delivered(_) | Verdict::Retry(None) => {}
+            Verdict::Retry(Some(spent)) => {
+                self.journal.spent(dispatch.order, spent.attempts, spent.first_at);
+            }
+            Verdict::GivenUp(spent) => self.journal.died(DeadLetter {
+                order: dispatch.order,
+                sequence: dispatch.attempt.sequence,
+                event: Arc::clone(&dispatch.attempt.event),
+                attempts: spent.attempts,
+                status: failure.status,
+                code: failure.code.name().to_owned(),
+                error: failure.error.clone(),
+                first_at: spent.first_at,
+                last_at: now,
+            }),
+        }
+    }
+
+    /// An event that the disk did not take is not kept in memory either, unless it is on its way.
+    async fn take_back_what_the_disk_refuses(self: Arc<Self>) {
+        while self.stop.run_until_cancelled(self.journal.refused()).await.is_some() {
+            let now = Instant::now();
+            let mut shared = self.lock();
+            // The last ones first, so that numbers within calls are given again.
+            for entry in self.journal.unwritten().into_iter().rev() {
+                let Some(queued) = shared.dispatcher.withdraw(entry.event.call, entry.order, now)
+                else {
+                    continue;
+                };
+                shared.window.revoke(&entry.event.id);
+                self.journal.withdraw(entry.order);
+                if let Some(slot) = queued.slot {
+                    slot.close();
+                }
+                if entry.event.kind == EventType::CallInitiated {
+                    error!(uuid = %entry.event.call, "call_initiated is lost: the journal cannot be written");
                 }
             }
-            (verdict, Outcome::Failed(failure)) => self.log_failure(dispatch, verdict, &failure),
-            (verdict, Outcome::Delivered { .. }) => unreachable!("delivered, yet {verdict:?}"),
         }
-        self.log_change(&conclusion);
-        self.concluded.notify_waiters();
+    }
+
+    fn disk_error(&self) -> DiskError {
+        self.journal.fault().unwrap_or_else(|| DiskError("it failed a moment ago".into()))
     }
 
     fn decide(&self, dispatch: &Dispatch, slot: &Slot, answer: Option<&[u8]>, now: Instant) {
@@ -340,7 +542,10 @@ impl Inner {
         match routing::decision(answer.unwrap_or_default(), &self.settings.allowed_hosts) {
             Ok(Some(decision)) => {
                 let sts_url = decision.url.to_string();
-                if !slot.decide(decision, now) {
+                let given = decision.given.clone();
+                if slot.decide(decision, now) {
+                    self.remember_decision(&dispatch.attempt.event.id, given);
+                } else {
                     warn!(uuid = %call, sts_url, "routing decision came too late and is ignored");
                 }
             }
@@ -349,6 +554,14 @@ impl Inner {
                 warn!(uuid = %call, error = %fault, "sts_url of the receiver is invalid and is ignored");
                 slot.close();
             }
+        }
+    }
+
+    /// Whoever repeats the event's id is answered the same, also after a restart.
+    fn remember_decision(&self, id: &EventId, given: Box<str>) {
+        if matches!(id, EventId::Given(_)) {
+            let (id, at) = (id.clone(), unix_millis());
+            self.journal.remember(KnownId { id, at, decision: Some(given) });
         }
     }
 
@@ -365,7 +578,7 @@ impl Inner {
     }
 
     fn log_failure(&self, dispatch: &Dispatch, verdict: &Verdict, failure: &Failure) {
-        let given_up = matches!(verdict, Verdict::GivenUp);
+        let given_up = matches!(verdict, Verdict::GivenUp(_));
         let counter = if given_up { &self.metrics.dead } else { &self.metrics.retried };
         counter.fetch_add(1, Relaxed);
         let attempts = self.settings.retry.attempts();
@@ -378,10 +591,10 @@ impl Inner {
         );
     }
 
-    fn log_change(&self, conclusion: &Conclusion) {
+    fn log_change(&self, change: Option<Change>) {
         let url = &self.settings.receiver;
         let waiting = || self.lock().dispatcher.unsettled();
-        match conclusion.change {
+        match change {
             Some(Change::WentDown) => error!(
                 url,
                 waiting = waiting(),

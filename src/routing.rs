@@ -142,6 +142,14 @@ pub struct Decision {
     pub url: StsUrl,
 }
 
+impl Decision {
+    /// A decision that was followed before.
+    pub fn recall(given: &str) -> Option<Self> {
+        let url = given.parse().ok()?;
+        Some(Self { given: given.into(), url })
+    }
+}
+
 /// Reads a receiver's 2xx answer to `call_initiated`.
 ///
 /// No JSON object, no `sts_url`, `null` or an empty text in it: no decision, and no fault either,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use callhook::delivery::failure::{Code, Failure};
 use callhook::delivery::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload, timestamp_now};
+use callhook::journal::{Journal, Recovered};
 use callhook::queue::retry::RetryPolicy;
 use callhook::queue::{Limits, Queue, QueueSettings};
 use callhook::routing::AllowedHosts;
@@ -161,7 +162,14 @@ async fn play(seed: u64, calls: usize, hours: u64) {
     let receiver = Flapping::new(seed, hours, retries + 1);
     let metrics = Arc::new(Metrics::default());
     let deliver: Arc<dyn Deliver> = Arc::new(Receiver(Arc::clone(&receiver)));
-    let queue = Queue::start(settings(retries, concurrency), Some(deliver), Arc::clone(&metrics));
+    let journal = Journal::in_memory(1_000_000);
+    let queue = Queue::start(
+        settings(retries, concurrency),
+        Some(deliver),
+        Arc::clone(&metrics),
+        journal,
+        Recovered::default(),
+    );
     let mut rng = StdRng::seed_from_u64(seed ^ 0xca11);
     let mut live: Vec<(CallId, u32)> = Vec::new();
     let mut accepted: HashMap<CallId, u64> = HashMap::new();

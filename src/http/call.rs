@@ -67,7 +67,7 @@ impl Front {
     fn initiate(&self, call: CallId, payload: &Payload) -> Result<Slot, Refused> {
         let event =
             Event::new(EventId::make(), call, EventType::CallInitiated, &timestamp_now(), payload);
-        let accepted = self.queue.accept(vec![event])?;
+        let accepted = self.queue.accept(vec![event])?.accepted();
         let slot = accepted.into_iter().next().and_then(|accepted| accepted.slot);
         // Where call_initiated is not delivered nobody will decide.
         Ok(slot.unwrap_or_else(Slot::without_decision))

@@ -55,7 +55,7 @@ pub async fn take(State(front): State<Arc<Front>>, request: Request) -> Result<R
     let body = body::read(request.into_body(), MAX_BODY, &front.bodies).await?;
     let json = body::strict_json(&body)?;
     if json.trim_start().starts_with('[') {
-        take_many(&front, &sender, json)
+        take_many(&front, &sender, json).await
     } else {
         take_one(&front, &sender, json).await
     }
@@ -65,7 +65,7 @@ async fn take_one(front: &Front, sender: &Sender, json: &str) -> Result<Response
     let id = sender.id(None).map_err(Fault::bad_request)?;
     let event = sender.event(id, json.trim(), "")?;
     let routed = event.kind == EventType::CallInitiated;
-    let accepted = front.queue.accept(vec![event])?.into_iter().next();
+    let accepted = front.queue.accept(vec![event])?.promised().await?.into_iter().next();
     let accepted = accepted.expect("one event in, one answer out");
     let id = accepted.id.map(|id| id.to_string());
     match accepted.slot {
@@ -81,7 +81,7 @@ async fn take_one(front: &Front, sender: &Sender, json: &str) -> Result<Response
     }
 }
 
-fn take_many(front: &Front, sender: &Sender, json: &str) -> Result<Response, Fault> {
+async fn take_many(front: &Front, sender: &Sender, json: &str) -> Result<Response, Fault> {
     let items: Vec<&RawValue> =
         serde_json::from_str(json).map_err(|error| Fault::bad_request(error.to_string()))?;
     if items.len() > MAX_EVENTS {
@@ -95,7 +95,7 @@ fn take_many(front: &Front, sender: &Sender, json: &str) -> Result<Response, Fau
         sender.event(id, item.get(), &format!("[{index}] "))
     };
     let events: Vec<Event> = items.iter().enumerate().map(event).collect::<Result<_, Fault>>()?;
-    let accepted = front.queue.accept(events)?;
+    let accepted = front.queue.accept(events)?.promised().await?;
     let shown = |accepted: Accepted| accepted.id.map(|id| id.to_string());
     let ids = accepted.into_iter().map(shown).collect();
     Ok((StatusCode::ACCEPTED, Json(Many { ids })).into_response())

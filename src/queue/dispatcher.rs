@@ -18,12 +18,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::breaker::{Breaker, Change, RoutingGuard, Sign, State};
-use super::lane::{Lane, LaneState, Step};
+use super::lane::{Lane, LaneState, Queued, Step};
 use super::retry::RetryPolicy;
 use super::slot::Slot;
 use crate::delivery::Attempt;
 use crate::delivery::failure::Failure;
 use crate::event::{CallId, Event, EventType};
+use crate::journal::Entry;
 
 /// How long the numbering of a call without events is kept: longer than calls stay silent.
 const LANE_KEPT: Duration = Duration::from_secs(4 * 60 * 60);
@@ -49,6 +50,8 @@ pub struct Limits {
 pub struct Dispatch {
     /// The request.
     pub attempt: Attempt,
+    /// The event's place among all that were accepted.
+    pub order: u64,
     /// Whether it probes a receiver that is down.
     pub probe: bool,
 }
@@ -58,10 +61,19 @@ pub struct Dispatch {
 pub enum Verdict {
     /// Delivered; the slot is where the decision goes.
     Delivered(Option<Slot>),
-    /// To be tried again.
-    Retry,
+    /// To be tried again; says what was spent on it since when, if this attempt counts.
+    Retry(Option<Spent>),
     /// Refused, or out of attempts.
-    GivenUp,
+    GivenUp(Spent),
+}
+
+/// What was spent on an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Spent {
+    /// Attempts that count.
+    pub attempts: u32,
+    /// When the first one failed, in Unix milliseconds.
+    pub first_at: u64,
 }
 
 /// What an outcome led to.
@@ -92,6 +104,7 @@ pub struct Dispatcher {
     in_flight: usize,
     unsettled: usize,
     accepted: u64,
+    stopped: bool,
 }
 
 impl Dispatcher {
@@ -113,6 +126,7 @@ impl Dispatcher {
             in_flight: 0,
             unsettled: 0,
             accepted: 0,
+            stopped: false,
         }
     }
 
@@ -133,26 +147,73 @@ impl Dispatcher {
         self.breaker.is_down() || self.guard.is_closed() || paused
     }
 
-    /// Takes an event into its call's lane.
-    pub fn accept(&mut self, event: Arc<Event>, slot: Option<Slot>, now: Instant) {
-        self.forget_idle(now);
-        let order = self.accepted;
-        self.accepted += 1;
-        self.unsettled += 1;
-        let call = event.call;
-        let lane = self.lanes.entry(call).or_insert_with(|| Lane::new(now));
+    /// Takes a new event into its call's lane; returns its place among all, and within the call.
+    pub fn accept(&mut self, event: Arc<Event>, slot: Option<Slot>, now: Instant) -> (u64, u64) {
+        let order = self.next_order();
+        let mut sequence = 0;
+        self.join(event.call, now, |lane| sequence = lane.join(event, order, slot));
+        (order, sequence)
+    }
+
+    /// Takes an event again that was accepted before, with its place within the call.
+    pub fn replay(&mut self, event: Arc<Event>, sequence: u64, now: Instant) -> u64 {
+        let order = self.next_order();
+        let (call, spent, first_failed_at, slot) = (event.call, 0, None, None);
+        let queued = Queued { event, order, sequence, spent, first_failed_at, slot };
+        self.join(call, now, |lane| lane.rejoin(queued));
+        order
+    }
+
+    /// Takes an event as the journal holds it. They come in the order of their acceptance.
+    pub fn restore(&mut self, entry: Entry, now: Instant) {
+        let queued = Queued {
+            event: entry.event,
+            order: entry.order,
+            sequence: entry.sequence,
+            spent: entry.spent,
+            first_failed_at: (entry.first_at > 0).then_some(entry.first_at),
+            slot: None,
+        };
+        self.join(queued.event.call, now, |lane| lane.rejoin(queued));
+    }
+
+    /// The place of the next event among all.
+    pub fn continue_from(&mut self, order: u64) {
+        self.accepted = order;
+    }
+
+    /// Takes an event away that is not on its way and shall not be sent.
+    pub fn withdraw(&mut self, call: CallId, order: u64, now: Instant) -> Option<Queued> {
+        let lane = self.lanes.get_mut(&call)?;
         let before = lane.state();
-        lane.join(event, order, slot);
-        if let LaneState::Idle(since) = before {
-            self.idle.remove(&(since, call));
-            self.enqueue(call);
+        let front = lane.front().map(|front| front.order);
+        let withdrawn = lane.withdraw(order, now)?;
+        self.unsettled -= 1;
+        if front == Some(order) {
+            self.awaited.remove(&order);
+            self.ready.remove(&order);
+            if let LaneState::Held(at) = before {
+                self.held.remove(&(at, order));
+            }
+            self.enqueue_or_idle(call, now);
         }
+        Some(withdrawn)
+    }
+
+    /// Nothing more is sent; what is on its way may end.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Whether nothing is on its way.
+    pub fn is_quiet(&self) -> bool {
+        self.in_flight == 0
     }
 
     /// The next attempt that is due, if any.
     pub fn next(&mut self, now: Instant) -> Option<Dispatch> {
         self.release(now);
-        if self.in_flight >= self.limits.concurrency || self.is_paused(now) {
+        if self.stopped || self.in_flight >= self.limits.concurrency || self.is_paused(now) {
             return None;
         }
         let probe = match self.breaker.state() {
@@ -169,6 +230,7 @@ impl Dispatcher {
         lane.step(Step::Sent);
         let front = lane.front().expect("a ready lane has a front event");
         Some(Dispatch {
+            order: front.order,
             attempt: Attempt {
                 event: Arc::clone(&front.event),
                 number: front.spent + 1,
@@ -204,24 +266,32 @@ impl Dispatcher {
         Conclusion { verdict: Verdict::Delivered(slot), change }
     }
 
-    /// Takes note of a failed attempt.
-    pub fn failed(&mut self, sent: &Dispatch, failure: &Failure, now: Instant) -> Conclusion {
+    /// Takes note of a failed attempt. `unix_millis` is now, too, as people read it.
+    pub fn failed(
+        &mut self,
+        sent: &Dispatch,
+        failure: &Failure,
+        now: Instant,
+        unix_millis: u64,
+    ) -> Conclusion {
         self.in_flight -= 1;
         let was_down = self.breaker.is_down();
+        let first_at = self.note_first_failure(sent, unix_millis);
         let change = self.note_failure(sent, failure, now);
+        let spent = Spent { attempts: sent.attempt.number, first_at };
         let call = sent.attempt.event.call;
         let spared = failure.is_nobody_there() && was_down && self.breaker.is_down();
         let verdict = if spared {
             self.put_back(call);
-            Verdict::Retry
+            Verdict::Retry(None)
         } else if failure.is_final() || sent.attempt.number >= self.policy.attempts() {
             if let Some(slot) = self.settle(call, now) {
                 slot.close();
             }
-            Verdict::GivenUp
+            Verdict::GivenUp(spent)
         } else {
             self.hold(call, failure, now);
-            Verdict::Retry
+            Verdict::Retry(Some(spent))
         };
         if change == Some(Change::WentDown) {
             self.close_slots();
@@ -230,13 +300,35 @@ impl Dispatcher {
         Conclusion { verdict, change }
     }
 
-    fn note_failure(&mut self, sent: &Dispatch, failure: &Failure, now: Instant) -> Option<Change> {
+    fn next_order(&mut self) -> u64 {
+        let order = self.accepted;
+        self.accepted += 1;
+        order
+    }
+
+    fn join(&mut self, call: CallId, now: Instant, join: impl FnOnce(&mut Lane)) {
+        self.forget_idle(now);
+        self.unsettled += 1;
+        let lane = self.lanes.entry(call).or_insert_with(|| Lane::new(now));
+        let before = lane.state();
+        join(lane);
+        if let LaneState::Idle(since) = before {
+            self.idle.remove(&(since, call));
+            self.enqueue(call);
+        }
+    }
+
+    /// When the event failed for the first time; a call's first failure counts for the guard.
+    fn note_first_failure(&mut self, sent: &Dispatch, unix_millis: u64) -> u64 {
         let lane = self.lanes.get_mut(&sent.attempt.event.call).expect("a lane in flight exists");
         let front = lane.front_mut().expect("a lane in flight has a front event");
-        let first_failure = !std::mem::replace(&mut front.failed, true);
-        if first_failure && front.event.kind == EventType::CallInitiated {
+        if front.first_failed_at.is_none() && front.event.kind == EventType::CallInitiated {
             self.guard.note_failure();
         }
+        *front.first_failed_at.get_or_insert(unix_millis)
+    }
+
+    fn note_failure(&mut self, sent: &Dispatch, failure: &Failure, now: Instant) -> Option<Change> {
         if let Some(pause) = failure.pause() {
             let until = now + pause;
             self.paused_until = Some(self.paused_until.map_or(until, |old| old.max(until)));
@@ -282,12 +374,17 @@ impl Dispatcher {
         self.unsettled -= 1;
         let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
         let settled = lane.settle_front(now);
+        self.enqueue_or_idle(call, now);
+        settled.slot
+    }
+
+    fn enqueue_or_idle(&mut self, call: CallId, now: Instant) {
+        let lane = self.lanes.get(&call).expect("the lane was just used");
         if lane.front().is_some() {
             self.enqueue(call);
         } else {
             self.idle.insert((now, call));
         }
-        settled.slot
     }
 
     /// Puts a lane that is ready into its queue.

@@ -26,8 +26,8 @@ pub struct Queued {
     pub sequence: u64,
     /// Attempts spent so far.
     pub spent: u32,
-    /// Whether an attempt failed, be it one that was not counted.
-    pub failed: bool,
+    /// When the first attempt failed, in Unix milliseconds, be it one that was not counted.
+    pub first_failed_at: Option<u64>,
     /// Who waits for the decision, for `call_initiated`.
     pub slot: Option<Slot>,
 }
@@ -60,6 +60,8 @@ pub enum Step {
     Unspent,
     /// The wait is over.
     Released,
+    /// The front event is taken away unsent; others may be left. The time is now.
+    Withdrawn { more: bool, now: Instant },
 }
 
 impl LaneState {
@@ -74,12 +76,17 @@ impl LaneState {
             (Self::InFlight, Step::Retry(at)) => Some(Self::Held(at)),
             (Self::InFlight, Step::Unspent) => Some(Self::Ready),
             (Self::Held(_), Step::Released) => Some(Self::Ready),
+            (Self::Ready | Self::Held(_), Step::Withdrawn { more: true, .. }) => Some(Self::Ready),
+            (Self::Ready | Self::Held(_), Step::Withdrawn { more: false, now }) => {
+                Some(Self::Idle(now))
+            }
             (Self::Idle(_) | Self::InFlight | Self::Held(_), Step::Sent)
             | (
                 Self::Idle(_) | Self::Ready | Self::Held(_),
                 Step::Settled { .. } | Step::Retry(_) | Step::Unspent,
             )
-            | (Self::Idle(_) | Self::Ready | Self::InFlight, Step::Released) => None,
+            | (Self::Idle(_) | Self::Ready | Self::InFlight, Step::Released)
+            | (Self::Idle(_) | Self::InFlight, Step::Withdrawn { .. }) => None,
         }
     }
 }
@@ -103,18 +110,36 @@ impl Lane {
         self.state
     }
 
-    /// Takes an event at the end.
-    pub fn join(&mut self, event: Arc<Event>, order: u64, slot: Option<Slot>) {
-        self.last_sequence += 1;
-        self.waiting.push_back(Queued {
-            event,
-            order,
-            sequence: self.last_sequence,
-            spent: 0,
-            failed: false,
-            slot,
-        });
+    /// Takes a new event at the end; returns its place within the call.
+    pub fn join(&mut self, event: Arc<Event>, order: u64, slot: Option<Slot>) -> u64 {
+        let sequence = self.last_sequence + 1;
+        self.rejoin(Queued { event, order, sequence, spent: 0, first_failed_at: None, slot });
+        sequence
+    }
+
+    /// Takes an event at the end that was counted before: one that was recovered or is replayed.
+    pub fn rejoin(&mut self, queued: Queued) {
+        self.last_sequence = self.last_sequence.max(queued.sequence);
+        self.waiting.push_back(queued);
         self.step(Step::Joined);
+    }
+
+    /// Takes an event away that is not on its way and shall not be sent. The number of the last one
+    /// is given again, so that it leaves no gap.
+    pub fn withdraw(&mut self, order: u64, now: Instant) -> Option<Queued> {
+        let place = self.waiting.iter().position(|queued| queued.order == order)?;
+        if place == 0 && self.state == LaneState::InFlight {
+            return None;
+        }
+        let withdrawn = self.waiting.remove(place)?;
+        if place == self.waiting.len() && withdrawn.sequence == self.last_sequence {
+            self.last_sequence -= 1;
+        }
+        if place == 0 {
+            let more = !self.waiting.is_empty();
+            self.step(Step::Withdrawn { more, now });
+        }
+        Some(withdrawn)
     }
 
     /// Moves on.
@@ -166,6 +191,7 @@ mod tests {
         use LaneState::{Held, Idle, InFlight, Ready};
         let now = Instant::now();
         let settled = |more| Step::Settled { more, now };
+        let withdrawn = |more| Step::Withdrawn { more, now };
         let steps = [
             Step::Joined,
             Step::Sent,
@@ -174,23 +200,16 @@ mod tests {
             Step::Retry(now),
             Step::Unspent,
             Step::Released,
+            withdrawn(true),
+            withdrawn(false),
         ];
+        let (idle, ready) = (Some(Idle(now)), Some(Ready));
+        let (flying, held) = (Some(InFlight), Some(Held(now)));
         let table = [
-            (Idle(now), [Some(Ready), None, None, None, None, None, None]),
-            (Ready, [Some(Ready), Some(InFlight), None, None, None, None, None]),
-            (
-                InFlight,
-                [
-                    Some(InFlight),
-                    None,
-                    Some(Ready),
-                    Some(Idle(now)),
-                    Some(Held(now)),
-                    Some(Ready),
-                    None,
-                ],
-            ),
-            (Held(now), [Some(Held(now)), None, None, None, None, None, Some(Ready)]),
+            (Idle(now), [ready, None, None, None, None, None, None, None, None]),
+            (Ready, [ready, flying, None, None, None, None, None, ready, idle]),
+            (InFlight, [flying, None, ready, idle, held, ready, None, None, None]),
+            (Held(now), [held, None, None, None, None, None, ready, ready, idle]),
         ];
         for (state, row) in table {
             for (step, expected) in steps.into_iter().zip(row) {

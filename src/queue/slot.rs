@@ -39,6 +39,13 @@ impl Slot {
         slot
     }
 
+    /// Settled from the start by a decision that is known.
+    pub fn decided(decision: Decision) -> Self {
+        let slot = Self::until(Instant::now());
+        slot.settle(Some(Arc::new(decision)));
+        slot
+    }
+
     /// When waiting ends.
     pub fn deadline(&self) -> Instant {
         self.deadline

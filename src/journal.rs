@@ -1,0 +1,651 @@
+//! The journal: what was promised and must survive.
+//!
+//! Owns the durable copy of the queue, the dead letters, and the ids given in the last hour. Asks
+//! nobody why. Everything that waits goes into one transaction and one fsync, in a thread of its
+//! own; nobody who delivers ever waits for it, only those who want a promise do, on a [`Ticket`].
+//!
+//! Invariants:
+//! - A ticket is fulfilled when each of its events is on disk, or settled: an event that is
+//!   delivered before its turn to be written never touches the disk.
+//! - What was written stays until it is settled, through any fault of the disk.
+//! - An event that was refused because of the disk is not found in the journal later.
+//!
+//! Limits: what waits to be written is bounded by `QUEUE_LIMIT`, as it is part of the queue.
+//!
+//! Without a file (`JOURNAL_PATH=none`) events are kept by the queue alone, every ticket is
+//! fulfilled at once, and the dead letters live in memory.
+
+mod store;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+
+pub use self::store::Opener;
+use self::store::{Batch, Store, Wanted};
+use crate::event::{CallId, Event, EventId, EventType};
+
+/// How long the writer waits for company, and for events to be settled, before it writes: about
+/// as long as an fsync takes, and well under the 20 ms that a sender may wait.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// How often a disk that failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// An event in the journal.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its place among all events ever accepted.
+    pub order: u64,
+    /// Its place within the call.
+    pub sequence: u64,
+    /// Attempts spent.
+    pub spent: u32,
+    /// When the first attempt failed, in Unix milliseconds; 0 before.
+    pub first_at: u64,
+    /// The event.
+    pub event: Arc<Event>,
+    /// The dead letter that this event was, if it is replayed.
+    pub replays: Option<u64>,
+}
+
+/// An event that was given up.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Its place among all events ever accepted.
+    pub order: u64,
+    /// Its place within the call.
+    pub sequence: u64,
+    /// The event.
+    pub event: Arc<Event>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The status of the last one, if it was answered.
+    pub status: Option<u16>,
+    /// The code of the last failure.
+    pub code: String,
+    /// The last failure.
+    pub error: String,
+    /// When the first attempt failed, in Unix milliseconds.
+    pub first_at: u64,
+    /// When the last attempt failed, in Unix milliseconds.
+    pub last_at: u64,
+}
+
+/// An id that a client gave, and what it was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownId {
+    /// The id.
+    pub id: EventId,
+    /// When it was given, in Unix milliseconds.
+    pub at: u64,
+    /// The receiver's `sts_url`, for a `call_initiated` that brought one.
+    pub decision: Option<Box<str>>,
+}
+
+/// What a journal holds at the start.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Events that are not settled, in the order they were accepted.
+    pub events: Vec<Entry>,
+    /// Ids that were given, in no order, perhaps longer than an hour ago.
+    pub ids: Vec<KnownId>,
+    /// The order of the next event.
+    pub next_order: u64,
+}
+
+/// Which dead letters are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct DeadFilter {
+    /// Of this call.
+    pub call: Option<CallId>,
+    /// Of this type.
+    pub kind: Option<EventType>,
+    /// With this id.
+    pub id: Option<String>,
+    /// Given up at or after this time, in Unix milliseconds.
+    pub since: Option<u64>,
+}
+
+impl DeadFilter {
+    fn admits(&self, letter: &DeadLetter) -> bool {
+        self.call.is_none_or(|call| letter.event.call == call)
+            && self.kind.as_ref().is_none_or(|kind| letter.event.kind == *kind)
+            && self.id.as_ref().is_none_or(|id| letter.event.id.to_string() == *id)
+            && self.since.is_none_or(|since| letter.last_at >= since)
+    }
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error(
+        "is in use by another process; stop that one, or give this one a JOURNAL_PATH of its own"
+    )]
+    InUse,
+    /// Another version of callhook wrote it.
+    #[error(
+        "has format {found}, and this callhook reads {}: let the callhook that wrote it deliver \
+         what it holds, or move the file away to begin anew",
+        store::FORMAT
+    )]
+    OtherFormat {
+        /// Its version.
+        found: u64,
+    },
+    /// It is not what was written.
+    #[error(
+        "is damaged, or no journal: {0}. Nothing was changed. Restore it from a backup, or move it \
+         away to begin anew without the events it holds"
+    )]
+    Damaged(String),
+    /// The file system does not let it be opened.
+    #[error("cannot be opened: {0}. The directory must exist or be makeable, and be writable")]
+    Unreachable(String),
+}
+
+/// The disk does not take what is to be promised.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal cannot be written: {0}")]
+pub struct DiskError(pub Arc<str>);
+
+/// The promise for some events, to be waited for.
+#[derive(Clone, Debug)]
+pub struct Ticket(Arc<Countdown>);
+
+#[derive(Debug)]
+struct Countdown {
+    left: AtomicUsize,
+    failed: AtomicBool,
+    done: Notify,
+}
+
+impl Ticket {
+    fn new(events: usize) -> Self {
+        let left = AtomicUsize::new(events);
+        Self(Arc::new(Countdown { left, failed: AtomicBool::new(false), done: Notify::new() }))
+    }
+
+    /// Waits until every event is on disk or settled; `false` if the disk refused one.
+    pub async fn kept(&self) -> bool {
+        loop {
+            let done = self.0.done.notified();
+            if self.0.left.load(Ordering::Acquire) == 0 {
+                return !self.0.failed.load(Ordering::Acquire);
+            }
+            done.await;
+        }
+    }
+
+    fn keep(&self) {
+        if self.0.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.done.notify_waiters();
+        }
+    }
+
+    fn refuse(&self) {
+        self.0.failed.store(true, Ordering::Release);
+        self.keep();
+    }
+}
+
+/// The durable queue's handle.
+pub struct Journal {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    opener: Opener,
+    /// Whether events are written at all.
+    durable: bool,
+    dead_limit: u64,
+    inbox: Mutex<Inbox>,
+    /// There is something to write, or nothing any more.
+    wake: Condvar,
+    /// The writer is done with a batch.
+    done: Condvar,
+    /// The writer could not write.
+    refused: Notify,
+    /// Gone while a disk that failed is tried again.
+    store: RwLock<Option<Store>>,
+}
+
+/// What waits to be written.
+#[derive(Default)]
+struct Inbox {
+    appends: BTreeMap<u64, (Entry, Ticket)>,
+    spent: BTreeMap<u64, (u32, u64)>,
+    dead: BTreeMap<u64, (DeadLetter, Option<Ticket>)>,
+    rest: Batch,
+    failing: Option<DiskError>,
+    closing: bool,
+    /// Batches that the writer took, and those it is done with.
+    taken: u64,
+    done: u64,
+}
+
+impl Journal {
+    /// Opens the journal in a file.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed then.
+    pub fn in_file(path: &Path, dead_limit: u64) -> Result<(Self, Recovered), OpenError> {
+        Self::open(Store::in_file(path), true, dead_limit)
+    }
+
+    /// Keeps dead letters in memory, and events not at all.
+    pub fn in_memory(dead_limit: u64) -> Self {
+        let opened = Self::open(Store::in_memory(), false, dead_limit);
+        opened.expect("an empty store in memory can be opened").0
+    }
+
+    /// Opens a journal wherever the opener finds it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed then.
+    pub fn open(
+        opener: Opener,
+        durable: bool,
+        dead_limit: u64,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let store = Store::open(&opener)?;
+        let recovered = store.recover().map_err(|error| OpenError::Damaged(error.to_string()))?;
+        let shared = Arc::new(Shared {
+            opener,
+            durable,
+            dead_limit,
+            inbox: Mutex::default(),
+            wake: Condvar::new(),
+            done: Condvar::new(),
+            refused: Notify::new(),
+            store: RwLock::new(Some(store)),
+        });
+        let writing = Arc::clone(&shared);
+        let writer = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writing.write_until_closed())
+            .map_err(|error| {
+                OpenError::Unreachable(format!("no thread for its writer: {error}"))
+            })?;
+        Ok((Self { shared, writer: Mutex::new(Some(writer)) }, recovered))
+    }
+
+    /// The promise for so many events; without a file it is fulfilled at once.
+    pub fn ticket(&self, events: usize) -> Ticket {
+        Ticket::new(if self.shared.durable { events } else { 0 })
+    }
+
+    /// Takes events to be kept, for which the ticket was made.
+    pub fn append(&self, entries: Vec<Entry>, ticket: &Ticket) {
+        let mut inbox = self.shared.lock();
+        for entry in entries {
+            if self.shared.durable {
+                inbox.appends.insert(entry.order, (entry, ticket.clone()));
+            } else {
+                inbox.rest.undead.extend(entry.replays);
+            }
+        }
+        drop(inbox);
+        self.shared.wake.notify_one();
+    }
+
+    /// The event was delivered.
+    pub fn delivered(&self, order: u64) {
+        if self.shared.durable {
+            self.shared.lock().settle(order).into_iter().for_each(|ticket| ticket.keep());
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// The event was given up.
+    pub fn died(&self, letter: DeadLetter) {
+        let mut inbox = self.shared.lock();
+        let ticket = if self.shared.durable { inbox.settle(letter.order) } else { None };
+        inbox.dead.insert(letter.order, (letter, ticket));
+        drop(inbox);
+        self.shared.wake.notify_one();
+    }
+
+    /// The event spent another attempt.
+    pub fn spent(&self, order: u64, attempts: u32, first_at: u64) {
+        if self.shared.durable {
+            self.shared.lock().spent.insert(order, (attempts, first_at));
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Remembers an id, or the decision that it brought.
+    pub fn remember(&self, known: KnownId) {
+        if self.shared.durable {
+            self.shared.lock().rest.ids.push(known);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Forgets ids.
+    pub fn forget(&self, ids: Vec<EventId>) {
+        if self.shared.durable && !ids.is_empty() {
+            self.shared.lock().rest.forgotten.extend(ids);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Takes dead letters away.
+    pub fn bury(&self, orders: Vec<u64>) {
+        self.shared.lock().rest.undead.extend(orders);
+        self.shared.wake.notify_one();
+    }
+
+    /// Why nothing can be promised now, if so.
+    pub fn fault(&self) -> Option<DiskError> {
+        self.shared.lock().failing.clone()
+    }
+
+    /// Waits until the writer could not write. What it could not promise is in
+    /// [`Journal::unwritten`], to be taken back with [`Journal::withdraw`].
+    pub async fn refused(&self) {
+        self.shared.refused.notified().await;
+    }
+
+    /// The events that are promised to nobody yet, oldest first.
+    pub fn unwritten(&self) -> Vec<Entry> {
+        self.shared.lock().appends.values().map(|(entry, _)| entry.clone()).collect()
+    }
+
+    /// Whether events outlive the process.
+    pub fn is_durable(&self) -> bool {
+        self.shared.durable
+    }
+
+    /// The queue does not keep the event: whoever waits for the promise is refused.
+    pub fn withdraw(&self, order: u64) {
+        // It may be on disk all the same, if the fault came after the write.
+        self.shared.lock().settle_as_gone(order).into_iter().for_each(|ticket| ticket.refuse());
+    }
+
+    /// Dead letters, oldest first, at most `limit`, from the cursor on; and the next cursor.
+    /// Reads the disk: not for the async threads.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn dead_letters(
+        &self,
+        filter: &DeadFilter,
+        from: u64,
+        limit: usize,
+    ) -> Result<(Vec<DeadLetter>, Option<u64>), DiskError> {
+        self.shared.wait_written();
+        let (mut found, mut next) = (Vec::new(), None);
+        self.shared.read(|store| {
+            store.dead(from, |letter| {
+                if !filter.admits(&letter) {
+                    return Wanted::More;
+                }
+                if found.len() == limit {
+                    next = Some(letter.order);
+                    return Wanted::NoMore;
+                }
+                found.push(letter);
+                Wanted::More
+            })
+        })?;
+        Ok((found, next))
+    }
+
+    /// How many dead letters there are. Reads the disk.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn dead_count(&self) -> Result<u64, DiskError> {
+        self.shared.wait_written();
+        let mut count = 0;
+        self.shared.read(|store| {
+            count = store.dead_count()?;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
+    /// Writes what waits and stops. Blocks for that long: not for the async threads.
+    pub fn close(&self) {
+        self.shared.lock().closing = true;
+        self.shared.wake.notify_one();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && writer.join().is_err()
+        {
+            error!("the journal's writer ended with a panic");
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Inbox {
+    /// The event is settled: it need not be written, or must be taken away again.
+    fn settle(&mut self, order: u64) -> Option<Ticket> {
+        let Some((entry, ticket)) = self.appends.remove(&order) else {
+            return self.take_away(order);
+        };
+        self.spent.remove(&order);
+        self.rest.undead.extend(entry.replays);
+        Some(ticket)
+    }
+
+    /// As if the event had never come; a dead letter that it was stays one.
+    fn settle_as_gone(&mut self, order: u64) -> Option<Ticket> {
+        let ticket = self.appends.remove(&order).map(|(_, ticket)| ticket);
+        self.take_away(order);
+        ticket
+    }
+
+    fn take_away(&mut self, order: u64) -> Option<Ticket> {
+        self.spent.remove(&order);
+        self.rest.gone.push(order);
+        None
+    }
+
+    fn is_empty(&self) -> bool {
+        let Batch { appends, gone, spent, dead, undead, ids, forgotten } = &self.rest;
+        debug_assert!(appends.is_empty() && spent.is_empty() && dead.is_empty());
+        self.appends.is_empty()
+            && self.spent.is_empty()
+            && self.dead.is_empty()
+            && gone.is_empty()
+            && undead.is_empty()
+            && ids.is_empty()
+            && forgotten.is_empty()
+    }
+}
+
+/// A batch under way, with those who wait for it.
+struct Work {
+    appends: BTreeMap<u64, (Entry, Ticket)>,
+    spent: BTreeMap<u64, (u32, u64)>,
+    dead: BTreeMap<u64, (DeadLetter, Option<Ticket>)>,
+    batch: Batch,
+}
+
+impl Work {
+    fn of(inbox: &mut Inbox) -> Self {
+        let appends = std::mem::take(&mut inbox.appends);
+        let spent = std::mem::take(&mut inbox.spent);
+        let dead = std::mem::take(&mut inbox.dead);
+        let mut batch = std::mem::take(&mut inbox.rest);
+        batch.appends = appends.values().map(|(entry, _)| entry.clone()).collect();
+        batch.spent = spent.iter().map(|(order, (n, at))| (*order, *n, *at)).collect();
+        batch.dead = dead.values().map(|(letter, _)| letter.clone()).collect();
+        // A dead letter is replayed in the same transaction that keeps its event.
+        let replayed = batch.appends.iter().filter_map(|entry| entry.replays);
+        batch.undead.extend(replayed);
+        Self { appends, spent, dead, batch }
+    }
+
+    fn keep(self) {
+        let dead = self.dead.into_values().filter_map(|(_, ticket)| ticket);
+        self.appends
+            .into_values()
+            .map(|(_, ticket)| ticket)
+            .chain(dead)
+            .for_each(|ticket| ticket.keep());
+    }
+
+    /// Puts everything back, to be tried again. What was settled meanwhile is taken away.
+    fn put_back(self, inbox: &mut Inbox) {
+        let replayed: Vec<u64> =
+            self.appends.values().filter_map(|(entry, _)| entry.replays).collect();
+        let settled = std::mem::take(&mut inbox.rest.gone);
+        inbox.appends.extend(self.appends);
+        for (order, spent) in self.spent {
+            inbox.spent.entry(order).or_insert(spent);
+        }
+        inbox.dead.extend(self.dead);
+        let rest = &mut inbox.rest;
+        rest.gone.extend(self.batch.gone);
+        rest.undead.extend(self.batch.undead.into_iter().filter(|order| !replayed.contains(order)));
+        let newer = std::mem::take(&mut rest.ids);
+        rest.ids = self.batch.ids.into_iter().chain(newer).collect();
+        rest.forgotten.extend(self.batch.forgotten);
+        for order in settled {
+            let Some(ticket) = inbox.settle(order) else { continue };
+            match inbox.dead.get_mut(&order) {
+                Some((_, waiting)) => *waiting = Some(ticket),
+                None => ticket.keep(),
+            }
+            // The failed transaction may have reached the disk.
+            inbox.rest.gone.push(order);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().expect("nothing panics while it holds this lock")
+    }
+
+    fn write_until_closed(&self) {
+        while let Some(work) = self.next_work() {
+            match self.commit(&work.batch) {
+                Ok(dropped) => self.written(work, dropped),
+                Err(fault) => {
+                    if self.not_written(work, fault) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for something to write; `None` when there is nothing left and nothing will come.
+    fn next_work(&self) -> Option<Work> {
+        let mut inbox = self.lock();
+        loop {
+            while inbox.is_empty() && !inbox.closing {
+                inbox = self.wake.wait(inbox).expect("nothing panics while it holds this lock");
+            }
+            if !inbox.closing {
+                drop(inbox);
+                std::thread::sleep(LINGER);
+                inbox = self.lock();
+            }
+            if !inbox.is_empty() {
+                inbox.taken += 1;
+                return Some(Work::of(&mut inbox));
+            }
+            if inbox.closing {
+                return None;
+            }
+        }
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<u64, DiskError> {
+        let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
+        if store.is_none() {
+            let opened = Store::open(&self.opener);
+            *store = Some(opened.map_err(|error| DiskError(error.to_string().into()))?);
+        }
+        let open = store.as_ref().expect("it was opened if it was not open");
+        let committed = open.commit(batch, self.dead_limit);
+        committed.map_err(|error| {
+            // After a fault redb wants to be opened anew.
+            *store = None;
+            DiskError(error.to_string().into())
+        })
+    }
+
+    fn written(&self, work: Work, dropped: u64) {
+        if dropped > 0 {
+            warn!(
+                dropped,
+                limit = self.dead_limit,
+                "oldest dead letters are dropped; see DEAD_LIMIT"
+            );
+        }
+        work.keep();
+        let mut inbox = self.lock();
+        inbox.done += 1;
+        if inbox.failing.take().is_some() {
+            info!("the journal is written again");
+        }
+        self.done.notify_all();
+    }
+
+    /// Waits until what was handed in so far is written, or cannot be.
+    fn wait_written(&self) {
+        let inbox = self.lock();
+        let target = inbox.taken + u64::from(!inbox.is_empty());
+        let waits = |inbox: &mut Inbox| inbox.done < target && inbox.failing.is_none();
+        drop(self.done.wait_while(inbox, waits).expect("nothing panics while it holds this lock"));
+    }
+
+    /// Puts the work back and rests; `true` if there is no time to try again.
+    fn not_written(&self, work: Work, fault: DiskError) -> bool {
+        let mut inbox = self.lock();
+        work.put_back(&mut inbox);
+        inbox.done += 1;
+        self.done.notify_all();
+        if inbox.failing.is_none() {
+            error!(error = %fault, "the journal cannot be written: new events are refused until it can");
+        }
+        inbox.failing = Some(fault);
+        self.refused.notify_one();
+        if inbox.closing {
+            error!(
+                events = inbox.appends.len(),
+                "the journal could not be written before the stop"
+            );
+            return true;
+        }
+        let rested = self.wake.wait_timeout_while(inbox, TRY_AGAIN, |inbox| !inbox.closing);
+        drop(rested);
+        false
+    }
+
+    fn read(
+        &self,
+        read: impl FnOnce(&Store) -> Result<(), store::StoreError>,
+    ) -> Result<(), DiskError> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        let open = store.as_ref().ok_or_else(|| DiskError("it is being opened again".into()))?;
+        read(open).map_err(|error| DiskError(error.to_string().into()))
+    }
+}
+
+/// Now, in Unix milliseconds.
+pub fn unix_millis() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    let millis = since_epoch.expect("the clock is past 1970").as_millis();
+    u64::try_from(millis).expect("milliseconds fit for half a billion years")
+}
