@@ -7,6 +7,7 @@
 //! | receiver's client | start fails | idle connections close with the process |
 //! | journal | start fails; later events are refused until the disk works again | writes what waits, closes |
 //! | queue | a panic in an attempt fails that attempt; a broken invariant ends the process | takes no more, delivers what it can in time |
+//! | admin port | start fails if it cannot bind | requests under way are finished |
 //! | front | start fails if it cannot bind | `/ready` says 503, requests under way are finished |
 //!
 //! Invariants:
@@ -30,6 +31,7 @@ use crate::calls::Calls;
 use crate::config::{Listen, Settings, WebhookSettings};
 use crate::delivery::{Deliver, Webhook, innermost};
 use crate::http::{self, Budget, Front};
+use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
 use crate::queue::{Queue, QueueSettings};
 use crate::telemetry::Metrics;
@@ -96,6 +98,9 @@ impl App {
         let deliver = receiver(&settings)?;
         let journal = open_journal(&settings)?;
         let listener = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
+        let admin_listener = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
+        let admin =
+            admin_listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
         let front = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
         let (journal, recovered) = journal;
         let queue = Queue::start(
@@ -121,8 +126,11 @@ impl App {
             metrics,
             bodies: Budget::default(),
         };
-        app.tasks.spawn(http::serve(listener, serving, app.stop.clone()));
+        app.tasks.spawn(http::serve(listener, serving.router(), app.stop.clone()));
+        let inspector = Inspector::new(app.queue.clone(), settings.admin.token);
+        app.tasks.spawn(http::serve(admin_listener, inspector.router(), app.stop.clone()));
         // In AVR Core's words, which people's scripts wait for.
+        info!(address = %admin, "admin port listening on port {}", admin.port());
         info!(address = %front, "AVR HTTP Server listening on port {}", front.port());
         Ok(app)
     }

@@ -117,6 +117,19 @@ pub struct Listen {
     pub port: u16,
 }
 
+impl Listen {
+    /// `host:port` to connect to from the same machine: "any address" is none.
+    pub fn reachable(&self) -> String {
+        let host = match self.host.trim_matches(['[', ']']).parse() {
+            Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+            Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "[::1]".to_owned(),
+            Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+            Ok(IpAddr::V4(_)) | Err(_) => self.host.clone(),
+        };
+        format!("{host}:{}", self.port)
+    }
+}
+
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
@@ -138,12 +151,7 @@ impl FrontSettings {
     /// # Errors
     /// Every fault of `HTTP_HOST`, `HTTP_PORT` and the settings file.
     pub fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, Vec<Fault>> {
-        let mut faults = Vec::new();
-        let layers = Layers::read(environment, &mut faults);
-        let mut reader = Reader::new(&layers, faults);
-        let front = read_front(&mut reader);
-        let faults = reader.into_faults();
-        if faults.is_empty() { Ok(front) } else { Err(faults) }
+        read_part(environment, read_front)
     }
 }
 
@@ -180,6 +188,16 @@ pub struct AdminSettings {
     pub listen: Listen,
     /// What it asks for.
     pub token: Option<SecretString>,
+}
+
+impl AdminSettings {
+    /// Reads the admin port's settings alone, which is all that `callhook dead` needs.
+    ///
+    /// # Errors
+    /// Every fault of `ADMIN_HOST`, `ADMIN_PORT`, `ADMIN_TOKEN` and the settings file.
+    pub fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, Vec<Fault>> {
+        read_part(environment, read_admin)
+    }
 }
 
 /// Logs.
@@ -326,6 +344,18 @@ fn read_all(reader: &mut Reader<'_>) -> Settings {
         },
         warnings: Vec::new(),
     }
+}
+
+fn read_part<T>(
+    environment: &BTreeMap<String, String>,
+    read: impl FnOnce(&mut Reader<'_>) -> T,
+) -> Result<T, Vec<Fault>> {
+    let mut faults = Vec::new();
+    let layers = Layers::read(environment, &mut faults);
+    let mut reader = Reader::new(&layers, faults);
+    let part = read(&mut reader);
+    let faults = reader.into_faults();
+    if faults.is_empty() { Ok(part) } else { Err(faults) }
 }
 
 fn read_webhook(reader: &mut Reader<'_>) -> Option<WebhookSettings> {

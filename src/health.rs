@@ -1,6 +1,5 @@
 //! `callhook health`: ask the running one whether it lives, for containers without a shell.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -43,21 +42,11 @@ pub async fn ask(front: &FrontSettings) -> Result<(), HealthError> {
     if front.listen.port == 0 {
         return Err(HealthError::UnknownPort);
     }
-    let url = format!("http://{}:{}/health", reachable(&front.listen.host), front.listen.port);
+    let url = format!("http://{}/health", front.listen.reachable());
     let answer = async { client_builder("http").timeout(PATIENCE).build()?.get(&url).send().await };
     match answer.await {
         Ok(response) if response.status().is_success() => Ok(()),
         Ok(response) => Err(HealthError::Unhealthy { url, status: response.status() }),
         Err(error) => Err(HealthError::NoAnswer { url, cause: innermost(&error) }),
-    }
-}
-
-/// The host to ask: "any address" is no address to connect to.
-fn reachable(host: &str) -> String {
-    match host.trim_matches(['[', ']']).parse() {
-        Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1".to_owned(),
-        Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "[::1]".to_owned(),
-        Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
-        Ok(IpAddr::V4(_)) | Err(_) => host.to_owned(),
     }
 }

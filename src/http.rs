@@ -1,4 +1,4 @@
-//! The front: HTTP for Asterisk and for relays.
+//! The front: HTTP for Asterisk and for relays; and the accept loop, which the admin port shares.
 //!
 //! Owns whether a request is well formed, who may send one, and the limits of connections. One
 //! route a file: decode, hand on, answer. Knows nothing about delivery.
@@ -6,23 +6,22 @@
 //! Limits: [`MAX_CONNECTIONS`]; those of a single connection in [`connection`], those of a body in
 //! [`body`].
 
-mod body;
-mod call;
+pub mod body;
+pub mod call;
 mod connection;
-mod events;
+pub mod events;
+mod fault;
 mod health;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::{AUTHORIZATION, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::Router;
+use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use secrecy::SecretString;
-use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
@@ -31,9 +30,10 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 pub use self::body::Budget;
+pub use self::fault::{Fault, method_not_allowed};
 use crate::calls::Calls;
 use crate::config::is_same_secret;
-use crate::queue::{Queue, Refused};
+use crate::queue::Queue;
 use crate::routing::StsUrl;
 use crate::telemetry::Metrics;
 
@@ -43,9 +43,6 @@ const MAX_CONNECTIONS: usize = 50_000;
 
 /// How long accepting rests when the system has no more file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// When a sender should try again after the queue was full, in seconds.
-const FULL_RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 /// The scheme of a bearer token, in any case (RFC 9110, section 11.1).
 const BEARER: &[u8] = b"Bearer ";
@@ -67,7 +64,8 @@ pub struct Front {
 }
 
 impl Front {
-    fn router(self) -> Router {
+    /// The front's routes.
+    pub fn router(self) -> Router {
         Router::new()
             .route("/call", post(call::announce))
             .route("/events", post(events::take))
@@ -83,12 +81,7 @@ impl Front {
             return Ok(());
         };
         let own = headers.get("x-avr-webhook-secret").map(HeaderValue::as_bytes);
-        let bearer = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.as_bytes().split_at_checked(BEARER.len()))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER))
-            .map(|(_, token)| token);
-        if [own, bearer].into_iter().flatten().any(|given| is_same_secret(given, secret)) {
+        if [own, bearer(headers)].into_iter().flatten().any(|given| is_same_secret(given, secret)) {
             return Ok(());
         }
         Err(Fault::new(
@@ -98,9 +91,14 @@ impl Front {
     }
 }
 
-/// Serves the front until `stop`, then lets each connection finish its request.
-pub async fn serve(listener: TcpListener, front: Front, stop: CancellationToken) {
-    let router = front.router();
+/// The token of an `Authorization: Bearer` header.
+pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(BEARER.len())?;
+    scheme.eq_ignore_ascii_case(BEARER).then_some(token)
+}
+
+/// Serves the routes until `stop`, then lets each connection finish its request.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -146,62 +144,4 @@ async fn not_found(uri: Uri) -> Fault {
             "{path} is no path here; there are POST /call, POST /events, GET /health and GET /ready"
         ),
     )
-}
-
-async fn method_not_allowed() -> Fault {
-    Fault::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "this path takes another method; see the Allow header".to_owned(),
-    )
-}
-
-/// Why a request is refused: `{"error":"…"}`.
-#[derive(Debug)]
-struct Fault {
-    status: StatusCode,
-    error: String,
-}
-
-impl Fault {
-    fn new(status: StatusCode, error: String) -> Self {
-        Self { status, error }
-    }
-
-    fn bad_request(error: String) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, error)
-    }
-}
-
-impl From<Refused> for Fault {
-    fn from(refused: Refused) -> Self {
-        let status = match refused {
-            Refused::Full { .. } | Refused::Disk(_) | Refused::Draining => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Refused::TooMany { .. } => StatusCode::BAD_REQUEST,
-        };
-        Self::new(status, refused.to_string())
-    }
-}
-
-impl IntoResponse for Fault {
-    fn into_response(self) -> Response {
-        let status = self.status;
-        let mut response = (status, Json(json!({"error": self.error}))).into_response();
-        let headers = response.headers_mut();
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(RETRY_AFTER, FULL_RETRY_AFTER);
-            }
-            // What is left of the request is not read, so nothing can follow it.
-            StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE => {
-                headers.insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            _ => {}
-        }
-        response
-    }
 }

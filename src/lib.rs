@@ -3,9 +3,9 @@
 //!
 //! ```text
 //!  Asterisk ── POST /call ──┐
-//!                           ├─► http ─► queue ─► delivery ─► receiver
-//!  AVR Core ── POST /events ┘     ▲       ▲          │
-//!                                 └─ slot ┴─ outcome ┘
+//!                           ├─► http ─► queue ─► (journal) ─► delivery ─► receiver
+//!  AVR Core ── POST /events ┘     ▲       ▲                      │
+//!                                 └─ slot ┴────── outcome ───────┘
 //! ```
 //!
 //! Data goes through once, in one direction; results come back as values. Each module knows only
@@ -16,9 +16,11 @@
 //! | [`app`] | who is running? |
 //! | [`health`] | does it live? |
 //! | [`workbench`] | how do I try a receiver without a PBX? |
+//! | [`inspector`] | what do operators see and do? |
 //! | [`http`] | is the request well formed? |
 //! | [`calls`] | was this call announced before? |
 //! | [`queue`] | when is an event due, in what order, and what follows from an outcome? |
+//! | [`journal`] | what was promised? |
 //! | [`delivery`] | how did one attempt go? |
 //! | [`routing`] | what did the receiver decide? |
 //! | [`event`] | what is said about a call? |
@@ -37,6 +39,7 @@ pub mod delivery;
 pub mod event;
 pub mod health;
 pub mod http;
+pub mod inspector;
 pub mod journal;
 pub mod queue;
 pub mod routing;

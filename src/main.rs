@@ -6,7 +6,8 @@ use std::num::NonZero;
 use std::process::ExitCode;
 
 use callhook::app::{self, StartError};
-use callhook::config::{self, Fault, FrontSettings, Settings};
+use callhook::config::{self, AdminSettings, Fault, FrontSettings, Settings};
+use callhook::inspector::client as dead;
 use callhook::workbench::{demo, receive};
 use callhook::{health, telemetry};
 use clap::error::ErrorKind;
@@ -45,6 +46,11 @@ enum Command {
     /// Play three calls against a receiver, all in this process, and show what arrives
     #[command(after_help = "Example: callhook demo")]
     Demo,
+    /// Show, replay or delete events that could not be delivered
+    Dead {
+        #[command(subcommand)]
+        command: dead::Command,
+    },
     /// Be a receiver that prints one line an event
     Receive(receive::Options),
 }
@@ -118,6 +124,10 @@ async fn run(command: Command) -> Result<(), Failure> {
             .map_err(anyhow::Error::from)?,
         Command::Config => print!("{}", config::describe(&environment)?),
         Command::Demo => demo::run().await?,
+        Command::Dead { command } => {
+            let settings = AdminSettings::of_environment(&environment)?;
+            dead::run(command, &settings).await.map_err(anyhow::Error::from)?;
+        }
         Command::Receive(options) => receive::run(options).await?,
     }
     Ok(())

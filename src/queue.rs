@@ -248,6 +248,11 @@ impl Queue {
         self.0.lock().draining
     }
 
+    /// The place that the next event gets among all.
+    pub fn next_order(&self) -> u64 {
+        self.0.lock().dispatcher.next_place()
+    }
+
     /// The journal, for its dead letters.
     pub fn journal(&self) -> &Journal {
         &self.0.journal

@@ -29,7 +29,7 @@ pub async fn announce(
 ) -> Result<Response, Fault> {
     front.authorise(request.headers())?;
     let body = body::read(request.into_body(), MAX_BODY, &front.bodies).await?;
-    let (call, payload) = read(body::strict_json(&body)?).map_err(Fault::bad_request)?;
+    let (call, payload) = parse(&body)?;
     let slot =
         front.calls.slot_of(call, &payload, Instant::now(), || front.initiate(call, &payload));
     let decision = match slot {
@@ -45,19 +45,26 @@ pub async fn announce(
     Ok(Json(route).into_response())
 }
 
-fn read(json: &str) -> Result<(CallId, Payload), String> {
-    let raw = RawEvent::from_json(json)?;
-    Ok((read_uuid(&raw)?, read_payload(&raw)?))
+/// Reads an announcement's body.
+///
+/// # Errors
+/// 400, naming the field, and for JSON the place.
+pub fn parse(body: &[u8]) -> Result<(CallId, Payload), Fault> {
+    let read = |json| {
+        let raw = RawEvent::from_json(json)?;
+        Ok((read_uuid(&raw)?, read_payload(&raw)?))
+    };
+    read(body::strict_json(body)?).map_err(Fault::bad_request)
 }
 
 /// The call that an event belongs to.
-pub fn read_uuid(raw: &RawEvent<'_>) -> Result<CallId, String> {
+pub(super) fn read_uuid(raw: &RawEvent<'_>) -> Result<CallId, String> {
     let text = raw.uuid()?;
     text.parse().map_err(|fault| format!("uuid: {fault}, not {text:?}"))
 }
 
 /// The payload, `{}` where there is none.
-pub fn read_payload(raw: &RawEvent<'_>) -> Result<Payload, String> {
+pub(super) fn read_payload(raw: &RawEvent<'_>) -> Result<Payload, String> {
     let payload = raw.payload().map(Payload::from_json).transpose();
     Ok(payload.map_err(|fault| format!("payload: {fault}"))?.unwrap_or_else(Payload::empty))
 }

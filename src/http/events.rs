@@ -136,7 +136,11 @@ impl Sender {
     }
 }
 
-fn read(id: EventId, json: &str) -> Result<Event, String> {
+/// Reads the JSON of one event, which was checked to be strict.
+///
+/// # Errors
+/// What is wrong with which field.
+pub fn read(id: EventId, json: &str) -> Result<Event, String> {
     let raw = RawEvent::from_json(json)?;
     let call = read_uuid(&raw)?;
     let kind = raw.kind()?;

@@ -177,7 +177,12 @@ impl Dispatcher {
         self.join(queued.event.call, now, |lane| lane.rejoin(queued));
     }
 
-    /// The place of the next event among all.
+    /// The place that the next event gets among all.
+    pub fn next_place(&self) -> u64 {
+        self.accepted
+    }
+
+    /// Sets the place that the next event gets among all.
     pub fn continue_from(&mut self, order: u64) {
         self.accepted = order;
     }

@@ -81,6 +81,7 @@ fn settings(receiver: SocketAddr) -> anyhow::Result<Settings> {
         ("STS_URL", FALLBACK.to_owned()),
         ("HTTP_HOST", "127.0.0.1".to_owned()),
         ("HTTP_PORT", "0".to_owned()),
+        ("ADMIN_PORT", "0".to_owned()),
         ("JOURNAL_PATH", "none".to_owned()),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();

@@ -1,0 +1,248 @@
+//! The API of the dead letters: list, replay, delete.
+//!
+//! Oldest first everywhere. A page has at most [`MOST_ITEMS`] items; `next` is the cursor of the
+//! next one.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use chrono::{DateTime, SecondsFormat};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Inspector;
+use crate::http::Fault;
+use crate::journal::{DeadFilter, DeadLetter};
+
+/// The most items of a page.
+const MOST_ITEMS: usize = 1000;
+
+/// The items of a page, unless `limit` says otherwise.
+const ITEMS: usize = 100;
+
+/// What a list or a replay of all is restricted to.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    call: Option<String>,
+    r#type: Option<String>,
+    since: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<u64>,
+}
+
+/// A page of dead letters.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Page {
+    /// The dead letters.
+    pub items: Vec<Item>,
+    /// The cursor of the next page.
+    pub next: Option<u64>,
+}
+
+/// A dead letter.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Item {
+    /// The event's id.
+    pub id: String,
+    /// The call.
+    pub uuid: String,
+    /// The event type.
+    pub r#type: String,
+    /// When it happened.
+    pub timestamp: String,
+    /// What happened.
+    pub payload: Box<RawValue>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The status of the last one, if it was answered.
+    pub status: Option<u16>,
+    /// The code of the last failure.
+    pub code: String,
+    /// The last failure.
+    pub error: String,
+    /// When the first attempt failed.
+    pub first_at: String,
+    /// When the last attempt failed.
+    pub last_at: String,
+}
+
+/// What a replay did.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Replayed {
+    /// Dead letters that are under way again.
+    pub replayed: usize,
+    /// Dead letters that found no room in the queue.
+    pub left: usize,
+}
+
+/// What a deletion did.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Dead letters that are gone.
+    pub deleted: usize,
+}
+
+impl Parameters {
+    fn filter(&self) -> Result<DeadFilter, Fault> {
+        fn read<T>(
+            name: &str,
+            text: Option<&String>,
+            read: impl Fn(&str) -> Result<T, String>,
+        ) -> Result<Option<T>, Fault> {
+            let read = text
+                .map(|text| read(text).map_err(|fault| format!("{name}: {fault}, not {text:?}")));
+            read.transpose().map_err(Fault::bad_request)
+        }
+        Ok(DeadFilter {
+            call: read("call", self.call.as_ref(), |text| {
+                text.parse().map_err(|fault| format!("{fault}"))
+            })?,
+            kind: read("type", self.r#type.as_ref(), |text| {
+                text.parse().map_err(|fault| format!("{fault}"))
+            })?,
+            since: read("since", self.since.as_ref(), unix_millis_of)?,
+            id: None,
+        })
+    }
+}
+
+fn unix_millis_of(text: &str) -> Result<u64, String> {
+    let time = DateTime::parse_from_rfc3339(text).ok();
+    let millis = time.and_then(|time| u64::try_from(time.timestamp_millis()).ok());
+    millis.ok_or_else(|| "expected a time such as 2026-01-31T12:00:00Z".to_owned())
+}
+
+impl From<DeadLetter> for Item {
+    fn from(letter: DeadLetter) -> Self {
+        #[derive(Deserialize)]
+        struct Envelope {
+            timestamp: String,
+            payload: Box<RawValue>,
+        }
+        let envelope: Envelope =
+            serde_json::from_slice(&letter.event.body).expect("an event's body was made as JSON");
+        Self {
+            id: letter.event.id.to_string(),
+            uuid: letter.event.call.to_string(),
+            r#type: letter.event.kind.name().to_owned(),
+            timestamp: envelope.timestamp,
+            payload: envelope.payload,
+            attempts: letter.attempts,
+            status: letter.status,
+            code: letter.code,
+            error: letter.error,
+            first_at: shown_time(letter.first_at),
+            last_at: shown_time(letter.last_at),
+        }
+    }
+}
+
+fn shown_time(unix_millis: u64) -> String {
+    let time = i64::try_from(unix_millis).ok().and_then(DateTime::from_timestamp_millis);
+    time.unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// `GET /api/dead?call=&type=&since=&limit=&cursor=`
+pub async fn list(
+    State(inspector): State<Arc<Inspector>>,
+    query: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<Page>, Fault> {
+    let parameters = readable(query)?;
+    let limit = parameters.limit.unwrap_or(ITEMS);
+    if !(1..=MOST_ITEMS).contains(&limit) {
+        return Err(Fault::bad_request(format!("limit: expected 1 to {MOST_ITEMS}, not {limit}")));
+    }
+    let from = parameters.cursor.unwrap_or_default();
+    let (letters, next) = page(&inspector, parameters.filter()?, from, limit).await?;
+    Ok(Json(Page { items: letters.into_iter().map(Item::from).collect(), next }))
+}
+
+/// `POST /api/dead/{id}/replay`
+pub async fn replay(
+    State(inspector): State<Arc<Inspector>>,
+    Path(id): Path<String>,
+) -> Result<Json<Replayed>, Fault> {
+    let _moving = inspector.moving.lock().await;
+    let letters = find(&inspector, id).await?;
+    let found = letters.len();
+    let replayed = inspector.queue.replay(letters).await?;
+    Ok(Json(Replayed { replayed, left: found - replayed }))
+}
+
+/// `POST /api/dead/replay?call=&type=&since=`: all, or all that the filter admits, as far as there
+/// is room.
+pub async fn replay_all(
+    State(inspector): State<Arc<Inspector>>,
+    query: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<Replayed>, Fault> {
+    let _moving = inspector.moving.lock().await;
+    let filter = readable(query)?.filter()?;
+    // What fails again while this goes on is a new dead letter, and not for this replay.
+    let end = inspector.queue.next_order();
+    let (mut done, mut from) = (Replayed { replayed: 0, left: 0 }, 0);
+    loop {
+        let (mut letters, next) = page(&inspector, filter.clone(), from, MOST_ITEMS).await?;
+        letters.retain(|letter| letter.order < end);
+        let found = letters.len();
+        if found > 0 && done.left == 0 {
+            let replayed = match inspector.queue.replay(letters).await {
+                Err(crate::queue::Refused::Full { .. }) => 0,
+                replayed => replayed?,
+            };
+            done.replayed += replayed;
+            done.left += found - replayed;
+        } else {
+            done.left += found;
+        }
+        match next {
+            Some(next) if next < end => from = next,
+            Some(_) | None => return Ok(Json(done)),
+        }
+    }
+}
+
+/// `DELETE /api/dead/{id}`
+pub async fn delete(
+    State(inspector): State<Arc<Inspector>>,
+    Path(id): Path<String>,
+) -> Result<Json<Deleted>, Fault> {
+    let _moving = inspector.moving.lock().await;
+    let letters = find(&inspector, id).await?;
+    let deleted = letters.len();
+    inspector.queue.journal().bury(letters.iter().map(|letter| letter.order).collect());
+    Ok(Json(Deleted { deleted }))
+}
+
+fn readable(query: Result<Query<Parameters>, QueryRejection>) -> Result<Parameters, Fault> {
+    match query {
+        Ok(Query(parameters)) => Ok(parameters),
+        Err(rejection) => Err(Fault::bad_request(rejection.body_text())),
+    }
+}
+
+/// The dead letters with this id; there is more than one if the id was given again much later.
+async fn find(inspector: &Arc<Inspector>, id: String) -> Result<Vec<DeadLetter>, Fault> {
+    let filter = DeadFilter { id: Some(id.clone()), ..DeadFilter::default() };
+    let (letters, _) = page(inspector, filter, 0, MOST_ITEMS).await?;
+    if letters.is_empty() {
+        let error = format!("there is no dead letter with the id {id:?}; see GET /api/dead");
+        return Err(Fault::new(StatusCode::NOT_FOUND, error));
+    }
+    Ok(letters)
+}
+
+async fn page(
+    inspector: &Arc<Inspector>,
+    filter: DeadFilter,
+    from: u64,
+    limit: usize,
+) -> Result<(Vec<DeadLetter>, Option<u64>), Fault> {
+    let queue = inspector.queue.clone();
+    let read = move || queue.journal().dead_letters(&filter, from, limit);
+    let read = tokio::task::spawn_blocking(read).await;
+    Ok(read.expect("reading the journal does not panic, and nobody aborts it")?)
+}
