@@ -424,6 +424,8 @@ impl Journal {
         {
             error!("the journal's writer ended with a panic");
         }
+        // Closed properly, the file need not be repaired at the next start.
+        *self.shared.store.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

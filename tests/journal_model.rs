@@ -1,0 +1,373 @@
+//! The journal against a plain model, on a disk that fails or loses power at any write.
+//!
+//! The disk is redb's own backend trait over memory: it records every write, so that what a crash
+//! leaves behind can be rebuilt for any moment, the last write torn.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use callhook::event::{CallId, Event, EventId, EventType, Payload};
+use callhook::journal::{DeadFilter, DeadLetter, Entry, Journal, OpenError, Opener, Recovered};
+use proptest::prelude::*;
+use redb::StorageBackend;
+
+const DEAD_LIMIT: u64 = 1000;
+
+/// A disk in memory that outlives whoever has it open.
+#[derive(Clone, Debug, Default)]
+struct Disk(Arc<Medium>);
+
+#[derive(Debug, Default)]
+struct Medium {
+    bytes: Mutex<Vec<u8>>,
+    log: Mutex<Vec<Write>>,
+    full: AtomicBool,
+}
+
+#[derive(Clone, Debug)]
+enum Write {
+    Length(u64),
+    Bytes(u64, Vec<u8>),
+}
+
+impl Disk {
+    fn opener(&self) -> Opener {
+        let disk = self.clone();
+        Box::new(move |builder| builder.create_with_backend(disk.clone()))
+    }
+
+    fn writes(&self) -> usize {
+        self.0.log.lock().unwrap().len()
+    }
+
+    fn fill_up(&self, full: bool) {
+        self.0.full.store(full, Ordering::SeqCst);
+    }
+
+    fn check_room(&self) -> io::Result<()> {
+        match self.0.full.load(Ordering::SeqCst) {
+            true => Err(io::Error::from(io::ErrorKind::StorageFull)),
+            false => Ok(()),
+        }
+    }
+
+    /// The disk as it was after so many writes, with only a part of the next one.
+    fn torn_after(&self, writes: usize, part: f64) -> Self {
+        let torn = Self::default();
+        let log = self.0.log.lock().unwrap();
+        let mut bytes = torn.0.bytes.lock().unwrap();
+        for (at, write) in log.iter().take(writes + 1).enumerate() {
+            match write {
+                Write::Length(length) => bytes.resize(usize::try_from(*length).unwrap(), 0),
+                Write::Bytes(offset, data) => {
+                    let whole = at < writes;
+                    let kept = if whole { data.len() } else { (data.len() as f64 * part) as usize };
+                    let start = usize::try_from(*offset).unwrap();
+                    bytes[start..start + kept].copy_from_slice(&data[..kept]);
+                }
+            }
+        }
+        drop(bytes);
+        torn
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.bytes.lock().unwrap().len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        out.copy_from_slice(&self.0.bytes.lock().unwrap()[start..start + out.len()]);
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.check_room()?;
+        self.0.bytes.lock().unwrap().resize(usize::try_from(length).unwrap(), 0);
+        self.0.log.lock().unwrap().push(Write::Length(length));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.check_room()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check_room()?;
+        let start = usize::try_from(offset).unwrap();
+        self.0.bytes.lock().unwrap()[start..start + data.len()].copy_from_slice(data);
+        self.0.log.lock().unwrap().push(Write::Bytes(offset, data.to_vec()));
+        Ok(())
+    }
+}
+
+fn open(disk: &Disk) -> (Journal, Recovered) {
+    Journal::open(disk.opener(), true, DEAD_LIMIT).unwrap()
+}
+
+fn entry(order: u64) -> Entry {
+    let call = CallId::from_bytes([u8::try_from(order % 5).unwrap(); 16]);
+    let (id, kind) = (EventId::make(), EventType::Transcription);
+    let event = Event::new(id, call, kind, "2026-01-02T03:04:05.678Z", &Payload::empty());
+    let event = Arc::new(event);
+    Entry { order, sequence: order + 1, spent: 0, first_at: 0, event, replays: None }
+}
+
+fn dead(entry: &Entry) -> DeadLetter {
+    DeadLetter {
+        order: entry.order,
+        sequence: entry.sequence,
+        event: Arc::clone(&entry.event),
+        attempts: 3,
+        status: Some(500),
+        code: "ERR_BAD_RESPONSE".to_owned(),
+        error: "Request failed with status code 500".to_owned(),
+        first_at: 1,
+        last_at: 2,
+    }
+}
+
+/// Whether the promise for these events is kept.
+fn kept(journal: &Journal, entries: Vec<Entry>) -> bool {
+    let ticket = journal.ticket(entries.len());
+    journal.append(entries, &ticket);
+    block_on(ticket.kept())
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn dead_orders(journal: &Journal) -> BTreeSet<u64> {
+    let (letters, next) = journal.dead_letters(&DeadFilter::default(), 0, 10_000).unwrap();
+    assert_eq!(next, None);
+    letters.iter().map(|letter| letter.order).collect()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(usize),
+    Deliver(prop::sample::Index),
+    Fail(prop::sample::Index),
+    GiveUp(prop::sample::Index),
+    Bury(prop::sample::Index),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let index = any::<prop::sample::Index>;
+    let step = prop_oneof![
+        4 => (1_usize..6).prop_map(Step::Append),
+        3 => index().prop_map(Step::Deliver),
+        1 => index().prop_map(Step::Fail),
+        2 => index().prop_map(Step::GiveUp),
+        1 => index().prop_map(Step::Bury),
+    ];
+    prop::collection::vec(step, 1..25)
+}
+
+/// What must be found after a crash.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    waiting: BTreeMap<u64, u32>,
+    dead: BTreeSet<u64>,
+}
+
+fn play(journal: &Journal, model: &mut Model, entries: &mut Vec<Entry>, step: &Step) {
+    let pick = |keys: Vec<u64>, index: &prop::sample::Index| match keys.is_empty() {
+        true => None,
+        false => Some(*index.get(&keys)),
+    };
+    let waiting = || model.waiting.keys().copied().collect::<Vec<u64>>();
+    match step {
+        Step::Append(count) => {
+            let first = entries.len() as u64;
+            let new: Vec<Entry> = (first..first + *count as u64).map(entry).collect();
+            model.waiting.extend(new.iter().map(|entry| (entry.order, 0)));
+            entries.extend(new.clone());
+            assert!(kept(journal, new));
+        }
+        Step::Deliver(index) => {
+            if let Some(order) = pick(waiting(), index) {
+                model.waiting.remove(&order);
+                journal.delivered(order);
+            }
+        }
+        Step::Fail(index) => {
+            if let Some(order) = pick(waiting(), index) {
+                let spent = model.waiting.get_mut(&order).unwrap();
+                *spent += 1;
+                journal.spent(order, *spent, 1);
+            }
+        }
+        Step::GiveUp(index) => {
+            if let Some(order) = pick(waiting(), index) {
+                model.waiting.remove(&order);
+                model.dead.insert(order);
+                journal.died(dead(&entries[usize::try_from(order).unwrap()]));
+            }
+        }
+        Step::Bury(index) => {
+            if let Some(order) = pick(model.dead.iter().copied().collect(), index) {
+                model.dead.remove(&order);
+                journal.bury(vec![order]);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_reopened_is_what_the_model_says(steps in steps()) {
+        let disk = Disk::default();
+        let (journal, _) = open(&disk);
+        let (mut model, mut entries) = (Model::default(), Vec::new());
+        for step in &steps {
+            play(&journal, &mut model, &mut entries, step);
+        }
+        journal.close();
+        let (journal, recovered) = open(&disk);
+        let found: BTreeMap<u64, u32> = recovered.events.iter().map(|e| (e.order, e.spent)).collect();
+        prop_assert_eq!(found, model.waiting);
+        prop_assert_eq!(dead_orders(&journal), model.dead);
+    }
+
+    #[test]
+    fn a_crash_at_any_write_loses_nothing_that_was_promised(
+        steps in steps(),
+        place in any::<prop::sample::Index>(),
+        part in 0.0..1.0_f64,
+    ) {
+        let disk = Disk::default();
+        let (journal, _) = open(&disk);
+        let (mut model, mut entries) = (Model::default(), Vec::new());
+        // How many writes there were when this much had been promised.
+        let mut promised = vec![(disk.writes(), 0)];
+        for step in &steps {
+            play(&journal, &mut model, &mut entries, step);
+            if matches!(step, Step::Append(_)) {
+                promised.push((disk.writes(), entries.len()));
+            }
+        }
+        journal.close();
+        let first = promised[0].0;
+        let at = first + place.index(disk.writes() - first + 1);
+        let (_, safe) = promised.iter().rev().find(|(writes, _)| *writes <= at).unwrap();
+        let (journal, recovered) = open(&disk.torn_after(at, part));
+        let found: BTreeSet<u64> = recovered.events.iter().map(|entry| entry.order).collect();
+        let dead = dead_orders(&journal);
+        for order in 0..*safe as u64 {
+            // What was settled meanwhile may be gone, or still be there, but not become something else.
+            let settled = !model.waiting.contains_key(&order);
+            prop_assert!(settled || found.contains(&order), "{order} of {safe} is lost: {found:?}");
+            prop_assert!(!(found.contains(&order) && dead.contains(&order)), "{order} is both");
+        }
+        prop_assert!(recovered.events.is_sorted_by_key(|entry| entry.order));
+        prop_assert!(found.iter().all(|order| *order < recovered.next_order));
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_new_events_keeps_the_old_and_recovers_by_itself() {
+    let disk = Disk::default();
+    let (journal, _) = open(&disk);
+    assert!(kept(&journal, vec![entry(0), entry(1)]));
+    disk.fill_up(true);
+    let ticket = journal.ticket(2);
+    journal.append(vec![entry(2), entry(3)], &ticket);
+    block_on(journal.refused());
+    assert!(journal.fault().is_some());
+    journal.delivered(0);
+    let unwritten: Vec<u64> = journal.unwritten().iter().map(|entry| entry.order).collect();
+    assert_eq!(unwritten, [2, 3]);
+    journal.withdraw(2);
+    // The other one was on its way meanwhile, and arrived: then nothing needs the disk.
+    journal.delivered(3);
+    assert!(!block_on(ticket.kept()));
+    disk.fill_up(false);
+    assert!(kept(&journal, vec![entry(4)]));
+    assert!(journal.fault().is_none());
+    journal.close();
+    let (_, recovered) = open(&disk);
+    let found: Vec<u64> = recovered.events.iter().map(|entry| entry.order).collect();
+    assert_eq!(found, [1, 4]);
+}
+
+#[test]
+fn an_event_that_is_given_up_while_the_disk_is_full_is_a_dead_letter_later() {
+    let disk = Disk::default();
+    let (journal, _) = open(&disk);
+    disk.fill_up(true);
+    let (ticket, lost) = (journal.ticket(1), entry(0));
+    journal.append(vec![lost.clone()], &ticket);
+    block_on(journal.refused());
+    journal.died(dead(&lost));
+    disk.fill_up(false);
+    assert!(block_on(ticket.kept()));
+    assert_eq!(dead_orders(&journal), BTreeSet::from([0]));
+}
+
+#[test]
+fn a_replay_moves_a_dead_letter_into_the_queue() {
+    let disk = Disk::default();
+    let (journal, _) = open(&disk);
+    journal.died(dead(&entry(0)));
+    assert!(kept(&journal, vec![Entry { replays: Some(0), ..entry(1) }]));
+    assert_eq!(dead_orders(&journal), BTreeSet::new());
+    journal.close();
+    assert_eq!(open(&disk).1.events[0].order, 1);
+}
+
+#[test]
+fn beyond_their_limit_the_oldest_dead_letters_go() {
+    let disk = Disk::default();
+    let (journal, _) = Journal::open(disk.opener(), true, 2).unwrap();
+    for order in 0..5 {
+        journal.died(dead(&entry(order)));
+    }
+    assert_eq!(dead_orders(&journal), BTreeSet::from([3, 4]));
+}
+
+#[test]
+fn a_journal_of_another_format_is_refused_with_its_version() {
+    let disk = Disk::default();
+    drop(open(&disk));
+    let meta = redb::TableDefinition::<&str, u64>::new("meta");
+    let database = (disk.opener())(&mut redb::Builder::new()).unwrap();
+    let write = database.begin_write().unwrap();
+    write.open_table(meta).unwrap().insert("format", 7).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let refused = Journal::open(disk.opener(), true, DEAD_LIMIT).err().unwrap();
+    assert!(matches!(refused, OpenError::OtherFormat { found: 7 }), "{refused}");
+}
+
+#[test]
+fn a_journal_with_changed_bytes_is_refused() {
+    let disk = Disk::default();
+    let (journal, _) = open(&disk);
+    assert!(kept(&journal, (0..200).map(entry).collect()));
+    journal.close();
+    drop(journal);
+    let length = disk.0.bytes.lock().unwrap().len();
+    let mut refused = 0;
+    for place in (4096..length).step_by(length / 64) {
+        let damaged = Disk::default();
+        let mut bytes = disk.0.bytes.lock().unwrap().clone();
+        bytes[place..].iter_mut().take(512).for_each(|byte| *byte ^= 0x5a);
+        *damaged.0.bytes.lock().unwrap() = bytes;
+        match Journal::open(damaged.opener(), true, DEAD_LIMIT) {
+            Err(error) => refused += usize::from(matches!(error, OpenError::Damaged(_))),
+            // Pages that hold nothing may change.
+            Ok((_, recovered)) => assert_eq!(recovered.events.len(), 200, "at {place}"),
+        }
+    }
+    assert!(refused > 0);
+}
