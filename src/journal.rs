@@ -15,11 +15,11 @@
 //! Without a file (`JOURNAL_PATH=none`) events are kept by the queue alone, every ticket is
 //! fulfilled at once, and the dead letters live in memory.
 
+mod inbox;
 mod store;
+mod ticket;
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,8 +27,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
+use self::inbox::{Inbox, Work};
 pub use self::store::Opener;
-use self::store::{Batch, Store, Wanted};
+use self::store::{Batch, IdChange, Store, Wanted};
+pub use self::ticket::Ticket;
 use crate::event::{CallId, Event, EventId, EventType};
 
 /// How long the writer waits for company, and for events to be settled, before it writes: about
@@ -156,46 +158,6 @@ pub enum OpenError {
 #[error("the journal cannot be written: {0}")]
 pub struct DiskError(pub Arc<str>);
 
-/// The promise for some events, to be waited for.
-#[derive(Clone, Debug)]
-pub struct Ticket(Arc<Countdown>);
-
-#[derive(Debug)]
-struct Countdown {
-    left: AtomicUsize,
-    failed: AtomicBool,
-    done: Notify,
-}
-
-impl Ticket {
-    fn new(events: usize) -> Self {
-        let left = AtomicUsize::new(events);
-        Self(Arc::new(Countdown { left, failed: AtomicBool::new(false), done: Notify::new() }))
-    }
-
-    /// Waits until every event is on disk or settled; `false` if the disk refused one.
-    pub async fn kept(&self) -> bool {
-        loop {
-            let done = self.0.done.notified();
-            if self.0.left.load(Ordering::Acquire) == 0 {
-                return !self.0.failed.load(Ordering::Acquire);
-            }
-            done.await;
-        }
-    }
-
-    fn keep(&self) {
-        if self.0.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.done.notify_waiters();
-        }
-    }
-
-    fn refuse(&self) {
-        self.0.failed.store(true, Ordering::Release);
-        self.keep();
-    }
-}
-
 /// The durable queue's handle.
 pub struct Journal {
     shared: Arc<Shared>,
@@ -216,20 +178,6 @@ struct Shared {
     refused: Notify,
     /// Gone while a disk that failed is tried again.
     store: RwLock<Option<Store>>,
-}
-
-/// What waits to be written.
-#[derive(Default)]
-struct Inbox {
-    appends: BTreeMap<u64, (Entry, Ticket)>,
-    spent: BTreeMap<u64, (u32, u64)>,
-    dead: BTreeMap<u64, (DeadLetter, Option<Ticket>)>,
-    rest: Batch,
-    failing: Option<DiskError>,
-    closing: bool,
-    /// Batches that the writer took, and those it is done with.
-    taken: u64,
-    done: u64,
 }
 
 impl Journal {
@@ -325,7 +273,7 @@ impl Journal {
     /// Remembers an id, or the decision that it brought.
     pub fn remember(&self, known: KnownId) {
         if self.shared.durable {
-            self.shared.lock().rest.ids.push(known);
+            self.shared.lock().rest.ids.push(IdChange::Known(known));
             self.shared.wake.notify_one();
         }
     }
@@ -333,7 +281,8 @@ impl Journal {
     /// Forgets ids.
     pub fn forget(&self, ids: Vec<EventId>) {
         if self.shared.durable && !ids.is_empty() {
-            self.shared.lock().rest.forgotten.extend(ids);
+            let forgotten = ids.into_iter().map(IdChange::Forgotten);
+            self.shared.lock().rest.ids.extend(forgotten);
             self.shared.wake.notify_one();
         }
     }
@@ -432,103 +381,6 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl Inbox {
-    /// The event is settled: it need not be written, or must be taken away again.
-    fn settle(&mut self, order: u64) -> Option<Ticket> {
-        let Some((entry, ticket)) = self.appends.remove(&order) else {
-            return self.take_away(order);
-        };
-        self.spent.remove(&order);
-        self.rest.undead.extend(entry.replays);
-        Some(ticket)
-    }
-
-    /// As if the event had never come; a dead letter that it was stays one.
-    fn settle_as_gone(&mut self, order: u64) -> Option<Ticket> {
-        let ticket = self.appends.remove(&order).map(|(_, ticket)| ticket);
-        self.take_away(order);
-        ticket
-    }
-
-    fn take_away(&mut self, order: u64) -> Option<Ticket> {
-        self.spent.remove(&order);
-        self.rest.gone.push(order);
-        None
-    }
-
-    fn is_empty(&self) -> bool {
-        let Batch { appends, gone, spent, dead, undead, ids, forgotten } = &self.rest;
-        debug_assert!(appends.is_empty() && spent.is_empty() && dead.is_empty());
-        self.appends.is_empty()
-            && self.spent.is_empty()
-            && self.dead.is_empty()
-            && gone.is_empty()
-            && undead.is_empty()
-            && ids.is_empty()
-            && forgotten.is_empty()
-    }
-}
-
-/// A batch under way, with those who wait for it.
-struct Work {
-    appends: BTreeMap<u64, (Entry, Ticket)>,
-    spent: BTreeMap<u64, (u32, u64)>,
-    dead: BTreeMap<u64, (DeadLetter, Option<Ticket>)>,
-    batch: Batch,
-}
-
-impl Work {
-    fn of(inbox: &mut Inbox) -> Self {
-        let appends = std::mem::take(&mut inbox.appends);
-        let spent = std::mem::take(&mut inbox.spent);
-        let dead = std::mem::take(&mut inbox.dead);
-        let mut batch = std::mem::take(&mut inbox.rest);
-        batch.appends = appends.values().map(|(entry, _)| entry.clone()).collect();
-        batch.spent = spent.iter().map(|(order, (n, at))| (*order, *n, *at)).collect();
-        batch.dead = dead.values().map(|(letter, _)| letter.clone()).collect();
-        // A dead letter is replayed in the same transaction that keeps its event.
-        let replayed = batch.appends.iter().filter_map(|entry| entry.replays);
-        batch.undead.extend(replayed);
-        Self { appends, spent, dead, batch }
-    }
-
-    fn keep(self) {
-        let dead = self.dead.into_values().filter_map(|(_, ticket)| ticket);
-        self.appends
-            .into_values()
-            .map(|(_, ticket)| ticket)
-            .chain(dead)
-            .for_each(|ticket| ticket.keep());
-    }
-
-    /// Puts everything back, to be tried again. What was settled meanwhile is taken away.
-    fn put_back(self, inbox: &mut Inbox) {
-        let replayed: Vec<u64> =
-            self.appends.values().filter_map(|(entry, _)| entry.replays).collect();
-        let settled = std::mem::take(&mut inbox.rest.gone);
-        inbox.appends.extend(self.appends);
-        for (order, spent) in self.spent {
-            inbox.spent.entry(order).or_insert(spent);
-        }
-        inbox.dead.extend(self.dead);
-        let rest = &mut inbox.rest;
-        rest.gone.extend(self.batch.gone);
-        rest.undead.extend(self.batch.undead.into_iter().filter(|order| !replayed.contains(order)));
-        let newer = std::mem::take(&mut rest.ids);
-        rest.ids = self.batch.ids.into_iter().chain(newer).collect();
-        rest.forgotten.extend(self.batch.forgotten);
-        for order in settled {
-            let Some(ticket) = inbox.settle(order) else { continue };
-            match inbox.dead.get_mut(&order) {
-                Some((_, waiting)) => *waiting = Some(ticket),
-                None => ticket.keep(),
-            }
-            // The failed transaction may have reached the disk.
-            inbox.rest.gone.push(order);
-        }
     }
 }
 

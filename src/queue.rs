@@ -12,6 +12,7 @@
 
 mod breaker;
 mod dispatcher;
+mod intake;
 mod lane;
 pub mod retry;
 pub mod slot;
@@ -32,15 +33,14 @@ use tracing::{debug, error, info, warn};
 use self::breaker::Change;
 pub use self::dispatcher::Limits;
 use self::dispatcher::{Dispatch, Dispatcher, Verdict};
+pub use self::intake::{Accepted, Receipt};
 use self::retry::RetryPolicy;
 use self::slot::Slot;
-use self::window::{Known, Window};
+use self::window::Window;
 use crate::delivery::failure::Failure;
 use crate::delivery::{Deliver, Outcome};
 use crate::event::{Event, EventFilter, EventId, EventType};
-use crate::journal::{
-    DeadLetter, DiskError, Entry, Journal, KnownId, Recovered, Ticket, unix_millis,
-};
+use crate::journal::{DeadLetter, DiskError, Journal, KnownId, Recovered, unix_millis};
 use crate::routing::{self, AllowedHosts};
 use crate::telemetry::{self, Metrics};
 
@@ -64,42 +64,6 @@ pub struct QueueSettings {
 /// The queue's handle; clones share one queue.
 #[derive(Clone)]
 pub struct Queue(Arc<Inner>);
-
-/// What became of the events that were handed in, and the promise to keep them.
-pub struct Receipt {
-    accepted: Vec<Accepted>,
-    tickets: Vec<Ticket>,
-    queue: Queue,
-}
-
-impl Receipt {
-    /// What became of each event; they are in memory, and under way.
-    pub fn accepted(self) -> Vec<Accepted> {
-        self.accepted
-    }
-
-    /// The same, once every event is on disk or settled.
-    ///
-    /// # Errors
-    /// [`Refused::Disk`] if the disk does not take them.
-    pub async fn promised(self) -> Result<Vec<Accepted>, Refused> {
-        for ticket in &self.tickets {
-            if !ticket.kept().await {
-                return Err(Refused::Disk(self.queue.0.disk_error()));
-            }
-        }
-        Ok(self.accepted)
-    }
-}
-
-/// What became of an event that was handed in.
-#[derive(Clone, Debug)]
-pub struct Accepted {
-    /// Its id; `None` for a type that is not delivered.
-    pub id: Option<EventId>,
-    /// Where its decision is found, for `call_initiated`.
-    pub slot: Option<Slot>,
-}
 
 /// Why events were not taken. None of a batch is, then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -282,128 +246,12 @@ impl Shared {
     }
 }
 
-/// What is being made of the events that came in together.
-struct Intake {
-    accepted: Vec<Accepted>,
-    entries: Vec<Entry>,
-    /// The promise for the new ones.
-    ticket: Ticket,
-    /// The promises for those that were given before.
-    tickets: Vec<Ticket>,
-}
-
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.state.lock().unwrap_or_else(|_| {
             error!("the queue's order is broken, which is a bug; ending at once, to begin anew in order");
             std::process::abort()
         })
-    }
-
-    fn take(&self, events: Vec<Event>) -> Result<(Vec<Accepted>, Vec<Ticket>), Refused> {
-        let now = Instant::now();
-        let mut shared = self.lock();
-        let news = events
-            .iter()
-            .filter(|event| {
-                self.delivers(&event.kind) && shared.window.find(&event.id, now).is_none()
-            })
-            .count();
-        self.check_room(&shared, news)?;
-        let mut intake = Intake {
-            accepted: Vec::with_capacity(events.len()),
-            entries: Vec::with_capacity(news),
-            ticket: self.journal.ticket(news),
-            tickets: Vec::new(),
-        };
-        for event in events {
-            self.take_one(&mut shared, event, now, &mut intake);
-        }
-        // Under the lock, so that no event can be settled in the journal before it is there.
-        self.journal.append(intake.entries, &intake.ticket);
-        self.journal.forget(shared.window.take_forgotten());
-        intake.tickets.push(intake.ticket);
-        Ok((intake.accepted, intake.tickets))
-    }
-
-    fn take_again(&self, mut letters: Vec<DeadLetter>) -> Result<(usize, Ticket), Refused> {
-        let now = Instant::now();
-        let mut shared = self.lock();
-        self.check_room(&shared, 1)?;
-        letters.truncate(self.settings.limits.queue - shared.dispatcher.unsettled());
-        let ticket = self.journal.ticket(letters.len());
-        let entries: Vec<Entry> = letters
-            .into_iter()
-            .map(|DeadLetter { order: dead, sequence, event, .. }| Entry {
-                order: shared.dispatcher.replay(Arc::clone(&event), sequence, now),
-                sequence,
-                spent: 0,
-                first_at: 0,
-                event,
-                replays: Some(dead),
-            })
-            .collect();
-        let count = entries.len();
-        self.journal.append(entries, &ticket);
-        Ok((count, ticket))
-    }
-
-    fn delivers(&self, kind: &EventType) -> bool {
-        self.deliver.is_some() && self.settings.filter.admits(kind)
-    }
-
-    fn check_room(&self, shared: &Shared, count: usize) -> Result<(), Refused> {
-        let limit = self.settings.limits.queue;
-        if shared.draining {
-            Err(Refused::Draining)
-        } else if let Some(fault) = self.journal.fault().filter(|_| count > 0) {
-            Err(Refused::Disk(fault))
-        } else if count > limit {
-            Err(Refused::TooMany { count, limit })
-        } else if !shared.dispatcher.has_room_for(count) {
-            Err(Refused::Full { limit })
-        } else {
-            Ok(())
-        }
-    }
-
-    fn take_one(&self, shared: &mut Shared, event: Event, now: Instant, intake: &mut Intake) {
-        if !self.delivers(&event.kind) {
-            self.metrics.dropped.fetch_add(1, Relaxed);
-            intake.accepted.push(Accepted { id: None, slot: None });
-            return;
-        }
-        let id = Some(event.id.clone());
-        if let Some(known) = shared.window.find(&event.id, now) {
-            intake.tickets.extend(known.ticket);
-            intake.accepted.push(Accepted { id, slot: known.slot });
-            return;
-        }
-        let routed = event.kind == EventType::CallInitiated;
-        let slot = routed.then(|| self.open_slot(&shared.dispatcher, now));
-        if matches!(event.id, EventId::Given(_)) {
-            let known = Known { slot: slot.clone(), ticket: Some(intake.ticket.clone()) };
-            shared.window.remember(event.id.clone(), known, now);
-            self.journal.remember(KnownId {
-                id: event.id.clone(),
-                at: unix_millis(),
-                decision: None,
-            });
-        }
-        self.metrics.accepted.fetch_add(1, Relaxed);
-        let event = Arc::new(event);
-        let (order, sequence) = shared.dispatcher.accept(Arc::clone(&event), slot.clone(), now);
-        intake.entries.push(Entry { order, sequence, spent: 0, first_at: 0, event, replays: None });
-        intake.accepted.push(Accepted { id, slot });
-    }
-
-    fn open_slot(&self, dispatcher: &Dispatcher, now: Instant) -> Slot {
-        let deadline = now + self.settings.routing_timeout;
-        let slot = Slot::until(deadline);
-        if dispatcher.cannot_decide_by(deadline) {
-            slot.close();
-        }
-        slot
     }
 
     /// Sends everything that is due.

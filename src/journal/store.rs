@@ -70,10 +70,17 @@ pub struct Batch {
     pub dead: Vec<DeadLetter>,
     /// Dead letters that are replayed or deleted.
     pub undead: Vec<u64>,
-    /// Ids that were given, or learnt their decision.
-    pub ids: Vec<KnownId>,
-    /// Ids whose hour is over.
-    pub forgotten: Vec<EventId>,
+    /// What happened to ids, in this order.
+    pub ids: Vec<IdChange>,
+}
+
+/// What happens to an id that a client gave.
+#[derive(Debug)]
+pub enum IdChange {
+    /// It was given, or learnt its decision.
+    Known(KnownId),
+    /// Its hour is over, or its event was not kept.
+    Forgotten(EventId),
 }
 
 /// How a store is opened, again after a fault.
@@ -228,11 +235,15 @@ fn write_events(write: &redb::WriteTransaction, batch: &Batch) -> Result<(), Sto
 
 fn write_ids(write: &redb::WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
     let mut ids = write.open_table(IDS)?;
-    for known in &batch.ids {
-        ids.insert(known.id.to_string().as_str(), (known.at, known.decision.as_deref()))?;
-    }
-    for id in &batch.forgotten {
-        ids.remove(id.to_string().as_str())?;
+    for change in &batch.ids {
+        match change {
+            IdChange::Known(KnownId { id, at, decision }) => {
+                ids.insert(id.to_string().as_str(), (*at, decision.as_deref()))?;
+            }
+            IdChange::Forgotten(id) => {
+                ids.remove(id.to_string().as_str())?;
+            }
+        }
     }
     Ok(())
 }

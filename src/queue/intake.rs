@@ -1,0 +1,175 @@
+//! Intake: how events get into the queue.
+//!
+//! Owns what is checked before, what is answered, and the order of the two records: the dispatcher's,
+//! which makes an event due at once, and the journal's, which makes it a promise.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::time::Instant;
+
+use super::dispatcher::Dispatcher;
+use super::slot::Slot;
+use super::window::Known;
+use super::{Inner, Queue, Refused, Shared};
+use crate::event::{Event, EventId, EventType};
+use crate::journal::{DeadLetter, Entry, KnownId, Ticket, unix_millis};
+
+/// What became of the events that were handed in, and the promise to keep them.
+pub struct Receipt {
+    pub(super) accepted: Vec<Accepted>,
+    pub(super) tickets: Vec<Ticket>,
+    pub(super) queue: Queue,
+}
+
+impl Receipt {
+    /// What became of each event; they are in memory, and under way.
+    pub fn accepted(self) -> Vec<Accepted> {
+        self.accepted
+    }
+
+    /// The same, once every event is on disk or settled.
+    ///
+    /// # Errors
+    /// [`Refused::Disk`] if the disk does not take them.
+    pub async fn promised(self) -> Result<Vec<Accepted>, Refused> {
+        for ticket in &self.tickets {
+            if !ticket.kept().await {
+                return Err(Refused::Disk(self.queue.0.disk_error()));
+            }
+        }
+        Ok(self.accepted)
+    }
+}
+
+/// What became of an event that was handed in.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// Its id; `None` for a type that is not delivered.
+    pub id: Option<EventId>,
+    /// Where its decision is found, for `call_initiated`.
+    pub slot: Option<Slot>,
+}
+
+/// What is being made of the events that came in together.
+struct Intake {
+    accepted: Vec<Accepted>,
+    entries: Vec<Entry>,
+    /// The promise for the new ones.
+    ticket: Ticket,
+    /// The promises for those that were given before.
+    tickets: Vec<Ticket>,
+}
+
+impl Inner {
+    /// Takes events, all or none.
+    pub(super) fn take(&self, events: Vec<Event>) -> Result<(Vec<Accepted>, Vec<Ticket>), Refused> {
+        let now = Instant::now();
+        let mut shared = self.lock();
+        let news = events
+            .iter()
+            .filter(|event| {
+                self.delivers(&event.kind) && shared.window.find(&event.id, now).is_none()
+            })
+            .count();
+        self.check_room(&shared, news)?;
+        let mut intake = Intake {
+            accepted: Vec::with_capacity(events.len()),
+            entries: Vec::with_capacity(news),
+            ticket: self.journal.ticket(news),
+            tickets: Vec::new(),
+        };
+        for event in events {
+            self.take_one(&mut shared, event, now, &mut intake);
+        }
+        // Under the lock, so that no event can be settled in the journal before it is there.
+        self.journal.append(intake.entries, &intake.ticket);
+        self.journal.forget(shared.window.take_forgotten());
+        intake.tickets.push(intake.ticket);
+        Ok((intake.accepted, intake.tickets))
+    }
+
+    /// Takes dead letters again, as far as there is room.
+    pub(super) fn take_again(
+        &self,
+        mut letters: Vec<DeadLetter>,
+    ) -> Result<(usize, Ticket), Refused> {
+        let now = Instant::now();
+        let mut shared = self.lock();
+        self.check_room(&shared, 1)?;
+        letters.truncate(self.settings.limits.queue - shared.dispatcher.unsettled());
+        let ticket = self.journal.ticket(letters.len());
+        let entries: Vec<Entry> = letters
+            .into_iter()
+            .map(|DeadLetter { order: dead, sequence, event, .. }| Entry {
+                order: shared.dispatcher.replay(Arc::clone(&event), sequence, now),
+                sequence,
+                spent: 0,
+                first_at: 0,
+                event,
+                replays: Some(dead),
+            })
+            .collect();
+        let count = entries.len();
+        self.journal.append(entries, &ticket);
+        Ok((count, ticket))
+    }
+
+    fn delivers(&self, kind: &EventType) -> bool {
+        self.deliver.is_some() && self.settings.filter.admits(kind)
+    }
+
+    fn check_room(&self, shared: &Shared, count: usize) -> Result<(), Refused> {
+        let limit = self.settings.limits.queue;
+        if shared.draining {
+            Err(Refused::Draining)
+        } else if let Some(fault) = self.journal.fault().filter(|_| count > 0) {
+            Err(Refused::Disk(fault))
+        } else if count > limit {
+            Err(Refused::TooMany { count, limit })
+        } else if !shared.dispatcher.has_room_for(count) {
+            Err(Refused::Full { limit })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn take_one(&self, shared: &mut Shared, event: Event, now: Instant, intake: &mut Intake) {
+        if !self.delivers(&event.kind) {
+            self.metrics.dropped.fetch_add(1, Relaxed);
+            intake.accepted.push(Accepted { id: None, slot: None });
+            return;
+        }
+        let id = Some(event.id.clone());
+        if let Some(known) = shared.window.find(&event.id, now) {
+            intake.tickets.extend(known.ticket);
+            intake.accepted.push(Accepted { id, slot: known.slot });
+            return;
+        }
+        let routed = event.kind == EventType::CallInitiated;
+        let slot = routed.then(|| self.open_slot(&shared.dispatcher, now));
+        if matches!(event.id, EventId::Given(_)) {
+            let known = Known { slot: slot.clone(), ticket: Some(intake.ticket.clone()) };
+            shared.window.remember(event.id.clone(), known, now);
+            self.journal.remember(KnownId {
+                id: event.id.clone(),
+                at: unix_millis(),
+                decision: None,
+            });
+        }
+        self.metrics.accepted.fetch_add(1, Relaxed);
+        let event = Arc::new(event);
+        let (order, sequence) = shared.dispatcher.accept(Arc::clone(&event), slot.clone(), now);
+        intake.entries.push(Entry { order, sequence, spent: 0, first_at: 0, event, replays: None });
+        intake.accepted.push(Accepted { id, slot });
+    }
+
+    fn open_slot(&self, dispatcher: &Dispatcher, now: Instant) -> Slot {
+        let deadline = now + self.settings.routing_timeout;
+        let slot = Slot::until(deadline);
+        if dispatcher.cannot_decide_by(deadline) {
+            slot.close();
+        }
+        slot
+    }
+}
