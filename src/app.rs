@@ -152,10 +152,7 @@ impl App {
         // Connections that are still busy then end with the process.
         timeout_at(deadline, self.tasks.wait()).await.ok();
         if lost > 0 {
-            error!(
-                lost,
-                "events are lost: they were kept in memory and could not be delivered in time"
-            );
+            error!(lost, "events are lost: neither delivered in time nor on disk");
         }
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
         info!(
