@@ -122,7 +122,10 @@ impl Queue {
         journal: Journal,
         recovered: Recovered,
     ) -> Self {
-        let shared = Shared::restore(&settings, &journal, recovered);
+        let mut shared = Shared::restore(&settings, &journal, recovered);
+        if deliver.is_none() {
+            shared.dispatcher.stop();
+        }
         let queue = Self(Arc::new(Inner {
             settings,
             deliver,
@@ -136,9 +139,7 @@ impl Queue {
         }));
         queue.0.tasks.spawn(Arc::clone(&queue.0).run_timer());
         queue.0.tasks.spawn(Arc::clone(&queue.0).take_back_what_the_disk_refuses());
-        if queue.0.deliver.is_some() {
-            queue.0.pump();
-        }
+        queue.0.pump();
         queue
     }
 

@@ -251,6 +251,26 @@ async fn dead_letters_survive_a_restart_and_can_be_deleted() {
 }
 
 #[tokio::test]
+async fn without_a_receiver_a_replayed_event_waits_for_a_start_with_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.redb");
+    let path = ("JOURNAL_PATH", path.to_str().unwrap());
+    let moody = Moody::start().await;
+    let mut admin = Admin::start(&moody.receiver, &[path]).await;
+    admin.post(Uuid::new_v4(), "dtmf_digit", "a").await;
+    admin.dies("a").await;
+    admin.service.terminate();
+    assert_eq!(admin.service.wait().await, 0);
+    let mut admin = Admin::start(&moody.receiver, &[path, ("WEBHOOK_URL", "none")]).await;
+    assert_eq!(admin.ask("POST", "/api/dead/a/replay").await.1["replayed"], 1);
+    admin.service.terminate();
+    assert_eq!(admin.service.wait().await, 0);
+    moody.cheer_up();
+    let _admin = Admin::start(&moody.receiver, &[path]).await;
+    assert_eq!(moody.receiver.seen(2).await[1].header("webhook-id"), Some("a"));
+}
+
+#[tokio::test]
 async fn dead_limit_keeps_the_newest() {
     let moody = Moody::start().await;
     let admin = Admin::start(&moody.receiver, &[("DEAD_LIMIT", "2")]).await;
