@@ -319,7 +319,7 @@ impl Inner {
 
     fn conclude(&self, dispatch: &Dispatch, outcome: Outcome) {
         let now = Instant::now();
-        let change = match outcome {
+        let changes = match outcome {
             Outcome::Delivered { answer } => {
                 let conclusion = self.lock().dispatcher.delivered(&dispatch.attempt, now);
                 self.journal.delivered(dispatch.order);
@@ -328,7 +328,7 @@ impl Inner {
                 if let Verdict::Delivered(Some(slot)) = conclusion.verdict {
                     self.decide(dispatch, &slot, answer.as_deref(), now);
                 }
-                conclusion.change
+                conclusion.changes
             }
             Outcome::Failed(failure) => {
                 let unix_millis = unix_millis();
@@ -336,10 +336,12 @@ impl Inner {
                     self.lock().dispatcher.failed(dispatch, &failure, now, unix_millis);
                 self.keep_record(dispatch, &conclusion.verdict, &failure, unix_millis);
                 self.log_failure(dispatch, &conclusion.verdict, &failure);
-                conclusion.change
+                conclusion.changes
             }
         };
-        self.log_change(change);
+        for change in changes {
+            self.log_change(change);
+        }
         self.concluded.notify_waiters();
     }
 
@@ -395,12 +397,12 @@ impl Inner {
         let call = dispatch.attempt.event.call;
         match routing::decision(answer.unwrap_or_default(), &self.settings.allowed_hosts) {
             Ok(Some(decision)) => {
-                let sts_url = decision.url.to_string();
+                let place = decision.url.place();
                 let given = decision.given.clone();
                 if slot.decide(decision, now) {
                     self.remember_decision(&dispatch.attempt.event.id, given);
                 } else {
-                    warn!(uuid = %call, sts_url, "routing decision came too late and is ignored");
+                    warn!(uuid = %call, place, "routing decision came too late and is ignored");
                 }
             }
             Ok(None) => slot.close(),
@@ -436,8 +438,10 @@ impl Inner {
         let counter = if given_up { &self.metrics.dead } else { &self.metrics.retried };
         counter.fetch_add(1, Relaxed);
         let attempts = self.settings.retry.attempts();
+        let probe = dispatch.probe;
         telemetry::log_failure(
             &dispatch.attempt,
+            probe,
             attempts,
             failure,
             &self.settings.receiver,
@@ -445,17 +449,27 @@ impl Inner {
         );
     }
 
-    fn log_change(&self, change: Option<Change>) {
+    fn log_change(&self, change: Change) {
         let url = &self.settings.receiver;
-        let waiting = || self.lock().dispatcher.unsettled();
+        let waiting = self.lock().dispatcher.unsettled();
         match change {
-            Some(Change::WentDown) => error!(
+            Change::WentDown => {
+                error!(url, waiting, "receiver is down; events wait until it answers a probe");
+            }
+            Change::CameBack => info!(url, waiting, "receiver is back"),
+            Change::RoutingBroke { failed } => warn!(
                 url,
-                waiting = waiting(),
-                "receiver is down; events wait until it answers a probe"
+                failed,
+                "routing is broken: so many call_initiated in a row failed; callers get STS_URL at once \
+                 until one succeeds"
             ),
-            Some(Change::CameBack) => info!(url, waiting = waiting(), "receiver is back"),
-            None => {}
+            Change::RoutingWorks => info!(url, "routing works again"),
+            Change::Paused { wait } => warn!(
+                url,
+                waiting,
+                seconds = wait.as_secs(),
+                "receiver asked for a pause; all events wait"
+            ),
         }
     }
 }

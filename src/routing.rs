@@ -33,6 +33,12 @@ impl StsUrl {
         self.0.as_str()
     }
 
+    /// The host, with its port where it is given: fit for logs, since queries may hold keys.
+    pub fn place(&self) -> String {
+        let host = self.0.host_str().unwrap_or_default();
+        self.0.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
     /// What comes before the first parameter that is added.
     fn separator(&self) -> char {
         if self.0.query().is_some() { '&' } else { '?' }
@@ -50,7 +56,8 @@ impl FromStr for StsUrl {
         match (url.scheme(), url.has_host()) {
             ("ws" | "wss", true) => Ok(Self(url)),
             ("ws" | "wss", false) => Err(BadStsUrl("it names no host".to_owned())),
-            (scheme, _) => Err(BadStsUrl(format!("its scheme is {scheme}"))),
+            // What stands there may be half of a user part, so it is not repeated.
+            (_, _) => Err(BadStsUrl("its scheme is another one".to_owned())),
         }
     }
 }
@@ -171,7 +178,7 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
     };
     let url: StsUrl = given.parse()?;
     if !allowed.admit(&url) {
-        return Err(BadDecision::HostNotAllowed(url));
+        return Err(BadDecision::HostNotAllowed(url.place()));
     }
     Ok(Some(Decision { given: given.into(), url }))
 }
@@ -194,7 +201,7 @@ pub enum BadDecision {
     Url(#[from] BadStsUrl),
     /// `STS_ALLOWED_HOSTS` is set and lacks it.
     #[error("{0} is not among STS_ALLOWED_HOSTS")]
-    HostNotAllowed(StsUrl),
+    HostNotAllowed(String),
 }
 
 /// What `POST /call` answers.

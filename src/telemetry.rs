@@ -62,8 +62,16 @@ pub fn start(settings: LogSettings) {
     tracing_subscriber::registry().with(layer).init();
 }
 
-/// Logs a failed attempt: a warning, or an error where it was the last one.
-pub fn log_failure(attempt: &Attempt, attempts: u32, failure: &Failure, url: &str, last: bool) {
+/// Logs a failed attempt: a warning, or an error where it was the last one. A probe of a receiver
+/// that is down says so, since it repeats the attempt's number.
+pub fn log_failure(
+    attempt: &Attempt,
+    probe: bool,
+    attempts: u32,
+    failure: &Failure,
+    url: &str,
+    last: bool,
+) {
     macro_rules! record {
         ($level:ident, $message:expr) => {
             $level!(
@@ -78,6 +86,7 @@ pub fn log_failure(attempt: &Attempt, attempts: u32, failure: &Failure, url: &st
                 url,
                 method = "POST",
                 status = failure.status,
+                probe = probe.then_some(true),
                 duration_ms = u64::try_from(failure.took.as_millis()).unwrap_or(u64::MAX),
                 "{}", $message
             )

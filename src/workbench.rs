@@ -2,3 +2,13 @@
 
 pub mod demo;
 pub mod receive;
+
+/// The text without what a terminal would obey: control characters, and the marks that turn the
+/// direction of writing around.
+pub fn printable(text: &str) -> String {
+    let odd = |c: char| {
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        c.is_control() || turns
+    };
+    text.replace(odd, "\u{fffd}")
+}

@@ -118,11 +118,7 @@ impl<'a> Reader<'a> {
             }
             items
                 .into_iter()
-                .map(|item| {
-                    let item_fault =
-                        |error: T::Err| format!("{error}, not {:?}", shown(name, item));
-                    item.parse().map_err(item_fault)
-                })
+                .map(|item| item.parse().map_err(|error: T::Err| error.to_string()))
                 .collect()
         })
     }
@@ -158,10 +154,8 @@ pub fn shown(name: &str, text: &str) -> String {
         "WEBHOOK_SECRET" | "WEBHOOK_SIGNING_KEY" | "HTTP_SECRET" | "ADMIN_TOKEN" => {
             "***".to_owned()
         }
-        "WEBHOOK_URL" | "STS_URL" | "STS_ALLOWED_HOSTS" => {
-            let items: Vec<String> = text.split(',').map(without_user_part).collect();
-            items.join(",")
-        }
+        "WEBHOOK_URL" | "STS_URL" => without_user_part(text),
+        "STS_ALLOWED_HOSTS" => masked(text, text.len()),
         _ => text.to_owned(),
     }
 }
@@ -176,7 +170,13 @@ fn without_user_part(text: &str) -> String {
         }
         Ok(_) | Err(_) => text.len(),
     };
-    match text[start..end].rfind('@') {
+    masked(text, end)
+}
+
+/// Masks what stands between `//`, or the start, and the last `@` before the end.
+fn masked(text: &str, end: usize) -> String {
+    let start = text.find("//").map_or(0, |at| at + 2);
+    match text.get(start..end).and_then(|part| part.rfind('@')) {
         Some(at) => format!("{}***{}", &text[..start], &text[start + at..]),
         None => text.to_owned(),
     }

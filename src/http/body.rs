@@ -93,6 +93,9 @@ pub fn strict_json(body: &[u8]) -> Result<&str, Fault> {
         let at = error.valid_up_to() + 1;
         Fault::bad_request(format!("the body is no UTF-8: byte {at} is wrong"))
     })?;
+    if text.trim().is_empty() {
+        return Err(Fault::bad_request("the body is empty; expected JSON".to_owned()));
+    }
     let checked: Result<Strict, _> = serde_json::from_str(text);
     checked.map_err(|error| Fault::bad_request(format!("the body is no proper JSON: {error}")))?;
     Ok(text)
@@ -251,7 +254,7 @@ mod tests {
             ("{\"a\":\"\u{0}\"}", "control character"),
             (r#"{"a":"\ud800"}"#, "at line 1 column 13"),
             (r#"{"a":1e999}"#, "number out of range at line 1 column 10"),
-            ("", "EOF while parsing a value at line 1 column 0"),
+            ("", "the body is empty"),
         ] {
             let fault = strict_json(body.as_bytes()).unwrap_err();
             assert!(fault.error.contains(expected), "{body}: {}", fault.error);

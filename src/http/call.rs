@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
 use super::body::{self, RawEvent};
 use super::{Fault, Front};
@@ -33,7 +33,13 @@ pub async fn announce(
     let slot =
         front.calls.slot_of(call, &payload, Instant::now(), || front.initiate(call, &payload));
     let decision = match slot {
-        Ok(slot) => slot.wait().await,
+        Ok(slot) => {
+            let decision = slot.wait().await;
+            if slot.timed_out() {
+                warn!(uuid = %call, "no routing decision within ROUTING_TIMEOUT; the call goes to STS_URL");
+            }
+            decision
+        }
         Err(refused) => {
             front.metrics.lost.fetch_add(1, Relaxed);
             error!(uuid = %call, error = %refused, "call_initiated is lost; the call goes to STS_URL");

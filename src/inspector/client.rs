@@ -12,6 +12,7 @@ use url::Url;
 use super::dead::{Deleted, Item, Page, Replayed};
 use crate::config::AdminSettings;
 use crate::delivery::{client_builder, innermost};
+use crate::workbench::printable;
 
 /// How long an answer may take: a replay of all can be long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -230,16 +231,14 @@ fn print_item(item: &Item, count: usize, json: bool) {
             "GIVEN UP", "TYPE", "CALL", "ID", "ATTEMPTS"
         );
     }
-    // A terminal must not obey what a receiver or a client sent.
-    let plain = |text: &str| text.replace(char::is_control, "\u{fffd}");
     println!(
         "{:<24}  {:<14}  {:<36}  {:<36}  {:>8}  {} {}",
         item.last_at,
-        plain(&item.r#type),
+        printable(&item.r#type),
         item.uuid,
-        plain(&item.id),
+        printable(&item.id),
         item.attempts,
         item.code,
-        plain(&item.error),
+        printable(&item.error),
     );
 }

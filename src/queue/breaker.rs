@@ -7,6 +7,8 @@
 //! - While the receiver is down, one probe at a time goes out, with growing delay between them.
 //! - Any answer, from whichever attempt, means that somebody is there again.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::retry::probe_delay;
@@ -49,6 +51,18 @@ pub enum Change {
     WentDown,
     /// It answers again.
     CameBack,
+    /// So many `call_initiated` in a row failed.
+    RoutingBroke {
+        /// How many.
+        failed: u32,
+    },
+    /// A `call_initiated` was delivered again.
+    RoutingWorks,
+    /// It asked to be left alone.
+    Paused {
+        /// For how long.
+        wait: Duration,
+    },
 }
 
 impl Breaker {
@@ -124,21 +138,25 @@ impl RoutingGuard {
         self.limit > 0 && self.failed >= self.limit
     }
 
-    /// A `call_initiated` was delivered.
-    pub fn note_success(&mut self) {
+    /// A `call_initiated` was delivered; whether that opens it.
+    pub fn note_success(&mut self) -> bool {
+        let was_closed = self.is_closed();
         self.failed = 0;
+        was_closed
     }
 
-    /// A `call_initiated` failed for the first time; its retries count no further.
-    pub fn note_failure(&mut self) {
+    /// A `call_initiated` failed for the first time; its retries count no further. Whether that
+    /// closes it.
+    pub fn note_failure(&mut self) -> bool {
+        let was_closed = self.is_closed();
         self.failed = self.failed.saturating_add(1);
+        self.is_closed() && !was_closed
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const LIMIT: u32 = 2;
 

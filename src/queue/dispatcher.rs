@@ -82,7 +82,7 @@ pub struct Conclusion {
     /// For the event.
     pub verdict: Verdict,
     /// For the receiver.
-    pub change: Option<Change>,
+    pub changes: Vec<Change>,
 }
 
 /// All lanes, and the state of the receiver.
@@ -263,12 +263,12 @@ impl Dispatcher {
     /// Takes note of a delivered attempt.
     pub fn delivered(&mut self, attempt: &Attempt, now: Instant) -> Conclusion {
         self.in_flight -= 1;
-        if attempt.event.kind == EventType::CallInitiated {
-            self.guard.note_success();
-        }
-        let change = self.breaker.note(Sign::Answered, now);
+        let routed = attempt.event.kind == EventType::CallInitiated;
+        let works = routed && self.guard.note_success();
+        let back = self.breaker.note(Sign::Answered, now);
+        let changes = back.into_iter().chain(works.then_some(Change::RoutingWorks)).collect();
         let slot = self.settle(attempt.event.call, now);
-        Conclusion { verdict: Verdict::Delivered(slot), change }
+        Conclusion { verdict: Verdict::Delivered(slot), changes }
     }
 
     /// Takes note of a failed attempt. `unix_millis` is now, too, as people read it.
@@ -281,8 +281,9 @@ impl Dispatcher {
     ) -> Conclusion {
         self.in_flight -= 1;
         let was_down = self.breaker.is_down();
-        let first_at = self.note_first_failure(sent, unix_millis);
-        let change = self.note_failure(sent, failure, now);
+        let mut changes = Vec::new();
+        let first_at = self.note_first_failure(sent, unix_millis, &mut changes);
+        self.note_failure(sent, failure, now, &mut changes);
         let spent = Spent { attempts: sent.attempt.number, first_at };
         let call = sent.attempt.event.call;
         let spared = failure.is_nobody_there() && was_down && self.breaker.is_down();
@@ -298,11 +299,11 @@ impl Dispatcher {
             self.hold(call, failure, now);
             Verdict::Retry(Some(spent))
         };
-        if change == Some(Change::WentDown) {
+        if changes.contains(&Change::WentDown) {
             self.close_slots();
             self.release_all();
         }
-        Conclusion { verdict, change }
+        Conclusion { verdict, changes }
     }
 
     fn next_order(&mut self) -> u64 {
@@ -324,26 +325,42 @@ impl Dispatcher {
     }
 
     /// When the event failed for the first time; a call's first failure counts for the guard.
-    fn note_first_failure(&mut self, sent: &Dispatch, unix_millis: u64) -> u64 {
+    fn note_first_failure(
+        &mut self,
+        sent: &Dispatch,
+        unix_millis: u64,
+        changes: &mut Vec<Change>,
+    ) -> u64 {
         let lane = self.lanes.get_mut(&sent.attempt.event.call).expect("a lane in flight exists");
         let front = lane.front_mut().expect("a lane in flight has a front event");
-        if front.first_failed_at.is_none() && front.event.kind == EventType::CallInitiated {
-            self.guard.note_failure();
+        let first_of_call =
+            front.first_failed_at.is_none() && front.event.kind == EventType::CallInitiated;
+        if first_of_call && self.guard.note_failure() {
+            changes.push(Change::RoutingBroke { failed: self.limits.breaker });
         }
         *front.first_failed_at.get_or_insert(unix_millis)
     }
 
-    fn note_failure(&mut self, sent: &Dispatch, failure: &Failure, now: Instant) -> Option<Change> {
-        if let Some(pause) = failure.pause() {
-            let until = now + pause;
-            self.paused_until = Some(self.paused_until.map_or(until, |old| old.max(until)));
+    fn note_failure(
+        &mut self,
+        sent: &Dispatch,
+        failure: &Failure,
+        now: Instant,
+        changes: &mut Vec<Change>,
+    ) {
+        if let Some(wait) = failure.pause().filter(|wait| !wait.is_zero()) {
+            let until = now + wait;
+            if self.paused_until.is_none_or(|old| old < until) {
+                self.paused_until = Some(until);
+                changes.push(Change::Paused { wait });
+            }
         }
         let sign = match (failure.is_nobody_there(), sent.probe) {
             (false, _) => Sign::Answered,
             (true, false) => Sign::NobodyThere,
             (true, true) => Sign::ProbeInVain,
         };
-        self.breaker.note(sign, now)
+        changes.extend(self.breaker.note(sign, now));
     }
 
     /// The front event waits for its next attempt; whoever waits for its decision in vain is told.

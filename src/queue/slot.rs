@@ -19,10 +19,19 @@ pub struct Slot {
     place: Arc<Place>,
 }
 
+#[derive(Debug)]
+enum Settled {
+    Decided(Arc<Decision>),
+    /// No decision will come.
+    Closed,
+    /// None came in time.
+    TimedOut,
+}
+
 #[derive(Debug, Default)]
 struct Place {
     /// Empty as long as it is open.
-    settled: OnceLock<Option<Arc<Decision>>>,
+    settled: OnceLock<Settled>,
     changed: Notify,
 }
 
@@ -42,7 +51,7 @@ impl Slot {
     /// Settled from the start by a decision that is known.
     pub fn decided(decision: Decision) -> Self {
         let slot = Self::until(Instant::now());
-        slot.settle(Some(Arc::new(decision)));
+        slot.settle(Settled::Decided(Arc::new(decision)));
         slot
     }
 
@@ -63,29 +72,36 @@ impl Slot {
 
     /// Puts a decision in; `false` if it comes too late.
     pub fn decide(&self, decision: Decision, now: Instant) -> bool {
-        now <= self.deadline && self.settle(Some(Arc::new(decision)))
+        now <= self.deadline && self.settle(Settled::Decided(Arc::new(decision)))
     }
 
     /// No decision will come.
     pub fn close(&self) {
-        self.settle(None);
+        self.settle(Settled::Closed);
+    }
+
+    /// Whether somebody waited until the deadline in vain.
+    pub fn timed_out(&self) -> bool {
+        matches!(self.place.settled.get(), Some(Settled::TimedOut))
     }
 
     /// Waits for the decision, at most until the deadline, which settles the slot.
     pub async fn wait(&self) -> Option<Arc<Decision>> {
         loop {
             let changed = self.place.changed.notified();
-            if let Some(settled) = self.place.settled.get() {
-                return settled.clone();
+            match self.place.settled.get() {
+                Some(Settled::Decided(decision)) => return Some(Arc::clone(decision)),
+                Some(Settled::Closed | Settled::TimedOut) => return None,
+                None => {}
             }
             if timeout_at(self.deadline, changed).await.is_err() {
-                self.close();
+                self.settle(Settled::TimedOut);
             }
         }
     }
 
-    fn settle(&self, decision: Option<Arc<Decision>>) -> bool {
-        let first = self.place.settled.set(decision).is_ok();
+    fn settle(&self, settled: Settled) -> bool {
+        let first = self.place.settled.set(settled).is_ok();
         self.place.changed.notify_waiters();
         first
     }

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::printable;
 use crate::app::{Signals, StartError};
 use crate::config::Listen;
 
@@ -197,8 +198,8 @@ pub async fn run(options: Options) -> Result<(), StartError> {
     let started = Receiver::start(&listen.host, listen.port, options.behaviour()).await;
     let mut receiver =
         started.map_err(|cause| StartError::Bind { listen, variables: "--host:--port", cause })?;
-    println!("receiving on http://{}/events", receiver.address);
     let mut signals = Signals::listen()?;
+    println!("receiving on http://{}/events", receiver.address);
     loop {
         tokio::select! {
             Some(received) = receiver.received.recv() => println!("{}", line(&received)),
@@ -224,9 +225,4 @@ fn line(received: &Received) -> String {
         printable(&event.payload.to_string()),
         received.status.as_u16(),
     )
-}
-
-/// A terminal must not obey what an event holds.
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
 }
