@@ -360,7 +360,8 @@ fn read_part<T>(
 
 fn read_webhook(reader: &mut Reader<'_>) -> Option<WebhookSettings> {
     const EXPECTED: &str = "expected the receiver's http:// or https:// URL, such as \
-                            http://avr-webhook:9000/events, or none to run without a receiver (a / ? # @ before the host is written %2F %3F %23 %40)";
+                            http://avr-webhook:9000/events, or none to run without a receiver \
+                            (a / ? # @ before the host is written %2F %3F %23 %40)";
     let given = reader.text("WEBHOOK_URL");
     let url = reader.checked("WEBHOOK_URL", |text| match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),

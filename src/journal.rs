@@ -231,9 +231,14 @@ impl Journal {
         Ticket::new(if self.shared.durable { events } else { 0 })
     }
 
-    /// Takes events to be kept, for which the ticket was made.
-    pub fn append(&self, entries: Vec<Entry>, ticket: &Ticket) {
+    /// Takes events to be kept, for which the ticket was made, and the ids among them that clients
+    /// gave. Both get into one transaction: an id that is known without its event would be taken for
+    /// a repeat, and the event be lost.
+    pub fn append(&self, entries: Vec<Entry>, ids: Vec<KnownId>, ticket: &Ticket) {
         let mut inbox = self.shared.lock();
+        if self.shared.durable {
+            inbox.rest.ids.extend(ids.into_iter().map(IdChange::Known));
+        }
         for entry in entries {
             if self.shared.durable {
                 inbox.appends.insert(entry.order, (entry, ticket.clone()));
@@ -245,21 +250,22 @@ impl Journal {
         self.shared.wake.notify_one();
     }
 
-    /// The event was delivered.
-    pub fn delivered(&self, order: u64) {
-        if self.shared.durable {
-            self.shared.lock().settle(order).into_iter().for_each(|ticket| ticket.keep());
-            self.shared.wake.notify_one();
+    /// The event was delivered. With a ticket, it is on disk, and the call's next event must wait
+    /// until it is taken away: a crash in between would deliver both again.
+    pub fn delivered(&self, order: u64) -> Option<Ticket> {
+        if !self.shared.durable {
+            return None;
         }
+        let ticket = self.shared.lock().deliver(order);
+        self.shared.wake.notify_one();
+        ticket
     }
 
-    /// The event was given up.
-    pub fn died(&self, letter: DeadLetter) {
-        let mut inbox = self.shared.lock();
-        let ticket = if self.shared.durable { inbox.settle(letter.order) } else { None };
-        inbox.dead.insert(letter.order, (letter, ticket));
-        drop(inbox);
+    /// The event was given up; the call's next one waits for the ticket, as with a delivery.
+    pub fn died(&self, letter: DeadLetter) -> Option<Ticket> {
+        let ticket = self.shared.lock().bury(letter);
         self.shared.wake.notify_one();
+        self.shared.durable.then_some(ticket)
     }
 
     /// The event spent another attempt.
@@ -316,8 +322,8 @@ impl Journal {
 
     /// The queue does not keep the event: whoever waits for the promise is refused.
     pub fn withdraw(&self, order: u64) {
-        // It may be on disk all the same, if the fault came after the write.
-        self.shared.lock().settle_as_gone(order).into_iter().for_each(|ticket| ticket.refuse());
+        let promise = self.shared.lock().withdraw(order);
+        promise.into_iter().for_each(|promise| promise.refuse());
     }
 
     /// Dead letters, oldest first, at most `limit`, from the cursor on; and the next cursor.

@@ -32,7 +32,7 @@ use tracing::{debug, error, info, warn};
 
 use self::breaker::Change;
 pub use self::dispatcher::Limits;
-use self::dispatcher::{Dispatch, Dispatcher, Verdict};
+use self::dispatcher::{Dispatch, Dispatcher, Spent, Verdict};
 pub use self::intake::{Accepted, Receipt};
 use self::retry::RetryPolicy;
 use self::slot::Slot;
@@ -40,7 +40,7 @@ use self::window::Window;
 use crate::delivery::failure::Failure;
 use crate::delivery::{Deliver, Outcome};
 use crate::event::{Event, EventFilter, EventId, EventType};
-use crate::journal::{DeadLetter, DiskError, Journal, KnownId, Recovered, unix_millis};
+use crate::journal::{DeadLetter, DiskError, Journal, KnownId, Recovered, Ticket, unix_millis};
 use crate::routing::{self, AllowedHosts};
 use crate::telemetry::{self, Metrics};
 
@@ -310,60 +310,59 @@ impl Inner {
                 outcome = attempt => outcome.unwrap_or_else(|_| Outcome::Failed(Failure::of_panic())),
                 () = self.stop.cancelled() => return,
             };
-            self.conclude(&dispatch, outcome);
+            self.conclude(&dispatch, outcome).await;
             let mut due = self.due().into_iter();
             next = due.next();
             self.send(due);
         }
     }
 
-    fn conclude(&self, dispatch: &Dispatch, outcome: Outcome) {
-        let now = Instant::now();
-        let changes = match outcome {
-            Outcome::Delivered { answer } => {
-                let conclusion = self.lock().dispatcher.delivered(&dispatch.attempt, now);
-                self.journal.delivered(dispatch.order);
-                self.metrics.delivered.fetch_add(1, Relaxed);
-                self.log_delivered(dispatch);
-                if let Verdict::Delivered(Some(slot)) = conclusion.verdict {
-                    self.decide(dispatch, &slot, answer.as_deref(), now);
-                }
-                conclusion.changes
-            }
-            Outcome::Failed(failure) => {
-                let unix_millis = unix_millis();
-                let conclusion =
-                    self.lock().dispatcher.failed(dispatch, &failure, now, unix_millis);
-                self.keep_record(dispatch, &conclusion.verdict, &failure, unix_millis);
-                self.log_failure(dispatch, &conclusion.verdict, &failure);
-                conclusion.changes
-            }
+    async fn conclude(self: &Arc<Self>, dispatch: &Dispatch, outcome: Outcome) {
+        let (changes, on_disk) = match outcome {
+            Outcome::Delivered { answer } => self.delivered(dispatch, answer.as_deref()),
+            Outcome::Failed(failure) => self.failed(dispatch, &failure),
         };
         for change in changes {
             self.log_change(change);
         }
+        if let Some(settled) = on_disk {
+            // The lane is still in flight, so its next event waits. If the disk fails it does not.
+            if let Some(ticket) = settled {
+                self.pump();
+                ticket.kept().await;
+            }
+            self.lock().dispatcher.settle(dispatch.attempt.event.call, Instant::now());
+        }
         self.concluded.notify_waiters();
     }
 
-    /// Tells the journal what a failed attempt led to.
-    fn keep_record(&self, dispatch: &Dispatch, verdict: &Verdict, failure: &Failure, now: u64) {
-        match verdict {
-            Verdict::Delivered(_) | Verdict::Retry(None) => {}
+    fn delivered(&self, dispatch: &Dispatch, answer: Option<&[u8]>) -> Concluded {
+        let now = Instant::now();
+        let (slot, changes) = self.lock().dispatcher.delivered(&dispatch.attempt, now);
+        self.metrics.delivered.fetch_add(1, Relaxed);
+        self.log_delivered(dispatch);
+        if let Some(slot) = slot {
+            self.decide(dispatch, &slot, answer, now);
+        }
+        (changes, Some(self.journal.delivered(dispatch.order)))
+    }
+
+    fn failed(&self, dispatch: &Dispatch, failure: &Failure) -> Concluded {
+        let unix_millis = unix_millis();
+        let (verdict, changes) =
+            self.lock().dispatcher.failed(dispatch, failure, Instant::now(), unix_millis);
+        let settled = match &verdict {
+            Verdict::Retry(None) => None,
             Verdict::Retry(Some(spent)) => {
                 self.journal.spent(dispatch.order, spent.attempts, spent.first_at);
+                None
             }
-            Verdict::GivenUp(spent) => self.journal.died(DeadLetter {
-                order: dispatch.order,
-                sequence: dispatch.attempt.sequence,
-                event: Arc::clone(&dispatch.attempt.event),
-                attempts: spent.attempts,
-                status: failure.status,
-                code: failure.code.name().to_owned(),
-                error: failure.error.clone(),
-                first_at: spent.first_at,
-                last_at: now,
-            }),
-        }
+            Verdict::GivenUp(spent) => {
+                Some(self.journal.died(dead_letter(dispatch, failure, *spent, unix_millis)))
+            }
+        };
+        self.log_failure(dispatch, &verdict, failure);
+        (changes, settled)
     }
 
     /// An event that the disk did not take is not kept in memory either, unless it is on its way.
@@ -471,5 +470,23 @@ impl Inner {
                 "receiver asked for a pause; all events wait"
             ),
         }
+    }
+}
+
+/// What follows from an attempt: for the receiver; and, if the event is settled, what its lane has to
+/// wait for.
+type Concluded = (Vec<Change>, Option<Option<Ticket>>);
+
+fn dead_letter(dispatch: &Dispatch, failure: &Failure, spent: Spent, now: u64) -> DeadLetter {
+    DeadLetter {
+        order: dispatch.order,
+        sequence: dispatch.attempt.sequence,
+        event: Arc::clone(&dispatch.attempt.event),
+        attempts: spent.attempts,
+        status: failure.status,
+        code: failure.code.name().to_owned(),
+        error: failure.error.clone(),
+        first_at: spent.first_at,
+        last_at: now,
     }
 }

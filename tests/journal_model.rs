@@ -136,7 +136,7 @@ fn dead(entry: &Entry) -> DeadLetter {
 /// Whether the promise for these events is kept.
 fn kept(journal: &Journal, entries: Vec<Entry>) -> bool {
     let ticket = journal.ticket(entries.len());
-    journal.append(entries, &ticket);
+    journal.append(entries, Vec::new(), &ticket);
     block_on(ticket.kept())
 }
 
@@ -195,7 +195,7 @@ fn play(journal: &Journal, model: &mut Model, entries: &mut Vec<Entry>, step: &S
         Step::Deliver(index) => {
             if let Some(order) = pick(waiting(), index) {
                 model.waiting.remove(&order);
-                journal.delivered(order);
+                drop(journal.delivered(order));
             }
         }
         Step::Fail(index) => {
@@ -281,15 +281,15 @@ fn a_full_disk_refuses_new_events_keeps_the_old_and_recovers_by_itself() {
     assert!(kept(&journal, vec![entry(0), entry(1)]));
     disk.fill_up(true);
     let ticket = journal.ticket(2);
-    journal.append(vec![entry(2), entry(3)], &ticket);
+    journal.append(vec![entry(2), entry(3)], Vec::new(), &ticket);
     block_on(journal.refused());
     assert!(journal.fault().is_some());
-    journal.delivered(0);
+    drop(journal.delivered(0));
     let unwritten: Vec<u64> = journal.unwritten().iter().map(|entry| entry.order).collect();
     assert_eq!(unwritten, [2, 3]);
     journal.withdraw(2);
     // The other one was on its way meanwhile, and arrived: then nothing needs the disk.
-    journal.delivered(3);
+    drop(journal.delivered(3));
     assert!(!block_on(ticket.kept()));
     disk.fill_up(false);
     assert!(kept(&journal, vec![entry(4)]));
@@ -306,7 +306,7 @@ fn an_event_that_is_given_up_while_the_disk_is_full_is_a_dead_letter_later() {
     let (journal, _) = open(&disk);
     disk.fill_up(true);
     let (ticket, lost) = (journal.ticket(1), entry(0));
-    journal.append(vec![lost.clone()], &ticket);
+    journal.append(vec![lost.clone()], Vec::new(), &ticket);
     block_on(journal.refused());
     journal.died(dead(&lost));
     disk.fill_up(false);

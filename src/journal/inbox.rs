@@ -15,8 +15,10 @@ pub struct Inbox {
     pub appends: BTreeMap<u64, (Entry, Ticket)>,
     /// Attempts spent on events, with the time of the first one.
     pub spent: BTreeMap<u64, (u32, u64)>,
-    /// Events that were given up, with the promise that is still open.
-    pub dead: BTreeMap<u64, (DeadLetter, Option<Ticket>)>,
+    /// Events that were given up, with who waits for it.
+    pub dead: BTreeMap<u64, Buried>,
+    /// Events that are to be taken away, with who waits for it.
+    pub gone: BTreeMap<u64, Option<Ticket>>,
     /// Everything that nobody waits for.
     pub rest: Batch,
     /// Why the last batch could not be written.
@@ -29,47 +31,75 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// The event is settled: it need not be written, or must be taken away again.
-    pub fn settle(&mut self, order: u64) -> Option<Ticket> {
-        let Some((entry, ticket)) = self.appends.remove(&order) else {
-            return self.take_away(order);
-        };
-        self.spent.remove(&order);
-        self.rest.undead.extend(entry.replays);
+    /// The event was delivered. Where it is on disk it must be taken away before the call's next
+    /// event is sent, or a crash would deliver both again: the ticket tells when it is.
+    pub fn deliver(&mut self, order: u64) -> Option<Ticket> {
+        if let Some(promise) = self.settle_unwritten(order) {
+            promise.keep();
+            return None;
+        }
+        let ticket = Ticket::new(1);
+        self.gone.insert(order, Some(ticket.clone()));
         Some(ticket)
     }
 
-    /// As if the event had never come; a dead letter that it was stays one.
-    pub fn settle_as_gone(&mut self, order: u64) -> Option<Ticket> {
-        let ticket = self.appends.remove(&order).map(|(_, ticket)| ticket);
-        self.take_away(order);
-        ticket
+    /// The event was given up. The ticket tells when that is on disk, for the same reason.
+    pub fn bury(&mut self, letter: DeadLetter) -> Ticket {
+        let promise = self.settle_unwritten(letter.order);
+        if promise.is_none() {
+            self.gone.entry(letter.order).or_default();
+        }
+        let lane = Ticket::new(1);
+        let buried = Buried { promise, lane: Some(lane.clone()), letter };
+        self.dead.insert(buried.letter.order, buried);
+        lane
     }
 
-    fn take_away(&mut self, order: u64) -> Option<Ticket> {
+    /// As if the event had never come; a dead letter that it was stays one.
+    pub fn withdraw(&mut self, order: u64) -> Option<Ticket> {
         self.spent.remove(&order);
-        self.rest.gone.push(order);
-        None
+        // It may be on disk all the same, if the fault came after the write.
+        self.gone.entry(order).or_default();
+        self.appends.remove(&order).map(|(_, ticket)| ticket)
+    }
+
+    fn settle_unwritten(&mut self, order: u64) -> Option<Ticket> {
+        self.spent.remove(&order);
+        let (entry, ticket) = self.appends.remove(&order)?;
+        self.rest.undead.extend(entry.replays);
+        Some(ticket)
     }
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         let Batch { appends, gone, spent, dead, undead, ids } = &self.rest;
-        debug_assert!(appends.is_empty() && spent.is_empty() && dead.is_empty());
+        debug_assert!(
+            [appends.is_empty(), gone.is_empty(), spent.is_empty(), dead.is_empty()] == [true; 4]
+        );
         self.appends.is_empty()
             && self.spent.is_empty()
             && self.dead.is_empty()
-            && gone.is_empty()
+            && self.gone.is_empty()
             && undead.is_empty()
             && ids.is_empty()
     }
+}
+
+/// An event that was given up, with who waits until that is written.
+pub struct Buried {
+    letter: DeadLetter,
+    /// Whoever was promised that the event is kept.
+    promise: Option<Ticket>,
+    /// The call's next event.
+    lane: Option<Ticket>,
 }
 
 /// A batch under way, with those who wait for it.
 pub struct Work {
     appends: BTreeMap<u64, (Entry, Ticket)>,
     spent: BTreeMap<u64, (u32, u64)>,
-    dead: BTreeMap<u64, (DeadLetter, Option<Ticket>)>,
+    dead: BTreeMap<u64, Buried>,
+    gone: BTreeMap<u64, Option<Ticket>>,
     /// What is written.
     pub batch: Batch,
 }
@@ -80,49 +110,54 @@ impl Work {
         let appends = std::mem::take(&mut inbox.appends);
         let spent = std::mem::take(&mut inbox.spent);
         let dead = std::mem::take(&mut inbox.dead);
+        let gone = std::mem::take(&mut inbox.gone);
         let mut batch = std::mem::take(&mut inbox.rest);
+        batch.gone = gone.keys().copied().collect();
         batch.appends = appends.values().map(|(entry, _)| entry.clone()).collect();
         batch.spent = spent.iter().map(|(order, (n, at))| (*order, *n, *at)).collect();
-        batch.dead = dead.values().map(|(letter, _)| letter.clone()).collect();
+        batch.dead = dead.values().map(|buried| buried.letter.clone()).collect();
         // A dead letter is replayed in the same transaction that keeps its event.
         let replayed = batch.appends.iter().filter_map(|entry| entry.replays);
         batch.undead.extend(replayed);
-        Self { appends, spent, dead, batch }
+        Self { appends, spent, dead, gone, batch }
     }
 
     /// It is written.
     pub fn keep(self) {
-        let dead = self.dead.into_values().filter_map(|(_, ticket)| ticket);
-        self.appends
-            .into_values()
-            .map(|(_, ticket)| ticket)
-            .chain(dead)
-            .for_each(|ticket| ticket.keep());
+        let appended = self.appends.into_values().map(|(_, ticket)| ticket);
+        let buried =
+            self.dead.into_values().flat_map(|buried| [buried.promise, buried.lane]).flatten();
+        let gone = self.gone.into_values().flatten();
+        appended.chain(buried).chain(gone).for_each(|ticket| ticket.keep());
     }
 
-    /// Puts everything back, to be tried again. What was settled meanwhile is taken away.
+    /// Puts everything back, to be tried again. What was settled meanwhile is taken away. Deliveries
+    /// that wait for the disk go on without it.
     pub fn put_back(self, inbox: &mut Inbox) {
         let replayed: Vec<u64> =
             self.appends.values().filter_map(|(entry, _)| entry.replays).collect();
-        let settled = std::mem::take(&mut inbox.rest.gone);
-        inbox.appends.extend(self.appends);
+        for (order, (entry, ticket)) in self.appends {
+            if !inbox.gone.contains_key(&order) {
+                inbox.appends.insert(order, (entry, ticket));
+                continue;
+            }
+            inbox.rest.undead.extend(entry.replays);
+            match inbox.dead.get_mut(&order) {
+                Some(buried) => buried.promise = Some(ticket),
+                None => ticket.keep(),
+            }
+        }
         for (order, spent) in self.spent {
             inbox.spent.entry(order).or_insert(spent);
         }
         inbox.dead.extend(self.dead);
+        inbox.gone.extend(self.gone);
         let rest = &mut inbox.rest;
-        rest.gone.extend(self.batch.gone);
         rest.undead.extend(self.batch.undead.into_iter().filter(|order| !replayed.contains(order)));
         let newer = std::mem::take(&mut rest.ids);
         rest.ids = self.batch.ids.into_iter().chain(newer).collect();
-        for order in settled {
-            let Some(ticket) = inbox.settle(order) else { continue };
-            match inbox.dead.get_mut(&order) {
-                Some((_, waiting)) => *waiting = Some(ticket),
-                None => ticket.keep(),
-            }
-            // The failed transaction may have reached the disk.
-            inbox.rest.gone.push(order);
-        }
+        let buried = inbox.dead.values_mut().filter_map(|buried| buried.lane.take());
+        let gone = inbox.gone.values_mut().filter_map(Option::take);
+        buried.chain(gone).for_each(|lane| lane.refuse());
     }
 }

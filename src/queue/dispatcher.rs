@@ -56,11 +56,9 @@ pub struct Dispatch {
     pub probe: bool,
 }
 
-/// What became of an event after an attempt.
+/// What becomes of an event after a failed attempt.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Delivered; the slot is where the decision goes.
-    Delivered(Option<Slot>),
     /// To be tried again; says what was spent on it since when, if this attempt counts.
     Retry(Option<Spent>),
     /// Refused, or out of attempts.
@@ -74,15 +72,6 @@ pub struct Spent {
     pub attempts: u32,
     /// When the first one failed, in Unix milliseconds.
     pub first_at: u64,
-}
-
-/// What an outcome led to.
-#[derive(Debug)]
-pub struct Conclusion {
-    /// For the event.
-    pub verdict: Verdict,
-    /// For the receiver.
-    pub changes: Vec<Change>,
 }
 
 /// All lanes, and the state of the receiver.
@@ -260,25 +249,27 @@ impl Dispatcher {
         release.into_iter().chain(blocked).min()
     }
 
-    /// Takes note of a delivered attempt.
-    pub fn delivered(&mut self, attempt: &Attempt, now: Instant) -> Conclusion {
+    /// Takes note of a delivered attempt; returns where its decision goes. The event holds its lane
+    /// until [`Dispatcher::settle`].
+    pub fn delivered(&mut self, attempt: &Attempt, now: Instant) -> (Option<Slot>, Vec<Change>) {
         self.in_flight -= 1;
         let routed = attempt.event.kind == EventType::CallInitiated;
         let works = routed && self.guard.note_success();
         let back = self.breaker.note(Sign::Answered, now);
         let changes = back.into_iter().chain(works.then_some(Change::RoutingWorks)).collect();
-        let slot = self.settle(attempt.event.call, now);
-        Conclusion { verdict: Verdict::Delivered(slot), changes }
+        let lane = self.lanes.get(&attempt.event.call).expect("a lane in flight exists");
+        (lane.front().and_then(|front| front.slot.clone()), changes)
     }
 
-    /// Takes note of a failed attempt. `unix_millis` is now, too, as people read it.
+    /// Takes note of a failed attempt. An event that is given up holds its lane until
+    /// [`Dispatcher::settle`]. `unix_millis` is now, too, as people read it.
     pub fn failed(
         &mut self,
         sent: &Dispatch,
         failure: &Failure,
         now: Instant,
         unix_millis: u64,
-    ) -> Conclusion {
+    ) -> (Verdict, Vec<Change>) {
         self.in_flight -= 1;
         let was_down = self.breaker.is_down();
         let mut changes = Vec::new();
@@ -291,9 +282,7 @@ impl Dispatcher {
             self.put_back(call);
             Verdict::Retry(None)
         } else if failure.is_final() || sent.attempt.number >= self.policy.attempts() {
-            if let Some(slot) = self.settle(call, now) {
-                slot.close();
-            }
+            self.close_front(call);
             Verdict::GivenUp(spent)
         } else {
             self.hold(call, failure, now);
@@ -303,7 +292,7 @@ impl Dispatcher {
             self.close_slots();
             self.release_all();
         }
-        Conclusion { verdict, changes }
+        (verdict, changes)
     }
 
     fn next_order(&mut self) -> u64 {
@@ -392,12 +381,19 @@ impl Dispatcher {
         self.enqueue(call);
     }
 
-    fn settle(&mut self, call: CallId, now: Instant) -> Option<Slot> {
+    /// The event that was delivered or given up is gone, and the call's next one may go.
+    pub fn settle(&mut self, call: CallId, now: Instant) {
         self.unsettled -= 1;
         let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
-        let settled = lane.settle_front(now);
+        lane.settle_front(now);
         self.enqueue_or_idle(call, now);
-        settled.slot
+    }
+
+    fn close_front(&mut self, call: CallId) {
+        let front = self.lanes.get(&call).and_then(Lane::front);
+        if let Some(slot) = front.and_then(|front| front.slot.as_ref()) {
+            slot.close();
+        }
     }
 
     fn enqueue_or_idle(&mut self, call: CallId, now: Instant) {

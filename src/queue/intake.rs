@@ -55,6 +55,7 @@ pub struct Accepted {
 struct Intake {
     accepted: Vec<Accepted>,
     entries: Vec<Entry>,
+    ids: Vec<KnownId>,
     /// The promise for the new ones.
     ticket: Ticket,
     /// The promises for those that were given before.
@@ -76,6 +77,7 @@ impl Inner {
         let mut intake = Intake {
             accepted: Vec::with_capacity(events.len()),
             entries: Vec::with_capacity(news),
+            ids: Vec::new(),
             ticket: self.journal.ticket(news),
             tickets: Vec::new(),
         };
@@ -83,7 +85,7 @@ impl Inner {
             self.take_one(&mut shared, event, now, &mut intake);
         }
         // Under the lock, so that no event can be settled in the journal before it is there.
-        self.journal.append(intake.entries, &intake.ticket);
+        self.journal.append(intake.entries, intake.ids, &intake.ticket);
         self.journal.forget(shared.window.take_forgotten());
         intake.tickets.push(intake.ticket);
         Ok((intake.accepted, intake.tickets))
@@ -111,7 +113,7 @@ impl Inner {
             })
             .collect();
         let count = entries.len();
-        self.journal.append(entries, &ticket);
+        self.journal.append(entries, Vec::new(), &ticket);
         Ok((count, ticket))
     }
 
@@ -151,11 +153,7 @@ impl Inner {
         if matches!(event.id, EventId::Given(_)) {
             let known = Known { slot: slot.clone(), ticket: Some(intake.ticket.clone()) };
             shared.window.remember(event.id.clone(), known, now);
-            self.journal.remember(KnownId {
-                id: event.id.clone(),
-                at: unix_millis(),
-                decision: None,
-            });
+            intake.ids.push(KnownId { id: event.id.clone(), at: unix_millis(), decision: None });
         }
         self.metrics.accepted.fetch_add(1, Relaxed);
         let event = Arc::new(event);
