@@ -1,15 +1,20 @@
 //! What `scripts/load.sh` measures callhook against and with: no test, and no part of the program.
 //!
 //! - `hop receiver PORT [--hold]`: the fastest receiver there is. It reads each request whole and
-//!   answers with one fixed routing decision; with `--hold` it reads and never answers, so that
-//!   every lane of the sender stays open.
+//!   answers with one fixed routing decision, and a `GET` with how many it has answered so; with
+//!   `--hold` it reads and never answers, so that every lane of the sender stays open.
 //! - `hop hop PORT URL`: the barest hop. It takes a body in, posts it to `URL` over pooled
 //!   connections, and hands the answer back. No queue, no order, no retry: what is left between its
 //!   figures and callhook's is what callhook's own work costs.
 //! - `hop crowd ADDRESS COUNT`: that many connections, one event of its own call on each, then
 //!   idle until its stdin ends. It prints `ready`, and at the end how many are still open.
+//! - `hop fill ADDRESS EVENTS CALLS`: hands over that many events of that many calls, in arrays of
+//!   1000 over a few connections, and prints the milliseconds that it took.
+//! - `hop batch ADDRESS TIMES`: hands over an array of 1000 events so many times, one after the
+//!   other, and prints after how many milliseconds each was acknowledged, a line each.
 //! - `hop cold ADDRESS SINCE`: asks `/health` until it answers 200, then prints the milliseconds
 //!   that have gone by since `SINCE` (Unix time in seconds, with a fraction).
+//! - `hop count ADDRESS`: how many requests the receiver there has answered.
 //! - `hop port`: a port of the loopback interface that is free now.
 //!
 //! Everything stays on the loopback interface. Port 0 takes a free port; both servers say
@@ -22,6 +27,7 @@
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -48,14 +54,28 @@ const DECISION: &[u8] = br#"{"sts_url":"ws://127.0.0.1:9/"}"#;
 /// so that none is dropped and tried again a second later.
 const OPENING_AT_ONCE: usize = 100;
 
-/// How long a crowd may take for one connection, and a cold start for its first 200.
+/// Events in an array: as many as `POST /events` takes.
+const ARRAY: usize = 1000;
+
+/// Room for the answer to an array, in bytes, so that it is read in few pieces.
+const ANSWER: usize = 64 * 1024;
+
+/// How many connections fill a queue.
+const FILLING_AT_ONCE: usize = 4;
+
+/// Events of a batch that are of one call: a relay's batch holds a few turns of many calls.
+const EVENTS_A_CALL: usize = 10;
+
+/// How long a crowd may take for one connection, an array for its acknowledgement, and a cold start
+/// for its first 200.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two looks at a port that is not open yet: short against the start-up times measured.
 const COLD_PAUSE: Duration = Duration::from_micros(200);
 
 const USAGE: &str = "usage: hop receiver PORT [--hold] | hop hop PORT URL | hop crowd ADDRESS COUNT \
-                     | hop cold ADDRESS SINCE | hop port\nscripts/load.sh runs all of them.";
+                     | hop fill ADDRESS EVENTS CALLS | hop batch ADDRESS TIMES \
+                     | hop cold ADDRESS SINCE | hop count ADDRESS | hop port\nscripts/load.sh runs all of them.";
 
 type Pool = Client<HttpConnector, Full<Bytes>>;
 
@@ -78,27 +98,38 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[&str]) -> anyhow::Result<()> {
     match *arguments {
-        ["receiver", port] => serve(port, &Role::Receiver),
+        ["receiver", port] => serve(port, &Role::Receiver(Arc::default())),
         ["receiver", port, "--hold"] => serve(port, &Role::Hold),
         ["hop", port, url] => serve(port, &Role::hop(url.parse().context("URL")?)),
-        ["crowd", address, count] => crowd(
-            address.parse().context("ADDRESS is an IP address and a port")?,
-            count.parse().context("COUNT is a number")?,
-        ),
-        ["cold", address, since] => cold(
-            address.parse().context("ADDRESS is an IP address and a port")?,
-            since.parse().context("SINCE is Unix time in seconds")?,
-        ),
+        ["crowd", address, count] => crowd(socket_address(address)?, number(count, "COUNT")?),
+        ["fill", address, events, calls] => {
+            fill(socket_address(address)?, number(events, "EVENTS")?, number(calls, "CALLS")?)
+        }
+        ["batch", address, times] => batch(socket_address(address)?, number(times, "TIMES")?),
+        ["cold", address, since] => {
+            cold(socket_address(address)?, since.parse().context("SINCE is Unix time in seconds")?)
+        }
+        ["count", address] => count(socket_address(address)?),
         ["port"] => free_port(),
         _ => bail!("{USAGE}"),
     }
 }
 
+fn socket_address(text: &str) -> anyhow::Result<SocketAddr> {
+    text.parse().context("ADDRESS is an IP address and a port")
+}
+
+fn number(text: &str, name: &str) -> anyhow::Result<usize> {
+    let number: usize = text.parse().with_context(|| format!("{name} is a number"))?;
+    ensure!(number > 0, "{name} is above 0");
+    Ok(number)
+}
+
 /// What one of the two servers does with a request whose body has been read.
 #[derive(Clone)]
 enum Role {
-    /// Answer at once.
-    Receiver,
+    /// Answer at once, and count.
+    Receiver(Arc<AtomicUsize>),
     /// Never answer.
     Hold,
     /// Post the body to the URL, and answer what that answers.
@@ -138,11 +169,18 @@ async fn answer(
     role: Role,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    let asks = request.method() == Method::GET;
     let Ok(body) = request.into_body().collect().await else {
         return Ok(status(StatusCode::BAD_REQUEST));
     };
     match role {
-        Role::Receiver => Ok(json(Bytes::from_static(DECISION))),
+        Role::Receiver(answered) if asks => {
+            Ok(json(answered.load(Ordering::Relaxed).to_string().into()))
+        }
+        Role::Receiver(answered) => {
+            answered.fetch_add(1, Ordering::Relaxed);
+            Ok(json(Bytes::from_static(DECISION)))
+        }
         Role::Hold => std::future::pending().await,
         Role::Hop(hop) => {
             let (pool, target) = &*hop;
@@ -212,21 +250,91 @@ async fn join(address: SocketAddr, number: usize) -> anyhow::Result<TcpStream> {
     let body = format!(
         r#"{{"uuid":"c0ffee00-0000-4000-8000-{number:012x}","type":"call_started","payload":{{}}}}"#
     );
-    let request = format!(
+    let mut stream = TcpStream::connect(address).await?;
+    hand_over(&mut stream, &post(address, &body)).await?;
+    Ok(stream)
+}
+
+/// Fills the queue, each connection with every so manieth array.
+#[tokio::main]
+async fn fill(address: SocketAddr, events: usize, calls: usize) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let mut filling = tokio::task::JoinSet::new();
+    for first in 0..FILLING_AT_ONCE {
+        filling.spawn(async move {
+            let mut stream = open(address).await?;
+            for from in (first * ARRAY..events).step_by(FILLING_AT_ONCE * ARRAY) {
+                let body = array(from..events.min(from + ARRAY), |number| number % calls);
+                acknowledged(&mut stream, &post(address, &body)).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(filled) = filling.join_next().await {
+        filled??;
+    }
+    println!("{:.0}", begun.elapsed().as_secs_f64() * 1000.0);
+    Ok(())
+}
+
+/// Measures how long an array takes to be acknowledged, on one connection. Each is of calls of its
+/// own, so that nothing of one stands in the lane of the next.
+#[tokio::main(flavor = "current_thread")]
+async fn batch(address: SocketAddr, times: usize) -> anyhow::Result<()> {
+    let mut stream = open(address).await?;
+    for time in 0..times {
+        let from = time * ARRAY;
+        let body = array(from..from + ARRAY, |number| number / EVENTS_A_CALL);
+        let request = post(address, &body);
+        println!("{:.2}", acknowledged(&mut stream, &request).await?.as_secs_f64() * 1000.0);
+    }
+    Ok(())
+}
+
+/// The JSON of these events, each of the call that `call_of` says.
+fn array(numbers: Range<usize>, call_of: impl Fn(usize) -> usize) -> String {
+    let event = |number| {
+        let call = call_of(number);
+        format!(
+            r#"{{"uuid":"c0ffee00-0000-4000-8000-{call:012x}","type":"transcription","timestamp":"2026-11-23T20:00:00.000Z","payload":{{"role":"user","text":"This is sentence {number} of the caller."}}}}"#
+        )
+    };
+    let events: Vec<String> = numbers.map(event).collect();
+    format!("[{}]", events.join(","))
+}
+
+async fn open(address: SocketAddr) -> anyhow::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn post(address: SocketAddr, body: &str) -> String {
+    format!(
         "POST /events HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
-    );
-    let mut stream = TcpStream::connect(address).await?;
+    )
+}
+
+/// How long it took until the events were taken.
+async fn acknowledged(stream: &mut TcpStream, request: &str) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    tokio::time::timeout(PATIENCE, hand_over(stream, request)).await??;
+    Ok(begun.elapsed())
+}
+
+/// Sends a request with events and waits until they are taken.
+async fn hand_over(stream: &mut TcpStream, request: &str) -> anyhow::Result<()> {
     stream.write_all(request.as_bytes()).await?;
-    let head = read_answer(&mut stream).await?;
-    ensure!(head.starts_with("HTTP/1.1 202 "), "connection {number}: {head}");
-    Ok(stream)
+    let head = read_answer(stream).await?;
+    ensure!(head.starts_with("HTTP/1.1 202 "), "events were not taken: {head}");
+    Ok(())
 }
 
 /// Reads one answer whole, and gives its head. Its body has a `Content-Length`, as callhook's have.
 async fn read_answer(stream: &mut TcpStream) -> anyhow::Result<String> {
-    let mut answer = Vec::new();
+    let mut answer = Vec::with_capacity(ANSWER);
     loop {
         ensure!(
             stream.read_buf(&mut answer).await? > 0,
@@ -269,6 +377,18 @@ fn healthy(address: SocketAddr) -> bool {
         Ok(start == *b"HTTP/1.1 200")
     };
     ask().unwrap_or(false)
+}
+
+/// Prints what a `GET` is answered.
+fn count(address: SocketAddr) -> anyhow::Result<()> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    println!("{body}");
+    Ok(())
 }
 
 fn free_port() -> anyhow::Result<()> {

@@ -30,7 +30,7 @@ pub struct Calls {
     hasher: RandomState,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Register {
     calls: HashMap<CallId, Announced>,
     order: VecDeque<(Instant, CallId)>,
@@ -67,14 +67,6 @@ impl Calls {
         let slot = open()?;
         register.remember(call, digest, slot.clone(), now);
         Ok(slot)
-    }
-}
-
-impl Default for Register {
-    /// With room for all from the start: growing later would hold up every caller for a while, and
-    /// room that is not used costs no memory.
-    fn default() -> Self {
-        Self { calls: HashMap::with_capacity(MOST), order: VecDeque::with_capacity(MOST) }
     }
 }
 

@@ -453,8 +453,8 @@ impl Shared {
                 "oldest dead letters are dropped; see DEAD_LIMIT"
             );
         }
-        work.keep();
         let mut inbox = self.lock();
+        work.keep(&mut inbox);
         inbox.done += 1;
         if inbox.failing.take().is_some() {
             info!("the journal is written again");

@@ -3,7 +3,7 @@
 //! Invariant: an event that is settled before it is written is not written, and one that is settled
 //! while it is being written is taken away by the next batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::store::Batch;
 use super::{DeadLetter, DiskError, Entry, Ticket};
@@ -13,6 +13,8 @@ use super::{DeadLetter, DiskError, Entry, Ticket};
 pub struct Inbox {
     /// Events, each with its promise.
     pub appends: BTreeMap<u64, (Entry, Ticket)>,
+    /// The promises for the events that are being written.
+    pub writing: HashMap<u64, Ticket>,
     /// Attempts spent on events, with the time of the first one.
     pub spent: BTreeMap<u64, (u32, u64)>,
     /// Events that were given up, with who waits for it.
@@ -37,6 +39,10 @@ impl Inbox {
         if let Some(promise) = self.settle_unwritten(order) {
             promise.keep();
             return None;
+        }
+        // The sender need not wait for the end of the batch that is being written.
+        if let Some(promise) = self.writing.remove(&order) {
+            promise.keep();
         }
         let ticket = Ticket::new(1);
         self.gone.insert(order, Some(ticket.clone()));
@@ -96,7 +102,6 @@ pub struct Buried {
 
 /// A batch under way, with those who wait for it.
 pub struct Work {
-    appends: BTreeMap<u64, (Entry, Ticket)>,
     spent: BTreeMap<u64, (u32, u64)>,
     dead: BTreeMap<u64, Buried>,
     gone: BTreeMap<u64, Option<Ticket>>,
@@ -113,18 +118,21 @@ impl Work {
         let gone = std::mem::take(&mut inbox.gone);
         let mut batch = std::mem::take(&mut inbox.rest);
         batch.gone = gone.keys().copied().collect();
-        batch.appends = appends.values().map(|(entry, _)| entry.clone()).collect();
+        for (order, (entry, ticket)) in appends {
+            batch.appends.push(entry);
+            inbox.writing.insert(order, ticket);
+        }
         batch.spent = spent.iter().map(|(order, (n, at))| (*order, *n, *at)).collect();
         batch.dead = dead.values().map(|buried| buried.letter.clone()).collect();
         // A dead letter is replayed in the same transaction that keeps its event.
         let replayed = batch.appends.iter().filter_map(|entry| entry.replays);
         batch.undead.extend(replayed);
-        Self { appends, spent, dead, gone, batch }
+        Self { spent, dead, gone, batch }
     }
 
     /// It is written.
-    pub fn keep(self) {
-        let appended = self.appends.into_values().map(|(_, ticket)| ticket);
+    pub fn keep(self, inbox: &mut Inbox) {
+        let appended = inbox.writing.drain().map(|(_, ticket)| ticket);
         let buried =
             self.dead.into_values().flat_map(|buried| [buried.promise, buried.lane]).flatten();
         let gone = self.gone.into_values().flatten();
@@ -135,16 +143,20 @@ impl Work {
     /// that wait for the disk go on without it.
     pub fn put_back(self, inbox: &mut Inbox) {
         let replayed: Vec<u64> =
-            self.appends.values().filter_map(|(entry, _)| entry.replays).collect();
-        for (order, (entry, ticket)) in self.appends {
-            if !inbox.gone.contains_key(&order) {
-                inbox.appends.insert(order, (entry, ticket));
-                continue;
-            }
-            inbox.rest.undead.extend(entry.replays);
-            match inbox.dead.get_mut(&order) {
-                Some(buried) => buried.promise = Some(ticket),
-                None => ticket.keep(),
+            self.batch.appends.iter().filter_map(|entry| entry.replays).collect();
+        for entry in self.batch.appends {
+            let order = entry.order;
+            match inbox.writing.remove(&order) {
+                Some(ticket) if !inbox.gone.contains_key(&order) => {
+                    inbox.appends.insert(order, (entry, ticket));
+                }
+                // It was settled meanwhile.
+                promise => {
+                    inbox.rest.undead.extend(entry.replays);
+                    if let Some(buried) = inbox.dead.get_mut(&order) {
+                        buried.promise = promise;
+                    }
+                }
             }
         }
         for (order, spent) in self.spent {

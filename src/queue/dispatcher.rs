@@ -102,9 +102,7 @@ impl Dispatcher {
         Self {
             limits,
             policy,
-            // Growing later would hold up every caller for a while; room that is not used costs
-            // no memory.
-            lanes: HashMap::with_capacity(MOST_IDLE_LANES),
+            lanes: HashMap::new(),
             awaited: BTreeMap::new(),
             ready: BTreeMap::new(),
             held: BTreeMap::new(),
