@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! - A ticket is fulfilled when each of its events is on disk, or settled: an event that is
-//!   delivered before its turn to be written never touches the disk.
+//!   delivered before its turn to be written never touches the disk. Ids that clients gave are
+//!   always written, so that a repeat is known after a crash too.
 //! - What was written stays until it is settled, through any fault of the disk.
 //! - An event that was refused because of the disk is not found in the journal later.
 //!
@@ -144,7 +145,7 @@ pub enum OpenError {
     },
     /// It is not what was written.
     #[error(
-        "is damaged, or no journal: {0}. Nothing was changed. Restore it from a backup, or move it \
+        "is damaged, or no journal: {0}. Nothing was deleted. Restore it from a backup, or move it \
          away to begin anew without the events it holds"
     )]
     Damaged(String),
@@ -226,9 +227,9 @@ impl Journal {
         Ok((Self { shared, writer: Mutex::new(Some(writer)) }, recovered))
     }
 
-    /// The promise for so many events; without a file it is fulfilled at once.
-    pub fn ticket(&self, events: usize) -> Ticket {
-        Ticket::new(if self.shared.durable { events } else { 0 })
+    /// The promise for so many events and ids; without a file it is fulfilled at once.
+    pub fn ticket(&self, events: usize, ids: usize) -> Ticket {
+        Ticket::new(if self.shared.durable { events + ids } else { 0 })
     }
 
     /// Takes events to be kept, for which the ticket was made, and the ids among them that clients
@@ -237,6 +238,7 @@ impl Journal {
     pub fn append(&self, entries: Vec<Entry>, ids: Vec<KnownId>, ticket: &Ticket) {
         let mut inbox = self.shared.lock();
         if self.shared.durable {
+            inbox.known.extend(ids.iter().map(|_| ticket.clone()));
             inbox.rest.ids.extend(ids.into_iter().map(IdChange::Known));
         }
         for entry in entries {

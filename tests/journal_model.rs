@@ -135,7 +135,7 @@ fn dead(entry: &Entry) -> DeadLetter {
 
 /// Whether the promise for these events is kept.
 fn kept(journal: &Journal, entries: Vec<Entry>) -> bool {
-    let ticket = journal.ticket(entries.len());
+    let ticket = journal.ticket(entries.len(), 0);
     journal.append(entries, Vec::new(), &ticket);
     block_on(ticket.kept())
 }
@@ -280,7 +280,7 @@ fn a_full_disk_refuses_new_events_keeps_the_old_and_recovers_by_itself() {
     let (journal, _) = open(&disk);
     assert!(kept(&journal, vec![entry(0), entry(1)]));
     disk.fill_up(true);
-    let ticket = journal.ticket(2);
+    let ticket = journal.ticket(2, 0);
     journal.append(vec![entry(2), entry(3)], Vec::new(), &ticket);
     block_on(journal.refused());
     assert!(journal.fault().is_some());
@@ -305,7 +305,7 @@ fn an_event_that_is_given_up_while_the_disk_is_full_is_a_dead_letter_later() {
     let disk = Disk::default();
     let (journal, _) = open(&disk);
     disk.fill_up(true);
-    let (ticket, lost) = (journal.ticket(1), entry(0));
+    let (ticket, lost) = (journal.ticket(1, 0), entry(0));
     journal.append(vec![lost.clone()], Vec::new(), &ticket);
     block_on(journal.refused());
     journal.died(dead(&lost));

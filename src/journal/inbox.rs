@@ -13,6 +13,8 @@ use super::{DeadLetter, DiskError, Entry, Ticket};
 pub struct Inbox {
     /// Events, each with its promise.
     pub appends: BTreeMap<u64, (Entry, Ticket)>,
+    /// The promises for ids.
+    pub known: Vec<Ticket>,
     /// The promises for the events that are being written.
     pub writing: HashMap<u64, Ticket>,
     /// Attempts spent on events, with the time of the first one.
@@ -105,6 +107,7 @@ pub struct Work {
     spent: BTreeMap<u64, (u32, u64)>,
     dead: BTreeMap<u64, Buried>,
     gone: BTreeMap<u64, Option<Ticket>>,
+    known: Vec<Ticket>,
     /// What is written.
     pub batch: Batch,
 }
@@ -127,7 +130,8 @@ impl Work {
         // A dead letter is replayed in the same transaction that keeps its event.
         let replayed = batch.appends.iter().filter_map(|entry| entry.replays);
         batch.undead.extend(replayed);
-        Self { spent, dead, gone, batch }
+        let known = std::mem::take(&mut inbox.known);
+        Self { spent, dead, gone, known, batch }
     }
 
     /// It is written.
@@ -136,7 +140,7 @@ impl Work {
         let buried =
             self.dead.into_values().flat_map(|buried| [buried.promise, buried.lane]).flatten();
         let gone = self.gone.into_values().flatten();
-        appended.chain(buried).chain(gone).for_each(|ticket| ticket.keep());
+        appended.chain(buried).chain(gone).chain(self.known).for_each(|ticket| ticket.keep());
     }
 
     /// Puts everything back, to be tried again. What was settled meanwhile is taken away. Deliveries
@@ -170,6 +174,6 @@ impl Work {
         rest.ids = self.batch.ids.into_iter().chain(newer).collect();
         let buried = inbox.dead.values_mut().filter_map(|buried| buried.lane.take());
         let gone = inbox.gone.values_mut().filter_map(Option::take);
-        buried.chain(gone).for_each(|lane| lane.refuse());
+        buried.chain(gone).chain(self.known).for_each(|waiting| waiting.refuse());
     }
 }

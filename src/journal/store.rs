@@ -15,6 +15,7 @@
 //!
 //! Times are Unix milliseconds.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -330,7 +331,7 @@ fn open_error(error: DatabaseError) -> OpenError {
         }
         DatabaseError::UpgradeRequired(found) => OpenError::OtherFormat { found: found.into() },
         DatabaseError::Storage(StorageError::Io(error))
-            if error.kind() != std::io::ErrorKind::InvalidData =>
+            if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
         {
             OpenError::Unreachable(error.to_string())
         }

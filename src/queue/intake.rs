@@ -67,18 +67,18 @@ impl Inner {
     pub(super) fn take(&self, events: Vec<Event>) -> Result<(Vec<Accepted>, Vec<Ticket>), Refused> {
         let now = Instant::now();
         let mut shared = self.lock();
-        let news = events
-            .iter()
-            .filter(|event| {
-                self.delivers(&event.kind) && shared.window.find(&event.id, now).is_none()
-            })
-            .count();
+        let is_new = |event: &&Event| {
+            self.delivers(&event.kind) && shared.window.find(&event.id, now).is_none()
+        };
+        let new: Vec<&Event> = events.iter().filter(is_new).collect();
+        let given = new.iter().filter(|event| matches!(event.id, EventId::Given(_))).count();
+        let news = new.len();
         self.check_room(&shared, news)?;
         let mut intake = Intake {
             accepted: Vec::with_capacity(events.len()),
             entries: Vec::with_capacity(news),
             ids: Vec::new(),
-            ticket: self.journal.ticket(news),
+            ticket: self.journal.ticket(news, given),
             tickets: Vec::new(),
         };
         for event in events {
@@ -100,7 +100,7 @@ impl Inner {
         let mut shared = self.lock();
         self.check_room(&shared, 1)?;
         letters.truncate(self.settings.limits.queue - shared.dispatcher.unsettled());
-        let ticket = self.journal.ticket(letters.len());
+        let ticket = self.journal.ticket(letters.len(), 0);
         let entries: Vec<Entry> = letters
             .into_iter()
             .map(|DeadLetter { order: dead, sequence, event, .. }| Entry {

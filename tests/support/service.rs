@@ -46,6 +46,22 @@ pub struct Service {
 impl Service {
     /// Starts the service and waits until its front listens.
     pub async fn start(vars: &[(&str, &str)]) -> Service {
+        Service::start_by(command, vars).await
+    }
+
+    /// Starts it as the last arguments of a launcher, which has to become it with `exec`.
+    pub async fn start_under(launcher: &[&str], vars: &[(&str, &str)]) -> Service {
+        let wrapped = |args: &[&str], directory: &std::path::Path| {
+            let service = [&launcher[1..], &[env!("CARGO_BIN_EXE_callhook")], args].concat();
+            command_of(launcher[0], &service, directory)
+        };
+        Service::start_by(wrapped, vars).await
+    }
+
+    async fn start_by(
+        command: impl FnOnce(&[&str], &std::path::Path) -> Command,
+        vars: &[(&str, &str)],
+    ) -> Service {
         let directory = TempDir::new().expect("a temporary directory");
         let unless_given = |(name, _): &&(&str, &str)| !vars.iter().any(|(given, _)| given == name);
         let mut child = command(&["serve"], directory.path())
@@ -194,7 +210,11 @@ pub async fn run(args: &[&str], vars: &[(&str, &str)]) -> (i32, String, String) 
 }
 
 fn command(args: &[&str], directory: &std::path::Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_callhook"));
+    command_of(env!("CARGO_BIN_EXE_callhook"), args, directory)
+}
+
+fn command_of(program: &str, args: &[&str], directory: &std::path::Path) -> Command {
+    let mut command = Command::new(program);
     command.args(args).env_clear().current_dir(directory).stdin(Stdio::null()).kill_on_drop(true);
     command
 }

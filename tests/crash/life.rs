@@ -1,0 +1,107 @@
+//! One life of the service, from its start to the kill. The number of the life is its `WEBHOOK_SECRET`,
+//! so each request to the receiver tells which life it comes from, however late it is read.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// The longest wait for a start and for an end.
+const LIMIT: Duration = Duration::from_secs(20);
+const LISTENING: &str = "AVR HTTP Server listening on port ";
+
+pub struct Life {
+    child: Child,
+    listens: Option<oneshot::Receiver<()>>,
+    log: JoinSet<String>,
+}
+
+impl Life {
+    /// Starts the process; it may not listen yet.
+    pub fn begin(number: u32, addr: SocketAddr, url: &str, directory: &Path) -> Life {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_callhook"))
+            .env_clear()
+            .envs([
+                ("HTTP_HOST", "127.0.0.1"),
+                ("PORT", "0"),
+                ("ADMIN_PORT", "0"),
+                ("LOG_FORMAT", "json"),
+                ("WEBHOOK_URL", url),
+                ("WEBHOOK_RETRY", "10"),
+                ("WEBHOOK_BACKOFF", "2"),
+                ("WEBHOOK_BACKOFF_MAX", "50"),
+                // A timeout, on a busy machine, would be a duplicate without a crash.
+                ("WEBHOOK_TIMEOUT", "20000"),
+            ])
+            .env("HTTP_PORT", addr.port().to_string())
+            .env("WEBHOOK_SECRET", number.to_string())
+            .env("JOURNAL_PATH", directory.join("callhook.redb"))
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        let (signal, listens) = oneshot::channel();
+        let mut log = JoinSet::new();
+        log.spawn(read(child.stderr.take().expect("stderr is a pipe"), signal));
+        Life { child, listens: Some(listens), log }
+    }
+
+    /// Waits until the front listens.
+    pub async fn listens(&mut self) {
+        let listens = self.listens.take().expect("asked once");
+        let said = timeout(LIMIT, listens).await;
+        if !matches!(said, Ok(Ok(()))) {
+            self.child.start_kill().expect("a child that was not awaited");
+            panic!("it never listened; its log:\n{}", self.log().await);
+        }
+    }
+
+    /// Kills it with SIGKILL, which it must have lived to see; returns its log.
+    pub async fn kill(mut self) -> String {
+        let ended = self.child.try_wait().expect("the child can be asked");
+        if let Some(status) = ended {
+            panic!("it ended by itself, {status}; its log:\n{}", self.log().await);
+        }
+        self.child.kill().await.expect("the child takes a SIGKILL");
+        self.log().await
+    }
+
+    /// Ends it with SIGTERM, which it must obey; returns its log.
+    pub async fn end(mut self) -> String {
+        let pid = self.child.id().expect("a child that was not awaited").to_string();
+        let kill = std::process::Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(kill.expect("kill runs").success(), "it was there to take a SIGTERM");
+        let status = timeout(LIMIT, self.child.wait()).await.expect("an end in time");
+        let (code, log) = (status.expect("the child can be awaited").code(), self.log().await);
+        assert_eq!(code, Some(0), "the log:\n{log}");
+        log
+    }
+
+    async fn log(&mut self) -> String {
+        self.log.join_next().await.expect("one reader").expect("a reader that does not panic")
+    }
+}
+
+/// Reads the log to its end; signals when it says that the front listens.
+async fn read(stderr: ChildStderr, signal: oneshot::Sender<()>) -> String {
+    let (mut log, mut signal) = (String::new(), Some(signal));
+    let mut lines = BufReader::new(stderr).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line.contains(LISTENING) {
+            // Whoever waited may have gone on to the kill.
+            signal.take().map(|signal| signal.send(()).ok());
+        }
+        log += &line;
+        log.push('\n');
+    }
+    log
+}
