@@ -1,0 +1,212 @@
+//! Settings: any environment and any settings file lead to settings that keep their limits, or to
+//! faults; and neither tells a secret.
+//!
+//! Input: lines `NAME=VALUE`, and after a line [`FILE`] the text of the settings file.
+//!
+//! Whether a secret is told is seen by giving another one: nothing that is printed may change.
+
+use std::collections::BTreeMap;
+
+use callhook::config::{self, FrontSettings, Settings};
+use tempfile::NamedTempFile;
+use url::Url;
+
+/// Parts the environment from the file.
+const FILE: &str = "---";
+
+const FILE_VARIABLE: &str = "CALLHOOK_CONFIG";
+
+const SECRETS: [&str; 4] = ["WEBHOOK_SECRET", "WEBHOOK_SIGNING_KEY", "HTTP_SECRET", "ADMIN_TOKEN"];
+
+const URLS: [&str; 2] = ["WEBHOOK_URL", "STS_URL"];
+
+/// Stands for the secret in settings files.
+const HUSH: &str = "hush";
+
+type Environment = BTreeMap<String, String>;
+
+/// Checks one environment and file.
+pub fn check(input: &[u8]) {
+    let input = String::from_utf8_lossy(input);
+    let (lines, file) = parts(&input);
+    let mut environment: Environment = lines
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        // Nothing but the file below is opened, lest a fuzzer finds /dev/zero.
+        .filter(|(name, _)| *name != FILE_VARIABLE)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let written = file.map(write);
+    if let Some(written) = &written {
+        let path = written.path().to_str().expect("temporary paths are plain text");
+        environment.insert(FILE_VARIABLE.to_owned(), path.to_owned());
+    }
+    let printed = print(&environment);
+    for other in others(&environment) {
+        let told = print(&other);
+        // With another secret the same is well formed, but for the odd bits at a key's end.
+        if told.is_ok() == printed.is_ok() && count(&told) == count(&printed) {
+            assert_eq!(told, printed, "a secret is told");
+        }
+    }
+    if file.is_some_and(|file| is_secret_in(file) && !lines.to_lowercase().contains(HUSH)) {
+        let printed = format!("{printed:?}").to_lowercase();
+        assert!(!printed.contains(HUSH), "a secret of the file is told: {printed}");
+    }
+}
+
+fn parts(input: &str) -> (&str, Option<&str>) {
+    let parts = input.strip_prefix("---\n").map(|file| ("", file));
+    let parts = parts.or_else(|| input.split_once(&format!("\n{FILE}\n")));
+    parts.map_or((input, None), |(lines, file)| (lines, Some(file)))
+}
+
+fn write(file: &str) -> NamedTempFile {
+    let written = NamedTempFile::new().expect("a temporary file can be made");
+    std::fs::write(written.path(), file).expect("it can be written to");
+    written
+}
+
+/// Everything that is ever printed about the settings.
+fn print(environment: &Environment) -> Result<String, Vec<String>> {
+    let settings = Settings::of_environment(environment);
+    let described = config::describe(environment);
+    let front = FrontSettings::of_environment(environment);
+    match settings {
+        Ok(settings) => {
+            assert!(front.is_ok(), "the part has faults that the whole lacks");
+            assert_limits(&settings);
+            let mut printed = described.expect("the settings are in order");
+            let webhook = settings.webhook.iter();
+            printed.extend(webhook.flat_map(|webhook| [webhook.shown_url(), webhook.place()]));
+            printed.extend(settings.routing.fallback.map(|url| url.to_string()));
+            Ok(printed)
+        }
+        Err(faults) => {
+            assert!(!faults.is_empty());
+            assert_eq!(described.err().as_ref(), Some(&faults));
+            let front = front.err().unwrap_or_default();
+            assert!(front.iter().all(|fault| faults.contains(fault)), "{front:?}");
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            Err(faults)
+        }
+    }
+}
+
+fn count(printed: &Result<String, Vec<String>>) -> usize {
+    printed.as_ref().map_or_else(Vec::len, |_| 0)
+}
+
+/// What the settings document promises.
+fn assert_limits(settings: &Settings) {
+    let millis = |from: u128, to: u128, given: std::time::Duration| {
+        assert!((from..=to).contains(&given.as_millis()), "{given:?}");
+    };
+    if let Some(webhook) = &settings.webhook {
+        assert!(matches!(webhook.url.scheme(), "http" | "https") && webhook.url.has_host());
+        millis(1, 600_000, webhook.timeout);
+    }
+    if let Some(url) = &settings.routing.fallback {
+        let url = Url::parse(url.as_str()).expect("it was checked");
+        assert!(matches!(url.scheme(), "ws" | "wss") && url.has_host(), "{url}");
+    }
+    millis(1, 600_000, settings.routing.timeout);
+    millis(1000, 86_400_000, settings.call.idle_timeout);
+    millis(1, 3_600_000, settings.drain_timeout);
+    assert!((1..=101).contains(&settings.retry.attempts()));
+    millis(0, 3_600_000, settings.retry.delay_after(settings.retry.attempts()));
+    assert!((1..=10_000).contains(&settings.limits.concurrency));
+    assert!((1..=10_000_000).contains(&settings.limits.queue));
+    assert!(settings.limits.breaker <= 1_000_000);
+    assert!((1..=10_000_000).contains(&settings.dead_limit));
+    for listen in [&settings.front.listen, &settings.call.listen, &settings.admin.listen] {
+        assert!(!listen.host.is_empty());
+    }
+    let host = &settings.admin.listen.host;
+    let local = host == "localhost" || host == "::1" || host.starts_with("127.");
+    assert!(local || settings.admin.token.is_some(), "{host} without a token");
+}
+
+/// The same environment with other secrets, one at a time.
+fn others(environment: &Environment) -> Vec<Environment> {
+    let other = |name: &str, value: String| {
+        let mut other = environment.clone();
+        other.insert(name.to_owned(), value);
+        other
+    };
+    let secrets = SECRETS.iter().filter_map(|name| {
+        let given = environment.get(*name)?;
+        let prefix = if given.trim_start().starts_with("whsec_") { "whsec_" } else { "" };
+        let start = given.find(prefix).unwrap_or_default() + prefix.len();
+        let changed = format!("{}{}", &given[..start], turned(&given[start..]));
+        let stays_set = is_set(given) == is_set(&changed);
+        stays_set.then(|| other(name, changed))
+    });
+    let urls = URLS.iter().filter_map(|name| {
+        let given = environment.get(*name)?;
+        Some(other(name, with_another_user(given)?))
+    });
+    secrets.chain(urls).collect()
+}
+
+fn is_set(text: &str) -> bool {
+    !matches!(text.trim(), "" | "undefined" | "null")
+}
+
+/// Another text of the same length, with letters for letters and digits for digits.
+fn turned(text: &str) -> String {
+    let next = |char| match char {
+        'z' => 'a',
+        'Z' => 'A',
+        '9' => '0',
+        'a'..='y' | 'A'..='Y' | '0'..='8' => char::from(char as u8 + 1),
+        _ => char,
+    };
+    text.chars().map(next).collect()
+}
+
+/// The URL with another user part, as the URL standard sees it; in a text that is no URL, or has no
+/// host, with anything else before the last `@`.
+fn with_another_user(text: &str) -> Option<String> {
+    let parsed = Url::parse(text.trim());
+    let scheme = text.find(':').map_or(0, |at| at + 1);
+    let found = text.match_indices('@').rev().find_map(|(at, _)| {
+        let changed = |start: usize| {
+            let user = text.get(start..at)?;
+            Some(format!("{}{}{}", &text[..start], turned(user), &text[at..]))
+        };
+        match &parsed {
+            Ok(url) if url.has_host() => changed(scheme).filter(|changed| {
+                let other = Url::parse(changed.trim());
+                other.is_ok_and(|other| is_user_alone_different(url, &other))
+            }),
+            Ok(_) => changed(0)
+                .filter(|changed| Url::parse(changed.trim()).is_ok_and(|other| !other.has_host())),
+            Err(error) => {
+                let start = text.find("//").map_or(0, |at| at + 2);
+                changed(start).filter(|changed| Url::parse(changed.trim()).as_ref() == Err(error))
+            }
+        }
+    });
+    found.filter(|changed| changed != text)
+}
+
+fn is_user_alone_different(one: &Url, other: &Url) -> bool {
+    let user = |url: &Url| (url.username().to_owned(), url.password().map(ToOwned::to_owned));
+    let rest = |url: &Url| url[url::Position::BeforeHost..].to_owned();
+    one.scheme() == other.scheme() && rest(one) == rest(other) && user(one) != user(other)
+}
+
+/// Whether [`HUSH`] stands in the value of a secret, and nowhere else.
+fn is_secret_in(file: &str) -> bool {
+    let is_secret = |line: &str| {
+        // The keys of a table are names, and may be told.
+        let (key, value) = line.split_once('=').unwrap_or((line, ""));
+        !value.contains('{') && SECRETS.iter().any(|name| name.to_lowercase() == key.trim())
+    };
+    // A text over several lines may look like a secret, and be none.
+    let many = file.contains("\"\"\"") || file.contains("'''");
+    let file = file.to_lowercase();
+    let mut lines = file.lines().filter(|line| line.contains(HUSH)).peekable();
+    !many && lines.peek().is_some() && lines.all(is_secret)
+}
