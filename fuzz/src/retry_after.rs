@@ -99,7 +99,9 @@ fn written(seconds: u64) -> Written {
     let (mut day, time) = (seconds / 86_400, seconds % 86_400);
     let name = DAYS[usize::try_from(day % 7).expect("it is below 7")];
     let short = &name[..3];
-    let leap = |year: u64| u64::from(year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)));
+    let leap = |year: u64| {
+        u64::from(year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)))
+    };
     let mut year = 1970;
     while day >= 365 + leap(year) {
         day -= 365 + leap(year);
