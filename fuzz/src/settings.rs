@@ -186,13 +186,17 @@ fn with_another_user(text: &str) -> Option<String> {
             }),
             Ok(_) => changed(0)
                 .filter(|changed| Url::parse(changed.trim()).is_ok_and(|other| !other.has_host())),
-            Err(error) => {
-                let start = text.find("//").map_or(0, |at| at + 2);
-                changed(start).filter(|changed| Url::parse(changed.trim()).as_ref() == Err(error))
-            }
+            Err(error) => changed(after_slashes(text))
+                .filter(|changed| Url::parse(changed.trim()).as_ref() == Err(error)),
         }
     });
     found.filter(|changed| changed != text)
+}
+
+/// Where a user part may begin: after the slashes that come before any `@`.
+fn after_slashes(text: &str) -> usize {
+    let before = text.split('@').next().unwrap_or_default();
+    before.find("//").map_or(0, |at| at + 2)
 }
 
 fn is_user_alone_different(one: &Url, other: &Url) -> bool {

@@ -163,7 +163,7 @@ pub fn shown(name: &str, text: &str) -> String {
 /// Masks the user part. Where the text is no proper URL that is anything up to the last `@`: a
 /// typing error must not give a password away.
 fn without_user_part(text: &str) -> String {
-    let start = text.find("//").map_or(0, |at| at + 2);
+    let start = user_part_start(text);
     let end = match Url::parse(text) {
         Ok(url) if url.has_host() => {
             text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at)
@@ -173,9 +173,15 @@ fn without_user_part(text: &str) -> String {
     masked(text, end)
 }
 
+/// Where a user part may begin: after the slashes that come before any `@`.
+fn user_part_start(text: &str) -> usize {
+    let before = text.split('@').next().unwrap_or_default();
+    before.find("//").map_or(0, |at| at + 2)
+}
+
 /// Masks what stands between `//`, or the start, and the last `@` before the end.
 fn masked(text: &str, end: usize) -> String {
-    let start = text.find("//").map_or(0, |at| at + 2);
+    let start = user_part_start(text);
     match text.get(start..end).and_then(|part| part.rfind('@')) {
         Some(at) => format!("{}***{}", &text[..start], &text[start + at..]),
         None => text.to_owned(),
@@ -206,6 +212,7 @@ mod tests {
             ("http://a@b@host/", "http://***@host/"),
             ("http://user:pa/ss@host/x", "http://***@host/x"),
             ("http://user:pa?ss@host", "http://***@host"),
+            ("user:hush@host//path", "***@host//path"),
             ("http://host/?mail=a@b", "http://host/?mail=a@b"),
             ("host:6030", "host:6030"),
         ] {
