@@ -14,7 +14,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
@@ -170,12 +170,13 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
     else {
         return Ok(None);
     };
-    let given = match answer.sts_url {
-        Value::Null => return Ok(None),
-        Value::String(text) if text.is_empty() => return Ok(None),
-        Value::String(text) => text,
-        _ => return Err(BadDecision::NotText),
+    let Some(given) = answer.sts_url else {
+        return Ok(None);
     };
+    let given: String = serde_json::from_str(given.get()).map_err(|_| BadDecision::NotText)?;
+    if given.is_empty() {
+        return Ok(None);
+    }
     let url: StsUrl = given.parse()?;
     if !allowed.admit(&url) {
         return Err(BadDecision::HostNotAllowed(url.place()));
@@ -186,8 +187,7 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
 /// The part of a receiver's answer that matters.
 #[derive(Deserialize)]
 struct Answer {
-    #[serde(default)]
-    sts_url: Value,
+    sts_url: Option<Box<RawValue>>,
 }
 
 /// The receiver's `sts_url` cannot be followed.
@@ -244,7 +244,7 @@ fn effective_url(base: &StsUrl, payload: &Payload) -> String {
         }
     }
     // After `?` alone there is nothing to be separated from.
-    let query = if url.ends_with('?') { query.trim_start_matches('&') } else { &query };
+    let query = if base.0.query() == Some("") { query.trim_start_matches('&') } else { &query };
     url.push_str(query);
     url
 }
@@ -258,13 +258,24 @@ fn parameter(json: &str) -> Option<Cow<'_, str>> {
 }
 
 fn parsed_parameter(json: &str) -> Option<String> {
-    match serde_json::from_str(json) {
-        Ok(Value::Null) => None,
-        Ok(Value::String(text)) => Some(text),
-        Ok(value @ (Value::Object(_) | Value::Array(_))) => Some(value.to_string()),
-        // A number keeps its own digits: reading it could round it, or fail for its size.
-        Ok(Value::Number(_) | Value::Bool(_)) | Err(_) => Some(json.to_owned()),
+    match json.as_bytes().first() {
+        Some(b'n') => None,
+        Some(b'"') => serde_json::from_str(json).ok(),
+        // Not by way of serde_json's Value, which rounds numbers, and gives a key of its own a meaning.
+        Some(_) | None => Some(compact(json)),
     }
+}
+
+/// JSON without the white space between its parts.
+fn compact(json: &str) -> String {
+    let (mut in_text, mut escaped) = (false, false);
+    let keep = |char: &char| {
+        let kept = in_text || !char.is_ascii_whitespace();
+        in_text ^= *char == '"' && !escaped;
+        escaped = in_text && *char == '\\' && !escaped;
+        kept
+    };
+    json.chars().filter(keep).collect()
 }
 
 #[cfg(test)]
@@ -298,6 +309,18 @@ mod tests {
         );
         assert_eq!(effective("ws://h", "{}"), "ws://h/");
         assert_eq!(effective("ws://h/?", r#"{"a":"1"}"#), "ws://h/?a=1");
+        assert_eq!(effective("ws://h/?q=who?", r#"{"a":"1"}"#), "ws://h/?q=who?&a=1");
+    }
+
+    #[test]
+    fn values_keep_their_digits_and_no_key_has_a_meaning_of_its_own() {
+        let private = r#"{"$serde_json::private::RawValue":"\"ws://evil\""}"#;
+        let answer = format!(r#"{{"sts_url":{private}}}"#);
+        assert_eq!(decision(answer.as_bytes(), &AllowedHosts::Any), Err(BadDecision::NotText));
+        assert_eq!(parameter(private).as_deref(), Some(private));
+        let spaced = r#"{ "a b" : [ 1.50, "x \" y" , 123456789012345678901234567890 ] }"#;
+        let compact = r#"{"a b":[1.50,"x \" y",123456789012345678901234567890]}"#;
+        assert_eq!(parameter(spaced).as_deref(), Some(compact));
     }
 
     #[test]

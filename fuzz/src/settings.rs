@@ -184,19 +184,20 @@ fn with_another_user(text: &str) -> Option<String> {
                 let other = Url::parse(changed.trim());
                 other.is_ok_and(|other| is_user_alone_different(url, &other))
             }),
-            Ok(_) => changed(0)
+            Ok(_) => changed(after_scheme(text))
                 .filter(|changed| Url::parse(changed.trim()).is_ok_and(|other| !other.has_host())),
-            Err(error) => changed(after_slashes(text))
+            Err(error) => changed(after_scheme(text))
                 .filter(|changed| Url::parse(changed.trim()).as_ref() == Err(error)),
         }
     });
     found.filter(|changed| changed != text)
 }
 
-/// Where a user part may begin: after the slashes that come before any `@`.
-fn after_slashes(text: &str) -> usize {
+/// Where a user part may begin: after what may be meant for a scheme, and its slashes.
+fn after_scheme(text: &str) -> usize {
     let before = text.split('@').next().unwrap_or_default();
-    before.find("//").map_or(0, |at| at + 2)
+    let slashes = before.find("//").filter(|at| !before[..*at].trim_end_matches(':').contains(':'));
+    slashes.map_or(0, |at| at + 2)
 }
 
 fn is_user_alone_different(one: &Url, other: &Url) -> bool {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use figment::value::Value;
-use url::Url;
+use url::{Position, Url};
 
 use super::layers::Layers;
 
@@ -155,7 +155,7 @@ pub fn shown(name: &str, text: &str) -> String {
             "***".to_owned()
         }
         "WEBHOOK_URL" | "STS_URL" => without_user_part(text),
-        "STS_ALLOWED_HOSTS" => masked(text, text.len()),
+        "STS_ALLOWED_HOSTS" => masked(text),
         _ => text.to_owned(),
     }
 }
@@ -163,29 +163,26 @@ pub fn shown(name: &str, text: &str) -> String {
 /// Masks the user part. Where the text is no proper URL that is anything up to the last `@`: a
 /// typing error must not give a password away.
 fn without_user_part(text: &str) -> String {
-    let start = user_part_start(text);
-    let end = match Url::parse(text) {
-        Ok(url) if url.has_host() => {
-            text[start..].find(['/', '?', '#']).map_or(text.len(), |at| start + at)
+    match Url::parse(text) {
+        Ok(url) if url.has_host() && url.username().is_empty() && url.password().is_none() => {
+            text.to_owned()
         }
-        Ok(_) | Err(_) => text.len(),
-    };
-    masked(text, end)
-}
-
-/// Where a user part may begin: after the slashes that come before any `@`.
-fn user_part_start(text: &str) -> usize {
-    let before = text.split('@').next().unwrap_or_default();
-    before.find("//").map_or(0, |at| at + 2)
-}
-
-/// Masks what stands between `//`, or the start, and the last `@` before the end.
-fn masked(text: &str, end: usize) -> String {
-    let start = user_part_start(text);
-    match text.get(start..end).and_then(|part| part.rfind('@')) {
-        Some(at) => format!("{}***{}", &text[..start], &text[start + at..]),
-        None => text.to_owned(),
+        // Not from the text: `http:/user@host` and `http:///user@host` name a user, too.
+        Ok(url) if url.has_host() => {
+            format!("{}://***@{}", url.scheme(), &url[Position::BeforeHost..])
+        }
+        Ok(_) | Err(_) => masked(text),
     }
+}
+
+/// Masks everything before the last `@`, but for what may be meant for a scheme, and its slashes.
+fn masked(text: &str) -> String {
+    let (Some(first), Some(last)) = (text.find('@'), text.rfind('@')) else {
+        return text.to_owned();
+    };
+    let is_scheme = |at: &usize| !text[..*at].trim_end_matches(':').contains(':');
+    let start = text[..first].find("//").filter(is_scheme).map_or(0, |at| at + 2);
+    format!("{}***{}", &text[..start], &text[last..])
 }
 
 /// The name that differs least from a misspelt one.
@@ -213,6 +210,9 @@ mod tests {
             ("http://user:pa/ss@host/x", "http://***@host/x"),
             ("http://user:pa?ss@host", "http://***@host"),
             ("user:hush@host//path", "***@host//path"),
+            ("user:pa//ss@host", "***@host"),
+            ("http:/user:hush@host", "http://***@host/"),
+            ("http:///user:hush@host/x", "http://***@host/x"),
             ("http://host/?mail=a@b", "http://host/?mail=a@b"),
             ("host:6030", "host:6030"),
         ] {
