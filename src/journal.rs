@@ -2,14 +2,16 @@
 //!
 //! Owns the durable copy of the queue, the dead letters, and the ids given in the last hour. Asks
 //! nobody why. Everything that waits goes into one transaction and one fsync, in a thread of its
-//! own; nobody who delivers ever waits for it, only those who want a promise do, on a [`Ticket`].
+//! own. Those who want a promise wait for it, on a [`Ticket`]; and so does the next event of a call
+//! whose last one is on disk, until that is taken away. No other delivery does.
 //!
 //! Invariants:
 //! - A ticket is fulfilled when each of its events is on disk, or settled: an event that is
 //!   delivered before its turn to be written never touches the disk. Ids that clients gave are
 //!   always written, so that a repeat is known after a crash too.
+//! - After a crash at most one event of a call is delivered again.
 //! - What was written stays until it is settled, through any fault of the disk.
-//! - An event that was refused because of the disk is not found in the journal later.
+//! - An event that was refused because of the disk is not found in the journal later, nor its id.
 //!
 //! Limits: what waits to be written is bounded by `QUEUE_LIMIT`, as it is part of the queue.
 //!
@@ -267,7 +269,7 @@ impl Journal {
     pub fn died(&self, letter: DeadLetter) -> Option<Ticket> {
         let ticket = self.shared.lock().bury(letter);
         self.shared.wake.notify_one();
-        self.shared.durable.then_some(ticket)
+        ticket.filter(|_| self.shared.durable)
     }
 
     /// The event spent another attempt.

@@ -385,6 +385,8 @@ impl Inner {
                     error!(uuid = %entry.event.call, "call_initiated is lost: the journal cannot be written");
                 }
             }
+            // In time for the write in which the ids themselves would be found.
+            self.journal.forget(shared.window.take_forgotten());
         }
     }
 

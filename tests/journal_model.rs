@@ -5,107 +5,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 
+#[path = "support/disk.rs"]
+mod disk;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use callhook::event::{CallId, Event, EventId, EventType, Payload};
-use callhook::journal::{DeadFilter, DeadLetter, Entry, Journal, OpenError, Opener, Recovered};
+use callhook::journal::{DeadFilter, DeadLetter, Entry, Journal, OpenError, Recovered};
 use proptest::prelude::*;
-use redb::StorageBackend;
+
+use self::disk::Disk;
 
 const DEAD_LIMIT: u64 = 1000;
-
-/// A disk in memory that outlives whoever has it open.
-#[derive(Clone, Debug, Default)]
-struct Disk(Arc<Medium>);
-
-#[derive(Debug, Default)]
-struct Medium {
-    bytes: Mutex<Vec<u8>>,
-    log: Mutex<Vec<Write>>,
-    full: AtomicBool,
-}
-
-#[derive(Clone, Debug)]
-enum Write {
-    Length(u64),
-    Bytes(u64, Vec<u8>),
-}
-
-impl Disk {
-    fn opener(&self) -> Opener {
-        let disk = self.clone();
-        Box::new(move |builder| builder.create_with_backend(disk.clone()))
-    }
-
-    fn writes(&self) -> usize {
-        self.0.log.lock().unwrap().len()
-    }
-
-    fn fill_up(&self, full: bool) {
-        self.0.full.store(full, Ordering::SeqCst);
-    }
-
-    fn check_room(&self) -> io::Result<()> {
-        match self.0.full.load(Ordering::SeqCst) {
-            true => Err(io::Error::from(io::ErrorKind::StorageFull)),
-            false => Ok(()),
-        }
-    }
-
-    /// The disk as it was after so many writes, with only a part of the next one.
-    fn torn_after(&self, writes: usize, part: f64) -> Self {
-        let torn = Self::default();
-        let log = self.0.log.lock().unwrap();
-        let mut bytes = torn.0.bytes.lock().unwrap();
-        for (at, write) in log.iter().take(writes + 1).enumerate() {
-            match write {
-                Write::Length(length) => bytes.resize(usize::try_from(*length).unwrap(), 0),
-                Write::Bytes(offset, data) => {
-                    let whole = at < writes;
-                    let kept = if whole { data.len() } else { (data.len() as f64 * part) as usize };
-                    let start = usize::try_from(*offset).unwrap();
-                    bytes[start..start + kept].copy_from_slice(&data[..kept]);
-                }
-            }
-        }
-        drop(bytes);
-        torn
-    }
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.bytes.lock().unwrap().len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let start = usize::try_from(offset).unwrap();
-        out.copy_from_slice(&self.0.bytes.lock().unwrap()[start..start + out.len()]);
-        Ok(())
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.check_room()?;
-        self.0.bytes.lock().unwrap().resize(usize::try_from(length).unwrap(), 0);
-        self.0.log.lock().unwrap().push(Write::Length(length));
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.check_room()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.check_room()?;
-        let start = usize::try_from(offset).unwrap();
-        self.0.bytes.lock().unwrap()[start..start + data.len()].copy_from_slice(data);
-        self.0.log.lock().unwrap().push(Write::Bytes(offset, data.to_vec()));
-        Ok(())
-    }
-}
 
 fn open(disk: &Disk) -> (Journal, Recovered) {
     Journal::open(disk.opener(), true, DEAD_LIMIT).unwrap()
@@ -356,13 +268,12 @@ fn a_journal_with_changed_bytes_is_refused() {
     assert!(kept(&journal, (0..200).map(entry).collect()));
     journal.close();
     drop(journal);
-    let length = disk.0.bytes.lock().unwrap().len();
+    let length = disk.bytes().len();
     let mut refused = 0;
     for place in (4096..length).step_by(length / 64) {
-        let damaged = Disk::default();
-        let mut bytes = disk.0.bytes.lock().unwrap().clone();
+        let mut bytes = disk.bytes();
         bytes[place..].iter_mut().take(512).for_each(|byte| *byte ^= 0x5a);
-        *damaged.0.bytes.lock().unwrap() = bytes;
+        let damaged = Disk::holding(bytes);
         match Journal::open(damaged.opener(), true, DEAD_LIMIT) {
             Err(error) => refused += usize::from(matches!(error, OpenError::Damaged(_))),
             // Pages that hold nothing may change.

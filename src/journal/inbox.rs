@@ -36,7 +36,8 @@ pub struct Inbox {
 
 impl Inbox {
     /// The event was delivered. Where it is on disk it must be taken away before the call's next
-    /// event is sent, or a crash would deliver both again: the ticket tells when it is.
+    /// event is sent, or a crash would deliver both again: the ticket tells when it is. There is
+    /// none while the disk fails, as nobody knows for how long.
     pub fn deliver(&mut self, order: u64) -> Option<Ticket> {
         if let Some(promise) = self.settle_unwritten(order) {
             promise.keep();
@@ -46,19 +47,19 @@ impl Inbox {
         if let Some(promise) = self.writing.remove(&order) {
             promise.keep();
         }
-        let ticket = Ticket::new(1);
-        self.gone.insert(order, Some(ticket.clone()));
-        Some(ticket)
+        let lane = self.lane();
+        self.gone.insert(order, lane.clone());
+        lane
     }
 
     /// The event was given up. The ticket tells when that is on disk, for the same reason.
-    pub fn bury(&mut self, letter: DeadLetter) -> Ticket {
+    pub fn bury(&mut self, letter: DeadLetter) -> Option<Ticket> {
         let promise = self.settle_unwritten(letter.order);
         if promise.is_none() {
             self.gone.entry(letter.order).or_default();
         }
-        let lane = Ticket::new(1);
-        let buried = Buried { promise, lane: Some(lane.clone()), letter };
+        let lane = self.lane();
+        let buried = Buried { promise, lane: lane.clone(), letter };
         self.dead.insert(buried.letter.order, buried);
         lane
     }
@@ -69,6 +70,11 @@ impl Inbox {
         // It may be on disk all the same, if the fault came after the write.
         self.gone.entry(order).or_default();
         self.appends.remove(&order).map(|(_, ticket)| ticket)
+    }
+
+    /// What a call's next event waits for.
+    fn lane(&self) -> Option<Ticket> {
+        self.failing.is_none().then(|| Ticket::new(1))
     }
 
     fn settle_unwritten(&mut self, order: u64) -> Option<Ticket> {
@@ -174,6 +180,9 @@ impl Work {
         rest.ids = self.batch.ids.into_iter().chain(newer).collect();
         let buried = inbox.dead.values_mut().filter_map(|buried| buried.lane.take());
         let gone = inbox.gone.values_mut().filter_map(Option::take);
-        buried.chain(gone).chain(self.known).for_each(|waiting| waiting.refuse());
+        buried.chain(gone).for_each(|lane| lane.refuse());
+        // Whether an event is kept is for its own promise to say. Its id is written when the disk
+        // works again; until then it is remembered by the process alone.
+        self.known.into_iter().for_each(|id| id.keep());
     }
 }
