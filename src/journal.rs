@@ -241,13 +241,13 @@ impl Journal {
         let mut inbox = self.shared.lock();
         if self.shared.durable {
             inbox.known.extend(ids.iter().map(|_| ticket.clone()));
-            inbox.rest.ids.extend(ids.into_iter().map(IdChange::Known));
+            inbox.ids.extend(ids.into_iter().map(IdChange::Known));
         }
         for entry in entries {
             if self.shared.durable {
                 inbox.appends.insert(entry.order, (entry, ticket.clone()));
             } else {
-                inbox.rest.undead.extend(entry.replays);
+                inbox.undead.extend(entry.replays);
             }
         }
         drop(inbox);
@@ -283,7 +283,7 @@ impl Journal {
     /// Remembers an id, or the decision that it brought.
     pub fn remember(&self, known: KnownId) {
         if self.shared.durable {
-            self.shared.lock().rest.ids.push(IdChange::Known(known));
+            self.shared.lock().ids.push(IdChange::Known(known));
             self.shared.wake.notify_one();
         }
     }
@@ -292,14 +292,14 @@ impl Journal {
     pub fn forget(&self, ids: Vec<EventId>) {
         if self.shared.durable && !ids.is_empty() {
             let forgotten = ids.into_iter().map(IdChange::Forgotten);
-            self.shared.lock().rest.ids.extend(forgotten);
+            self.shared.lock().ids.extend(forgotten);
             self.shared.wake.notify_one();
         }
     }
 
     /// Takes dead letters away.
     pub fn bury(&self, orders: Vec<u64>) {
-        self.shared.lock().rest.undead.extend(orders);
+        self.shared.lock().undead.extend(orders);
         self.shared.wake.notify_one();
     }
 
@@ -357,20 +357,6 @@ impl Journal {
             })
         })?;
         Ok((found, next))
-    }
-
-    /// How many dead letters there are. Reads the disk.
-    ///
-    /// # Errors
-    /// [`DiskError`].
-    pub fn dead_count(&self) -> Result<u64, DiskError> {
-        self.shared.wait_written();
-        let mut count = 0;
-        self.shared.read(|store| {
-            count = store.dead_count()?;
-            Ok(())
-        })?;
-        Ok(count)
     }
 
     /// Writes what waits and stops. Blocks for that long: not for the async threads.

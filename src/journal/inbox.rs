@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::store::Batch;
+use super::store::{Batch, IdChange};
 use super::{DeadLetter, DiskError, Entry, Ticket};
 
 /// What waits to be written.
@@ -23,8 +23,10 @@ pub struct Inbox {
     pub dead: BTreeMap<u64, Buried>,
     /// Events that are to be taken away, with who waits for it.
     pub gone: BTreeMap<u64, Option<Ticket>>,
-    /// Everything that nobody waits for.
-    pub rest: Batch,
+    /// Dead letters that are replayed or deleted.
+    pub undead: Vec<u64>,
+    /// What happened to ids, in this order.
+    pub ids: Vec<IdChange>,
     /// Why the last batch could not be written.
     pub failing: Option<DiskError>,
     /// Nothing more will come.
@@ -80,22 +82,18 @@ impl Inbox {
     fn settle_unwritten(&mut self, order: u64) -> Option<Ticket> {
         self.spent.remove(&order);
         let (entry, ticket) = self.appends.remove(&order)?;
-        self.rest.undead.extend(entry.replays);
+        self.undead.extend(entry.replays);
         Some(ticket)
     }
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        let Batch { appends, gone, spent, dead, undead, ids } = &self.rest;
-        debug_assert!(
-            [appends.is_empty(), gone.is_empty(), spent.is_empty(), dead.is_empty()] == [true; 4]
-        );
         self.appends.is_empty()
             && self.spent.is_empty()
             && self.dead.is_empty()
             && self.gone.is_empty()
-            && undead.is_empty()
-            && ids.is_empty()
+            && self.undead.is_empty()
+            && self.ids.is_empty()
     }
 }
 
@@ -125,14 +123,18 @@ impl Work {
         let spent = std::mem::take(&mut inbox.spent);
         let dead = std::mem::take(&mut inbox.dead);
         let gone = std::mem::take(&mut inbox.gone);
-        let mut batch = std::mem::take(&mut inbox.rest);
-        batch.gone = gone.keys().copied().collect();
+        let mut batch = Batch {
+            appends: Vec::with_capacity(appends.len()),
+            gone: gone.keys().copied().collect(),
+            spent: spent.iter().map(|(order, (n, at))| (*order, *n, *at)).collect(),
+            dead: dead.values().map(|buried| buried.letter.clone()).collect(),
+            undead: std::mem::take(&mut inbox.undead),
+            ids: std::mem::take(&mut inbox.ids),
+        };
         for (order, (entry, ticket)) in appends {
             batch.appends.push(entry);
             inbox.writing.insert(order, ticket);
         }
-        batch.spent = spent.iter().map(|(order, (n, at))| (*order, *n, *at)).collect();
-        batch.dead = dead.values().map(|buried| buried.letter.clone()).collect();
         // A dead letter is replayed in the same transaction that keeps its event.
         let replayed = batch.appends.iter().filter_map(|entry| entry.replays);
         batch.undead.extend(replayed);
@@ -162,7 +164,7 @@ impl Work {
                 }
                 // It was settled meanwhile.
                 promise => {
-                    inbox.rest.undead.extend(entry.replays);
+                    inbox.undead.extend(entry.replays);
                     if let Some(buried) = inbox.dead.get_mut(&order) {
                         buried.promise = promise;
                     }
@@ -174,10 +176,9 @@ impl Work {
         }
         inbox.dead.extend(self.dead);
         inbox.gone.extend(self.gone);
-        let rest = &mut inbox.rest;
-        rest.undead.extend(self.batch.undead.into_iter().filter(|order| !replayed.contains(order)));
-        let newer = std::mem::take(&mut rest.ids);
-        rest.ids = self.batch.ids.into_iter().chain(newer).collect();
+        let undead = self.batch.undead.into_iter().filter(|order| !replayed.contains(order));
+        inbox.undead.extend(undead);
+        inbox.ids.splice(..0, self.batch.ids);
         let buried = inbox.dead.values_mut().filter_map(|buried| buried.lane.take());
         let gone = inbox.gone.values_mut().filter_map(Option::take);
         buried.chain(gone).for_each(|lane| lane.refuse());

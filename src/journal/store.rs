@@ -59,7 +59,7 @@ const IDS: TableDefinition<'_, &str, (u64, Option<&str>)> = TableDefinition::new
 const DEAD: TableDefinition<'_, u64, DeadRow<'_>> = TableDefinition::new("dead");
 
 /// What one transaction does.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     /// Events to keep.
     pub appends: Vec<Entry>,
@@ -193,11 +193,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    /// How many dead letters there are.
-    pub fn dead_count(&self) -> Result<u64, StoreError> {
-        Ok(self.database.begin_read()?.open_table(DEAD)?.len()?)
     }
 }
 
