@@ -6,12 +6,12 @@
 //! | --- | --- | --- |
 //! | receiver's client | start fails | idle connections close with the process |
 //! | journal | start fails; later events are refused until the disk works again | writes what waits, closes |
-//! | queue | a panic in an attempt fails that attempt; a broken invariant ends the process | takes no more, delivers what it can in time |
+//! | queue | a panic in an attempt fails that attempt; a broken invariant ends the process | takes no more, ends attempts under way; without a file delivers what it can in time |
 //! | admin port | start fails if it cannot bind | requests under way are finished |
 //! | front | start fails if it cannot bind | `/ready` says 503, requests under way are finished |
 //!
 //! Invariants:
-//! - Whoever can reach the front can be served: it binds last.
+//! - When the front says that it listens, everything behind it is ready.
 //! - A stop ends within `DRAIN_TIMEOUT`; what that loses is logged with its number.
 
 use std::io;
@@ -96,13 +96,12 @@ impl App {
         }
         let metrics = Arc::new(Metrics::default());
         let deliver = receiver(&settings)?;
-        let journal = open_journal(&settings)?;
+        let (journal, recovered) = open_journal(&settings)?;
         let listener = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
         let admin_listener = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
         let admin =
             admin_listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
         let front = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
-        let (journal, recovered) = journal;
         let queue = Queue::start(
             queue_settings(&settings),
             deliver,
@@ -114,7 +113,7 @@ impl App {
             queue: queue.clone(),
             front,
             drain_timeout: settings.drain_timeout,
-            metrics: Arc::clone(&metrics),
+            metrics,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
@@ -123,14 +122,13 @@ impl App {
             calls: Calls::default(),
             fallback: settings.routing.fallback,
             secret: settings.front.secret,
-            metrics,
             bodies: Budget::default(),
         };
         app.tasks.spawn(http::serve(listener, serving.router(), app.stop.clone()));
         let inspector = Inspector::new(app.queue.clone(), settings.admin.token);
         app.tasks.spawn(http::serve(admin_listener, inspector.router(), app.stop.clone()));
-        // In AVR Core's words, which people's scripts wait for.
         info!(address = %admin, "admin port listening on port {}", admin.port());
+        // In AVR Core's words, which people's scripts wait for.
         info!(address = %front, "AVR HTTP Server listening on port {}", front.port());
         Ok(app)
     }
@@ -140,8 +138,7 @@ impl App {
         self.front
     }
 
-    /// Stops: delivers what it can, closes what is open, within `DRAIN_TIMEOUT`. Returns how many
-    /// events are lost.
+    /// Stops in reverse, within `DRAIN_TIMEOUT`. Returns how many events are lost.
     pub async fn stop(self) -> usize {
         let begun = Instant::now();
         let deadline = begun + self.drain_timeout;

@@ -35,7 +35,6 @@ use crate::calls::Calls;
 use crate::config::is_same_secret;
 use crate::queue::Queue;
 use crate::routing::StsUrl;
-use crate::telemetry::Metrics;
 
 /// The most open connections: Asterisk holds one idle connection for each live call, and ten
 /// thousand calls must do no harm. One more is closed at once.
@@ -57,8 +56,6 @@ pub struct Front {
     pub fallback: Option<StsUrl>,
     /// `HTTP_SECRET`.
     pub secret: Option<SecretString>,
-    /// Counters.
-    pub metrics: Arc<Metrics>,
     /// Memory for request bodies.
     pub bodies: Budget,
 }
@@ -101,12 +98,18 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
+    let mut full = false;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let Some(stream) = taken(accepted).await else {
             continue;
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            warn!(limit = MAX_CONNECTIONS, "too many connections; a new one is closed");
+        let was_full = full;
+        let place = Arc::clone(&places).try_acquire_owned().ok();
+        full = place.is_none();
+        let Some(place) = place else {
+            if !was_full {
+                warn!(limit = MAX_CONNECTIONS, "too many connections; new ones are closed at once");
+            }
             continue;
         };
         let connection = connection::serve(stream, router.clone(), stop.clone());

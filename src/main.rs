@@ -1,6 +1,7 @@
 //! The command line: arguments to a command, errors to an exit code.
 //!
-//! Exit codes, as in `sysexits.h`: 0 success, 1 failed, 64 usage or settings, 69 cannot listen.
+//! Exit codes, as in `sysexits.h`: 0 success, 1 failed, 64 usage or settings, 69 cannot listen or the
+//! journal is in use.
 
 use std::num::NonZero;
 use std::process::ExitCode;

@@ -318,25 +318,25 @@ impl Inner {
     }
 
     async fn conclude(self: &Arc<Self>, dispatch: &Dispatch, outcome: Outcome) {
-        let (changes, on_disk) = match outcome {
+        let (changes, then) = match outcome {
             Outcome::Delivered { answer } => self.delivered(dispatch, answer.as_deref()),
             Outcome::Failed(failure) => self.failed(dispatch, &failure),
         };
         for change in changes {
             self.log_change(change);
         }
-        if let Some(settled) = on_disk {
-            // The lane is still in flight, so its next event waits. If the disk fails it does not.
-            if let Some(ticket) = settled {
-                self.pump();
-                ticket.kept().await;
-            }
+        if let Then::SettleOnceWritten(ticket) = &then {
+            // The lane stays in flight, so that its next event waits. Others may go.
+            self.pump();
+            ticket.kept().await;
+        }
+        if !matches!(then, Then::TryAgain) {
             self.lock().dispatcher.settle(dispatch.attempt.event.call, Instant::now());
         }
         self.concluded.notify_waiters();
     }
 
-    fn delivered(&self, dispatch: &Dispatch, answer: Option<&[u8]>) -> Concluded {
+    fn delivered(&self, dispatch: &Dispatch, answer: Option<&[u8]>) -> (Vec<Change>, Then) {
         let now = Instant::now();
         let (slot, changes) = self.lock().dispatcher.delivered(&dispatch.attempt, now);
         self.metrics.delivered.fetch_add(1, Relaxed);
@@ -344,25 +344,26 @@ impl Inner {
         if let Some(slot) = slot {
             self.decide(dispatch, &slot, answer, now);
         }
-        (changes, Some(self.journal.delivered(dispatch.order)))
+        (changes, Then::settle(self.journal.delivered(dispatch.order)))
     }
 
-    fn failed(&self, dispatch: &Dispatch, failure: &Failure) -> Concluded {
+    fn failed(&self, dispatch: &Dispatch, failure: &Failure) -> (Vec<Change>, Then) {
         let unix_millis = unix_millis();
         let (verdict, changes) =
             self.lock().dispatcher.failed(dispatch, failure, Instant::now(), unix_millis);
-        let settled = match &verdict {
-            Verdict::Retry(None) => None,
+        let then = match &verdict {
+            Verdict::Retry(None) => Then::TryAgain,
             Verdict::Retry(Some(spent)) => {
                 self.journal.spent(dispatch.order, spent.attempts, spent.first_at);
-                None
+                Then::TryAgain
             }
             Verdict::GivenUp(spent) => {
-                Some(self.journal.died(dead_letter(dispatch, failure, *spent, unix_millis)))
+                let letter = dead_letter(dispatch, failure, *spent, unix_millis);
+                Then::settle(self.journal.died(letter))
             }
         };
         self.log_failure(dispatch, &verdict, failure);
-        (changes, settled)
+        (changes, then)
     }
 
     /// An event that the disk did not take is not kept in memory either, unless it is on its way.
@@ -475,9 +476,21 @@ impl Inner {
     }
 }
 
-/// What follows from an attempt: for the receiver; and, if the event is settled, what its lane has to
-/// wait for.
-type Concluded = (Vec<Change>, Option<Option<Ticket>>);
+/// What becomes of an event after an attempt.
+enum Then {
+    /// It stays at the front of its lane.
+    TryAgain,
+    /// It is gone, and the call's next event may go.
+    Settle,
+    /// The same, once the journal has it.
+    SettleOnceWritten(Ticket),
+}
+
+impl Then {
+    fn settle(on_disk: Option<Ticket>) -> Self {
+        on_disk.map_or(Self::Settle, Self::SettleOnceWritten)
+    }
+}
 
 fn dead_letter(dispatch: &Dispatch, failure: &Failure, spent: Spent, now: u64) -> DeadLetter {
     DeadLetter {

@@ -44,8 +44,6 @@ pub struct Metrics {
     pub retried: AtomicU64,
     /// Events given up.
     pub dead: AtomicU64,
-    /// Events of `POST /call` that found no room in the queue.
-    pub lost: AtomicU64,
 }
 
 /// Sends all logs to stderr in the wanted format. Libraries speak from `warn` on.

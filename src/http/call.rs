@@ -4,7 +4,6 @@
 //! the receiver and the queue do, since the caller hears silence meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -41,7 +40,6 @@ pub async fn announce(
             decision
         }
         Err(refused) => {
-            front.metrics.lost.fetch_add(1, Relaxed);
             error!(uuid = %call, error = %refused, "call_initiated is lost; the call goes to STS_URL");
             None
         }
