@@ -58,6 +58,27 @@ pub struct Entry {
     pub event: Arc<Event>,
     /// The dead letter that this event was, if it is replayed.
     pub replays: Option<u64>,
+    /// Whether callhook saw it happen in a call that it bridges. Nobody sent it who could be refused
+    /// and send it again, so it is kept in memory when the disk does not take it.
+    pub bridged: bool,
+}
+
+/// A call that is being bridged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveCall {
+    /// Which.
+    pub call: CallId,
+    /// When it began, in Unix milliseconds.
+    pub since: u64,
+}
+
+/// A bridged call's begin or end. What is left of it after a crash tells which calls need an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It began.
+    Live(LiveCall),
+    /// It ended.
+    Over(CallId),
 }
 
 /// An event that was given up.
@@ -103,6 +124,8 @@ pub struct Recovered {
     pub ids: Vec<KnownId>,
     /// The order of the next event.
     pub next_order: u64,
+    /// Calls that were being bridged.
+    pub calls: Vec<LiveCall>,
 }
 
 /// Which dead letters are asked for.
@@ -252,6 +275,18 @@ impl Journal {
         }
         drop(inbox);
         self.shared.wake.notify_one();
+    }
+
+    /// Takes what happened in a bridged call, and the mark that goes with it, into one transaction. The
+    /// ticket is refused as soon as the disk does not take the event; it is tried again all the same.
+    pub fn record(&self, entry: Option<Entry>, mark: Option<Mark>, ticket: &Ticket) {
+        if self.shared.durable {
+            let mut inbox = self.shared.lock();
+            inbox.marks.extend(mark);
+            inbox.appends.extend(entry.map(|entry| (entry.order, (entry, ticket.clone()))));
+            drop(inbox);
+            self.shared.wake.notify_one();
+        }
     }
 
     /// The event was delivered. With a ticket, it is on disk, and the call's next event must wait

@@ -40,7 +40,9 @@ use self::window::Window;
 use crate::delivery::failure::Failure;
 use crate::delivery::{Deliver, Outcome};
 use crate::event::{Event, EventFilter, EventId, EventType};
-use crate::journal::{DeadLetter, DiskError, Journal, KnownId, Recovered, Ticket, unix_millis};
+use crate::journal::{
+    DeadLetter, DiskError, Entry, Journal, KnownId, Recovered, Ticket, unix_millis,
+};
 use crate::routing::{self, AllowedHosts};
 use crate::telemetry::{self, Metrics};
 
@@ -155,6 +157,20 @@ impl Queue {
         Ok(Receipt { accepted, tickets, queue: self.clone() })
     }
 
+    /// Takes what happened in a call that callhook bridges. There is nobody to refuse it to, so it is
+    /// kept through a full queue (as a dead letter), a disk that fails (in memory), and a stop.
+    ///
+    /// That the call began or ended is not sent before it is on disk: after a crash in between the call
+    /// would get no end, or two.
+    pub async fn record(&self, event: Event) {
+        if let Some((entry, ticket)) = self.0.take_bridged(event) {
+            // Where the disk does not take it, order and speed are all that is left to keep.
+            ticket.kept().await;
+            self.0.lock().dispatcher.restore(entry, Instant::now());
+        }
+        self.0.pump();
+    }
+
     /// Sends dead letters again, as far as there is room; they go to the end of their calls' lanes.
     /// Returns how many were taken, once that is on disk.
     ///
@@ -164,6 +180,11 @@ impl Queue {
         let (count, ticket) = self.0.take_again(letters)?;
         self.0.pump();
         if ticket.kept().await { Ok(count) } else { Err(Refused::Disk(self.0.disk_error())) }
+    }
+
+    /// Takes no more, but from calls that are live.
+    pub fn refuse(&self) {
+        self.0.lock().draining = true;
     }
 
     /// Stops within the deadline. What the journal keeps is left there, and only attempts under way
@@ -372,7 +393,8 @@ impl Inner {
             let now = Instant::now();
             let mut shared = self.lock();
             // The last ones first, so that numbers within calls are given again.
-            for entry in self.journal.unwritten().into_iter().rev() {
+            let refusable = |entry: &Entry| !entry.bridged;
+            for entry in self.journal.unwritten().into_iter().rev().filter(refusable) {
                 let Some(queued) = shared.dispatcher.withdraw(entry.event.call, entry.order, now)
                 else {
                     continue;

@@ -28,7 +28,15 @@ fn entry(order: u64) -> Entry {
     let (id, kind) = (EventId::make(), EventType::Transcription);
     let event = Event::new(id, call, kind, "2026-01-02T03:04:05.678Z", &Payload::empty());
     let event = Arc::new(event);
-    Entry { order, sequence: order + 1, spent: 0, first_at: 0, event, replays: None }
+    Entry {
+        order,
+        sequence: order + 1,
+        spent: 0,
+        first_at: 0,
+        event,
+        replays: None,
+        bridged: false,
+    }
 }
 
 fn dead(entry: &Entry) -> DeadLetter {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::store::{Batch, IdChange};
-use super::{DeadLetter, DiskError, Entry, Ticket};
+use super::{DeadLetter, DiskError, Entry, Mark, Ticket};
 
 /// What waits to be written.
 #[derive(Default)]
@@ -27,6 +27,8 @@ pub struct Inbox {
     pub undead: Vec<u64>,
     /// What happened to ids, in this order.
     pub ids: Vec<IdChange>,
+    /// Calls that began or ended, in this order.
+    pub marks: Vec<Mark>,
     /// Why the last batch could not be written.
     pub failing: Option<DiskError>,
     /// Nothing more will come.
@@ -94,6 +96,7 @@ impl Inbox {
             && self.gone.is_empty()
             && self.undead.is_empty()
             && self.ids.is_empty()
+            && self.marks.is_empty()
     }
 }
 
@@ -130,6 +133,7 @@ impl Work {
             dead: dead.values().map(|buried| buried.letter.clone()).collect(),
             undead: std::mem::take(&mut inbox.undead),
             ids: std::mem::take(&mut inbox.ids),
+            marks: std::mem::take(&mut inbox.marks),
         };
         for (order, (entry, ticket)) in appends {
             batch.appends.push(entry);
@@ -160,6 +164,7 @@ impl Work {
             let order = entry.order;
             match inbox.writing.remove(&order) {
                 Some(ticket) if !inbox.gone.contains_key(&order) => {
+                    let ticket = if entry.bridged { ticket.renewed() } else { ticket };
                     inbox.appends.insert(order, (entry, ticket));
                 }
                 // It was settled meanwhile.
@@ -179,6 +184,7 @@ impl Work {
         let undead = self.batch.undead.into_iter().filter(|order| !replayed.contains(order));
         inbox.undead.extend(undead);
         inbox.ids.splice(..0, self.batch.ids);
+        inbox.marks.splice(..0, self.batch.marks);
         let buried = inbox.dead.values_mut().filter_map(|buried| buried.lane.take());
         let gone = inbox.gone.values_mut().filter_map(Option::take);
         buried.chain(gone).for_each(|lane| lane.refuse());

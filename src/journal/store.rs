@@ -12,6 +12,7 @@
 //! | `spent` | order | attempts spent, time of the first one |
 //! | `ids` | id that a client gave | time, the decision it brought |
 //! | `dead` | order | as `events`, and why it was given up |
+//! | `calls` | call that is bridged | when it began |
 //!
 //! Times are Unix milliseconds.
 
@@ -26,7 +27,7 @@ use redb::{
     ReadableTableMetadata as _, StorageError, TableDefinition,
 };
 
-use super::{DeadLetter, Entry, KnownId, OpenError, Recovered};
+use super::{DeadLetter, Entry, KnownId, LiveCall, Mark, OpenError, Recovered};
 use crate::event::{CallId, Event, EventId, EventType};
 
 /// The version of the layout; another one is refused, not guessed at.
@@ -57,6 +58,7 @@ const EVENTS: TableDefinition<'_, u64, EventRow<'_>> = TableDefinition::new("eve
 const SPENT: TableDefinition<'_, u64, (u32, u64)> = TableDefinition::new("spent");
 const IDS: TableDefinition<'_, &str, (u64, Option<&str>)> = TableDefinition::new("ids");
 const DEAD: TableDefinition<'_, u64, DeadRow<'_>> = TableDefinition::new("dead");
+const CALLS: TableDefinition<'_, [u8; 16], u64> = TableDefinition::new("calls");
 
 /// What one transaction does.
 #[derive(Debug)]
@@ -73,6 +75,8 @@ pub struct Batch {
     pub undead: Vec<u64>,
     /// What happened to ids, in this order.
     pub ids: Vec<IdChange>,
+    /// Calls that began or ended, in this order.
+    pub marks: Vec<Mark>,
 }
 
 /// What happens to an id that a client gave.
@@ -139,6 +143,7 @@ impl Store {
             write.open_table(SPENT)?;
             write.open_table(IDS)?;
             write.open_table(DEAD)?;
+            write.open_table(CALLS)?;
             write.commit()?;
         }
         Ok(found.unwrap_or(FORMAT))
@@ -162,6 +167,11 @@ impl Store {
             let id = EventId::Given(id.value().into());
             recovered.ids.push(KnownId { id, at, decision: decision.map(Into::into) });
         }
+        for row in read.open_table(CALLS)?.iter()? {
+            let (call, since) = row?;
+            let call = CallId::from_bytes(call.value());
+            recovered.calls.push(LiveCall { call, since: since.value() });
+        }
         let last_dead = read.open_table(DEAD)?.last()?.map(|(order, _)| order.value());
         let last_event = recovered.events.last().map(|entry| entry.order);
         recovered.next_order = last_dead.max(last_event).map_or(0, |last| last + 1);
@@ -174,6 +184,7 @@ impl Store {
         let write = self.database.begin_write()?;
         write_events(&write, batch)?;
         write_ids(&write, batch)?;
+        write_marks(&write, batch)?;
         let dropped = write_dead(&write, batch, dead_limit)?;
         write.commit()?;
         Ok(dropped)
@@ -244,6 +255,17 @@ fn write_ids(write: &redb::WriteTransaction, batch: &Batch) -> Result<(), StoreE
     Ok(())
 }
 
+fn write_marks(write: &redb::WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
+    let mut calls = write.open_table(CALLS)?;
+    for mark in &batch.marks {
+        match mark {
+            Mark::Live(LiveCall { call, since }) => calls.insert(call.to_bytes(), since)?,
+            Mark::Over(call) => calls.remove(call.to_bytes())?,
+        };
+    }
+    Ok(())
+}
+
 fn write_dead(
     write: &redb::WriteTransaction,
     batch: &Batch,
@@ -282,7 +304,7 @@ fn write_dead(
 fn entry(order: u64, row: EventRow<'_>, spent: u32, first_at: u64) -> Result<Entry, StoreError> {
     let (sequence, call, id, kind, agent, body) = row;
     let event = event(call, id, kind, agent, body)?;
-    Ok(Entry { order, sequence, spent, first_at, event, replays: None })
+    Ok(Entry { order, sequence, spent, first_at, event, replays: None, bridged: false })
 }
 
 fn dead_letter(order: u64, row: DeadRow<'_>) -> Result<DeadLetter, StoreError> {

@@ -33,6 +33,13 @@ impl Ticket {
         }
     }
 
+    /// Refuses the promise for an event that is kept and tried again all the same; the new ticket is
+    /// for that, and nobody waits for it.
+    pub(super) fn renewed(&self) -> Self {
+        self.refuse();
+        Self::new(1)
+    }
+
     /// One of the events is on disk or settled.
     pub(super) fn keep(&self) {
         if self.0.left.fetch_sub(1, Ordering::AcqRel) == 1 {

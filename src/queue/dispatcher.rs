@@ -151,6 +151,17 @@ impl Dispatcher {
         order
     }
 
+    /// The places, among all and within the call, of an event that joins later or never.
+    pub fn reserve(&mut self, call: CallId, now: Instant) -> (u64, u64) {
+        self.forget_idle(now);
+        let order = self.next_order();
+        let lane = self.lanes.entry(call).or_insert_with(|| {
+            self.idle.insert((now, call));
+            Lane::new(now)
+        });
+        (order, lane.reserve())
+    }
+
     /// Takes an event as the journal holds it. They come in the order of their acceptance.
     pub fn restore(&mut self, entry: Entry, now: Instant) {
         let queued = Queued {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
+use tracing::error;
 
 use super::dispatcher::Dispatcher;
 use super::slot::Slot;
 use super::window::Known;
 use super::{Inner, Queue, Refused, Shared};
 use crate::event::{Event, EventId, EventType};
-use crate::journal::{DeadLetter, Entry, KnownId, Ticket, unix_millis};
+use crate::journal::{DeadLetter, Entry, KnownId, LiveCall, Mark, Ticket, unix_millis};
 
 /// What became of the events that were handed in, and the promise to keep them.
 pub struct Receipt {
@@ -110,11 +111,71 @@ impl Inner {
                 first_at: 0,
                 event,
                 replays: Some(dead),
+                bridged: false,
             })
             .collect();
         let count = entries.len();
         self.journal.append(entries, Vec::new(), &ticket);
         Ok((count, ticket))
+    }
+
+    /// Takes what happened in a bridged call; returns what is to join its lane once it is on disk, and
+    /// the promise for it. What finds no room becomes a dead letter, since nobody could send it again.
+    pub(super) fn take_bridged(&self, event: Event) -> Option<(Entry, Ticket)> {
+        let now = Instant::now();
+        let mut shared = self.lock();
+        let mark = mark_of(&event);
+        if !self.delivers(&event.kind) {
+            self.metrics.dropped.fetch_add(1, Relaxed);
+            self.journal.record(None, mark, &self.journal.ticket(0, 0));
+            return None;
+        }
+        self.metrics.accepted.fetch_add(1, Relaxed);
+        let event = Arc::new(event);
+        let waits = mark.is_some() && self.journal.is_durable() && self.journal.fault().is_none();
+        let full = !shared.dispatcher.has_room_for(1);
+        let (order, sequence) = if waits || full {
+            shared.dispatcher.reserve(event.call, now)
+        } else {
+            shared.dispatcher.accept(Arc::clone(&event), None, now)
+        };
+        let entry =
+            Entry { order, sequence, spent: 0, first_at: 0, event, replays: None, bridged: true };
+        if full {
+            drop(shared);
+            self.bury_unsent(&entry, mark);
+            return None;
+        }
+        let ticket = self.journal.ticket(1, 0);
+        self.journal.record(Some(entry.clone()), mark, &ticket);
+        waits.then_some((entry, ticket))
+    }
+
+    /// Keeps a bridged call's event that finds no room.
+    fn bury_unsent(&self, entry: &Entry, mark: Option<Mark>) {
+        let now = unix_millis();
+        let error = Refused::Full { limit: self.settings.limits.queue }.to_string();
+        error!(
+            r#type = entry.event.kind.name(),
+            uuid = %entry.event.call,
+            id = %entry.event.id,
+            error,
+            "event of a bridged call becomes a dead letter"
+        );
+        self.metrics.dead.fetch_add(1, Relaxed);
+        self.journal.record(None, mark, &self.journal.ticket(0, 0));
+        // Nothing of its call waits for a letter that was never sent.
+        self.journal.died(DeadLetter {
+            order: entry.order,
+            sequence: entry.sequence,
+            event: Arc::clone(&entry.event),
+            attempts: 0,
+            status: None,
+            code: "ERR_QUEUE_FULL".to_owned(),
+            error,
+            first_at: now,
+            last_at: now,
+        });
     }
 
     fn delivers(&self, kind: &EventType) -> bool {
@@ -158,7 +219,9 @@ impl Inner {
         self.metrics.accepted.fetch_add(1, Relaxed);
         let event = Arc::new(event);
         let (order, sequence) = shared.dispatcher.accept(Arc::clone(&event), slot.clone(), now);
-        intake.entries.push(Entry { order, sequence, spent: 0, first_at: 0, event, replays: None });
+        let entry =
+            Entry { order, sequence, spent: 0, first_at: 0, event, replays: None, bridged: false };
+        intake.entries.push(entry);
         intake.accepted.push(Accepted { id, slot });
     }
 
@@ -169,5 +232,21 @@ impl Inner {
             slot.close();
         }
         slot
+    }
+}
+
+/// What the journal remembers of a bridged call with this event: that it began, or ended.
+fn mark_of(event: &Event) -> Option<Mark> {
+    match event.kind {
+        EventType::CallStarted => {
+            Some(Mark::Live(LiveCall { call: event.call, since: unix_millis() }))
+        }
+        EventType::CallEnded => Some(Mark::Over(event.call)),
+        EventType::CallInitiated
+        | EventType::Transcription
+        | EventType::Interruption
+        | EventType::DtmfDigit
+        | EventType::Error
+        | EventType::Other(_) => None,
     }
 }

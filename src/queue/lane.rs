@@ -110,6 +110,12 @@ impl Lane {
         self.state
     }
 
+    /// The place of an event that joins later.
+    pub fn reserve(&mut self) -> u64 {
+        self.last_sequence += 1;
+        self.last_sequence
+    }
+
     /// Takes a new event at the end; returns its place within the call.
     pub fn join(&mut self, event: Arc<Event>, order: u64, slot: Option<Slot>) -> u64 {
         let sequence = self.last_sequence + 1;
