@@ -7,6 +7,7 @@
 //! | receiver's client | start fails | idle connections close with the process |
 //! | journal | start fails; later events are refused until the disk works again | writes what waits, closes |
 //! | queue | a panic in an attempt fails that attempt; a broken invariant ends the process | takes no more, ends attempts under way; without a file delivers what it can in time |
+//! | AudioSocket | start fails if it cannot bind; a panic in a call ends that call | takes no more, ends the calls that are live |
 //! | admin port | start fails if it cannot bind | requests under way are finished |
 //! | front | start fails if it cannot bind | `/ready` says 503, requests under way are finished |
 //!
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::bridge::Bridge;
 use crate::calls::Calls;
 use crate::config::{Listen, Settings, WebhookSettings};
 use crate::delivery::{Deliver, Webhook, innermost};
@@ -34,10 +36,14 @@ use crate::http::{self, Budget, Front};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
 use crate::queue::{Queue, QueueSettings};
+use crate::sts::Connector;
 use crate::telemetry::Metrics;
 
 /// The part of `DRAIN_TIMEOUT` that is kept for closing connections: one tenth.
 const CLOSING_SHARE: u32 = 10;
+
+/// The part of `DRAIN_TIMEOUT` that live calls have to end: a third. They need half a second.
+const CALLS_SHARE: u32 = 3;
 
 /// Why the program cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +87,10 @@ pub struct App {
     front: SocketAddr,
     drain_timeout: Duration,
     metrics: Arc<Metrics>,
+    audio: SocketAddr,
+    /// Ends the calls, before the rest.
+    hang_up: CancellationToken,
+    calls: TaskTracker,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -98,10 +108,11 @@ impl App {
         let deliver = receiver(&settings)?;
         let (journal, recovered) = open_journal(&settings)?;
         let listener = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
+        let audio_listener = bind(&settings.call.listen, "AUDIOSOCKET_HOST:PORT").await?;
         let admin_listener = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
-        let admin =
-            admin_listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
-        let front = listener.local_addr().map_err(|error| StartError::System(error.to_string()))?;
+        let [front, audio, admin] = addresses([&listener, &audio_listener, &admin_listener])?;
+        let mut recovered = recovered;
+        let unfinished = std::mem::take(&mut recovered.calls);
         let queue = Queue::start(
             queue_settings(&settings),
             deliver,
@@ -109,17 +120,33 @@ impl App {
             journal,
             recovered,
         );
+        let calls = Arc::new(Calls::default());
+        let bridge = Arc::new(Bridge {
+            queue: queue.clone(),
+            calls: Arc::clone(&calls),
+            fallback: settings.routing.fallback.clone(),
+            settings: settings.call,
+            connector: Connector::default(),
+            clock: Arc::default(),
+        });
+        // Without a receiver they wait in the journal, as events do.
+        if settings.webhook.is_some() {
+            bridge.end_recovered(unfinished).await;
+        }
         let app = Self {
             queue: queue.clone(),
             front,
             drain_timeout: settings.drain_timeout,
             metrics,
+            audio,
+            hang_up: CancellationToken::new(),
+            calls: TaskTracker::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
         let serving = Front {
             queue,
-            calls: Calls::default(),
+            calls,
             fallback: settings.routing.fallback,
             secret: settings.front.secret,
             bodies: Budget::default(),
@@ -127,8 +154,10 @@ impl App {
         app.tasks.spawn(http::serve(listener, serving.router(), app.stop.clone()));
         let inspector = Inspector::new(app.queue.clone(), settings.admin.token);
         app.tasks.spawn(http::serve(admin_listener, inspector.router(), app.stop.clone()));
+        app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
         info!(address = %admin, "admin port listening on port {}", admin.port());
         // In AVR Core's words, which people's scripts wait for.
+        info!(address = %audio, "AVR AudioSocket Server listening on port {}", audio.port());
         info!(address = %front, "AVR HTTP Server listening on port {}", front.port());
         Ok(app)
     }
@@ -138,11 +167,21 @@ impl App {
         self.front
     }
 
+    /// Where AudioSocket listens.
+    pub fn audio(&self) -> SocketAddr {
+        self.audio
+    }
+
     /// Stops in reverse, within `DRAIN_TIMEOUT`. Returns how many events are lost.
     pub async fn stop(self) -> usize {
         let begun = Instant::now();
         let deadline = begun + self.drain_timeout;
         info!(waiting = self.queue.unsettled(), "stopping");
+        self.queue.refuse();
+        self.hang_up.cancel();
+        self.calls.close();
+        // A call that is not over by then ends at the next start.
+        timeout_at(begun + self.drain_timeout / CALLS_SHARE, self.calls.wait()).await.ok();
         let lost = self.queue.drain(deadline - self.drain_timeout / CLOSING_SHARE).await;
         self.stop.cancel();
         self.tasks.close();
@@ -214,6 +253,13 @@ fn queue_settings(settings: &Settings) -> QueueSettings {
         allowed_hosts: settings.routing.allowed_hosts.clone(),
         receiver: settings.webhook.as_ref().map(WebhookSettings::shown_url).unwrap_or_default(),
     }
+}
+
+fn addresses<const N: usize>(listeners: [&TcpListener; N]) -> Result<[SocketAddr; N], StartError> {
+    let addresses: io::Result<Vec<_>> =
+        listeners.into_iter().map(TcpListener::local_addr).collect();
+    let addresses = addresses.map_err(|error| StartError::System(error.to_string()))?;
+    Ok(addresses.try_into().expect("each listener has one address"))
 }
 
 async fn bind(listen: &Listen, variables: &'static str) -> Result<TcpListener, StartError> {

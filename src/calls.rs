@@ -1,21 +1,22 @@
-//! The register of announced calls: what `POST /call` said, and where its answer is found.
+//! The register of calls: which were announced, what `POST /call` said of them, and which are live.
 //!
-//! Owns which announcement is a repeat. A cache: it survives nothing, and a call that is forgotten
-//! is simply routed again.
+//! Owns which announcement is a repeat, and that a call is bridged once at a time. A cache: it
+//! survives nothing; a call that is forgotten is routed again, or goes to `STS_URL`.
 //!
 //! Limits: an announcement is kept for [`KEPT`], since the caller may hang up before AudioSocket
-//! follows; at most [`MOST`] are kept, the oldest forgotten first: 250 bytes each, and the
-//!   receiver's STS URL, of at most 4 KiB, twice.
+//! follows; at most [`MOST`] are kept, with at most [`MOST_BYTES`] of payloads, the oldest forgotten
+//! first. The other 250 bytes of each, and the receiver's STS URL, of at most 4 KiB, twice, come on top.
+//! Live calls are as many as AudioSocket takes connections.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::event::{CallId, Payload};
 use crate::queue::slot::Slot;
+use crate::routing::{self, Route, StsUrl};
 
 /// How long an announced call is remembered.
 pub const KEPT: Duration = Duration::from_secs(10 * 60);
@@ -23,24 +24,65 @@ pub const KEPT: Duration = Duration::from_secs(10 * 60);
 /// The most announced calls that are remembered.
 pub const MOST: usize = 100_000;
 
-/// All announced calls.
+/// The most bytes of payloads that are remembered: ten times what 100,000 dialplans usually send.
+pub const MOST_BYTES: usize = 256 * 1024 * 1024;
+
+/// All calls that are known of.
 #[derive(Debug, Default)]
 pub struct Calls {
     register: Mutex<Register>,
-    hasher: RandomState,
 }
 
 #[derive(Debug, Default)]
 struct Register {
-    calls: HashMap<CallId, Announced>,
+    announced: HashMap<CallId, Announced>,
     order: VecDeque<(Instant, CallId)>,
+    /// Bytes of the payloads.
+    bytes: usize,
+    live: HashSet<CallId>,
 }
 
 #[derive(Debug)]
 struct Announced {
     since: Instant,
-    payload: u64,
+    announcement: Announcement,
+}
+
+/// What `POST /call` said of a call, and where its decision is found.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    payload: Payload,
     slot: Slot,
+}
+
+impl Announcement {
+    /// Where the call goes, once that is decided: the very answer that `POST /call` gave.
+    pub async fn route(&self, fallback: Option<&StsUrl>) -> Route {
+        routing::route(self.slot.wait().await.as_deref(), fallback, &self.payload)
+    }
+
+    /// Where the call goes if the receiver's choice cannot be reached.
+    pub fn without_decision(&self, fallback: Option<&StsUrl>) -> Route {
+        routing::route(None, fallback, &self.payload)
+    }
+}
+
+/// A call is being bridged already.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this call is live on another connection")]
+pub struct AlreadyLive;
+
+/// A live call's place in the register; it ends with it.
+#[derive(Debug)]
+pub struct Live {
+    calls: Arc<Calls>,
+    call: CallId,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.calls.lock().live.remove(&self.call);
+    }
 }
 
 impl Calls {
@@ -56,36 +98,67 @@ impl Calls {
         now: Instant,
         open: impl FnOnce() -> Result<Slot, E>,
     ) -> Result<Slot, E> {
-        // The payload itself may be long; its digest tells as well whether it is the same.
-        let digest = self.hasher.hash_one(payload.as_str());
-        let mut register = self.register.lock().expect("nothing panics while it holds this lock");
-        register.forget(now);
-        let known = register.calls.get(&call);
-        if let Some(known) = known.filter(|known| known.payload == digest) {
+        let mut register = self.lock();
+        register.forget(now, 0);
+        let known = register.announced.get(&call).map(|announced| &announced.announcement);
+        if let Some(known) = known.filter(|known| known.payload.as_str() == payload.as_str()) {
             return Ok(known.slot.clone());
         }
         let slot = open()?;
-        register.remember(call, digest, slot.clone(), now);
+        register.forget(now, payload.as_str().len());
+        register.remember(call, Announcement { payload: payload.clone(), slot: slot.clone() }, now);
         Ok(slot)
+    }
+
+    /// Takes a call as live, until the guard goes; returns what was announced of it.
+    ///
+    /// # Errors
+    /// [`AlreadyLive`].
+    pub fn begin(
+        self: &Arc<Self>,
+        call: CallId,
+        now: Instant,
+    ) -> Result<(Live, Option<Announcement>), AlreadyLive> {
+        let mut register = self.lock();
+        register.forget(now, 0);
+        if !register.live.insert(call) {
+            return Err(AlreadyLive);
+        }
+        let announced = register.announced.get(&call);
+        let announcement = announced.map(|announced| announced.announcement.clone());
+        Ok((Live { calls: Arc::clone(self), call }, announcement))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Register> {
+        self.register.lock().expect("nothing panics while it holds this lock")
     }
 }
 
 impl Register {
-    fn remember(&mut self, call: CallId, payload: u64, slot: Slot, since: Instant) {
+    fn remember(&mut self, call: CallId, announcement: Announcement, since: Instant) {
         self.order.push_back((since, call));
-        self.calls.insert(call, Announced { since, payload, slot });
+        self.bytes += announcement.payload.as_str().len();
+        self.forget_one(call);
+        self.announced.insert(call, Announced { since, announcement });
     }
 
-    fn forget(&mut self, now: Instant) {
+    fn forget(&mut self, now: Instant, new_bytes: usize) {
         while let Some((since, call)) = self.order.front().copied() {
-            if self.order.len() < MOST && now.duration_since(since) <= KEPT {
+            let room = self.order.len() < MOST && self.bytes + new_bytes <= MOST_BYTES;
+            if room && now.duration_since(since) <= KEPT {
                 return;
             }
             self.order.pop_front();
             // A call that was announced anew since then has a later entry.
-            if self.calls.get(&call).is_some_and(|announced| announced.since == since) {
-                self.calls.remove(&call);
+            if self.announced.get(&call).is_some_and(|announced| announced.since == since) {
+                self.forget_one(call);
             }
+        }
+    }
+
+    fn forget_one(&mut self, call: CallId) {
+        if let Some(forgotten) = self.announced.remove(&call) {
+            self.bytes -= forgotten.announcement.payload.as_str().len();
         }
     }
 }
@@ -128,6 +201,47 @@ mod tests {
             assert!(opens(&calls, CallId::random(), "{}", now));
         }
         assert!(opens(&calls, first, "{}", now));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_payloads_are_forgotten_beyond_the_limit_of_bytes() {
+        let calls = Calls::default();
+        let now = Instant::now();
+        let payload = format!(r#"{{"a":"{}"}}"#, "x".repeat(MOST_BYTES / 4));
+        let (first, last) = (CallId::random(), CallId::random());
+        assert!(opens(&calls, first, &payload, now));
+        assert!(opens(&calls, CallId::random(), &payload, now));
+        assert!(opens(&calls, last, &payload, now));
+        assert!(!opens(&calls, first, &payload, now), "three are within the limit");
+        assert!(opens(&calls, CallId::random(), &payload, now));
+        assert!(opens(&calls, first, &payload, now), "it had to go for the fourth");
+        assert!(!opens(&calls, last, &payload, now));
+    }
+
+    #[tokio::test]
+    async fn a_call_is_live_once_and_again_after_its_end() {
+        let calls = Arc::new(Calls::default());
+        let (call, now) = (CallId::random(), Instant::now());
+        let (live, announcement) = calls.begin(call, now).unwrap();
+        assert!(announcement.is_none());
+        assert_eq!(calls.begin(call, now).err(), Some(AlreadyLive));
+        assert!(calls.begin(CallId::random(), now).is_ok());
+        drop(live);
+        assert!(calls.begin(call, now).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_call_goes_where_its_announcement_was_answered_to_for_ten_minutes() {
+        let calls = Arc::new(Calls::default());
+        let (call, now) = (CallId::random(), Instant::now());
+        assert!(opens(&calls, call, r#"{"from":"7"}"#, now));
+        let fallback = "ws://sts".parse().ok();
+        let (live, announcement) = calls.begin(call, now + KEPT).unwrap();
+        let route = announcement.unwrap().route(fallback.as_ref()).await;
+        assert_eq!(route.sts_url.as_deref(), Some("ws://sts/?from=7"));
+        drop(live);
+        let (_live, announcement) = calls.begin(call, now + KEPT + Duration::from_secs(1)).unwrap();
+        assert!(announcement.is_none());
     }
 
     #[tokio::test]

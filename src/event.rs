@@ -233,6 +233,15 @@ impl Payload {
         Self(RawValue::from_string("{}".to_owned()).expect("{} is JSON"))
     }
 
+    /// A payload of our own making.
+    ///
+    /// # Panics
+    /// If the value is no JSON object, or does not serialise.
+    pub fn of(value: &impl Serialize) -> Self {
+        let json = serde_json::value::to_raw_value(value).expect("a payload of ours serialises");
+        Self::from_json(json).expect("a payload of ours is an object")
+    }
+
     /// Takes the text of a JSON value that must be an object; `null` counts as `{}`.
     ///
     /// # Errors
@@ -300,6 +309,11 @@ pub struct Event {
 }
 
 impl Event {
+    /// Something that callhook itself saw, now, under an id of its own.
+    pub fn now(call: CallId, kind: EventType, payload: &Payload) -> Self {
+        Self::new(EventId::make(), call, kind, &timestamp_now(), payload)
+    }
+
     /// Makes the event and its envelope. `timestamp` is ISO 8601 text, sent as given.
     pub fn new(
         id: EventId,

@@ -1,4 +1,4 @@
-//! The front: HTTP for Asterisk and for relays; and the accept loop, which the admin port shares.
+//! The front: HTTP for Asterisk and for relays; and how HTTP is served, which the admin port shares.
 //!
 //! Owns whether a request is well formed, who may send one, and the limits of connections. One
 //! route a file: decode, hand on, answer. Knows nothing about delivery.
@@ -13,35 +13,27 @@ pub mod events;
 mod fault;
 mod health;
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::routing::{get, post};
 use secrecy::SecretString;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::warn;
 
 pub use self::body::Budget;
 pub use self::fault::{Fault, method_not_allowed};
 use crate::calls::Calls;
 use crate::config::is_same_secret;
+use crate::listener;
 use crate::queue::Queue;
 use crate::routing::StsUrl;
 
 /// The most open connections: Asterisk holds one idle connection for each live call, and ten
 /// thousand calls must do no harm. One more is closed at once.
 const MAX_CONNECTIONS: usize = 50_000;
-
-/// How long accepting rests when the system has no more file descriptors.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// The scheme of a bearer token, in any case (RFC 9110, section 11.1).
 const BEARER: &[u8] = b"Bearer ";
@@ -51,7 +43,7 @@ pub struct Front {
     /// Where events go.
     pub queue: Queue,
     /// Which calls were announced.
-    pub calls: Calls,
+    pub calls: Arc<Calls>,
     /// `STS_URL`.
     pub fallback: Option<StsUrl>,
     /// `HTTP_SECRET`.
@@ -96,47 +88,8 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Serves the routes until `stop`, then lets each connection finish its request.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let connections = TaskTracker::new();
-    let mut full = false;
-    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
-        let Some(stream) = taken(accepted).await else {
-            continue;
-        };
-        let was_full = full;
-        let place = Arc::clone(&places).try_acquire_owned().ok();
-        full = place.is_none();
-        let Some(place) = place else {
-            if !was_full {
-                warn!(limit = MAX_CONNECTIONS, "too many connections; new ones are closed at once");
-            }
-            continue;
-        };
-        let connection = connection::serve(stream, router.clone(), stop.clone());
-        connections.spawn(async move {
-            connection.await;
-            drop(place);
-        });
-    }
-    drop(listener);
-    connections.close();
-    connections.wait().await;
-}
-
-async fn taken(accepted: io::Result<(TcpStream, std::net::SocketAddr)>) -> Option<TcpStream> {
-    match accepted {
-        Ok((stream, _)) => {
-            // Without it small answers wait for the peer's delayed acknowledgement. A socket that
-            // refuses is on its way down, which the first read will tell.
-            stream.set_nodelay(true).ok();
-            Some(stream)
-        }
-        Err(error) => {
-            warn!(%error, "a connection could not be accepted");
-            sleep(ACCEPT_REST).await;
-            None
-        }
-    }
+    let serve = |stream| connection::serve(stream, router.clone(), stop.clone());
+    listener::accept(listener, MAX_CONNECTIONS, stop.clone(), serve).await;
 }
 
 async fn not_found(uri: Uri) -> Fault {

@@ -33,6 +33,8 @@
 //! - A `call_initiated` is an event like any other: there is one HTTP client and one retry loop.
 
 pub mod app;
+pub mod audiosocket;
+pub mod bridge;
 pub mod calls;
 pub mod config;
 pub mod delivery;
@@ -41,7 +43,9 @@ pub mod health;
 pub mod http;
 pub mod inspector;
 pub mod journal;
+pub mod listener;
 pub mod queue;
 pub mod routing;
+pub mod sts;
 pub mod telemetry;
 pub mod workbench;

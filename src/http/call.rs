@@ -13,7 +13,7 @@ use tracing::{debug, error, warn};
 
 use super::body::{self, RawEvent};
 use super::{Fault, Front};
-use crate::event::{CallId, Event, EventId, EventType, Payload, timestamp_now};
+use crate::event::{CallId, Event, EventType, Payload};
 use crate::queue::Refused;
 use crate::queue::slot::Slot;
 use crate::routing;
@@ -76,8 +76,7 @@ pub(super) fn read_payload(raw: &RawEvent<'_>) -> Result<Payload, String> {
 impl Front {
     /// Puts `call_initiated` into the call's lane.
     fn initiate(&self, call: CallId, payload: &Payload) -> Result<Slot, Refused> {
-        let event =
-            Event::new(EventId::make(), call, EventType::CallInitiated, &timestamp_now(), payload);
+        let event = Event::now(call, EventType::CallInitiated, payload);
         let accepted = self.queue.accept(vec![event])?.accepted();
         let slot = accepted.into_iter().next().and_then(|accepted| accepted.slot);
         // Where call_initiated is not delivered nobody will decide.

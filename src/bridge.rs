@@ -1,0 +1,193 @@
+//! Bridge: what happens in one call?
+//!
+//! Owns the two sockets of a call, AudioSocket and the WebSocket to the speech-to-speech server, and the
+//! events that the call makes. What follows from what is decided in [`life`], what the caller's audio is
+//! in [`caller`], and when the agent's is played in [`playout`]; this file has the sockets and the time.
+//!
+//! Invariants:
+//! - `call_started` is the first event that a bridged call makes, `call_ended` the last, and each
+//!   comes once, also when the code in between panics.
+//! - Neither party is waited for: a slow one loses audio, and the other does not notice.
+//!
+//! Limits: [`MOST_CALLS`]; a UUID within [`UUID_TIME`]; [`MOST_HELD`] frames until the server is there;
+//! [`MOST_REPORTED`] events that the disk has not taken yet; a read buffer of at most one frame.
+
+pub mod caller;
+pub mod codec;
+mod frames;
+pub mod life;
+pub mod playout;
+mod reach;
+mod talk;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use self::frames::{Caller, NoCall};
+use self::life::Reason;
+use self::playout::{Clock, Line};
+use self::talk::Talk;
+use crate::audiosocket::HANG_UP;
+use crate::calls::{Announcement, Calls};
+use crate::config::CallSettings;
+use crate::event::{CallId, Event, EventType, Payload};
+use crate::journal::{LiveCall, unix_millis};
+use crate::listener;
+use crate::queue::Queue;
+use crate::routing::StsUrl;
+use crate::sts::Connector;
+
+/// The most calls at a time: as many as Asterisk holds connections to the front for.
+const MOST_CALLS: usize = 10_000;
+
+/// How long a connection may take to say which call it is. Asterisk takes 5 ms.
+const UUID_TIME: Duration = Duration::from_secs(5);
+
+/// The most frames of a caller that are held until the server is connected: 2 s. Older ones go first.
+const MOST_HELD: usize = 100;
+
+/// The most events of a call that wait for the journal; a disk that hangs must not fill the memory.
+const MOST_REPORTED: usize = 1000;
+
+/// How long Asterisk is given to close its end, so that it reads what was sent to it.
+const CLOSING_TIME: Duration = Duration::from_millis(500);
+
+/// What every call needs.
+pub struct Bridge {
+    /// Where events go.
+    pub queue: Queue,
+    /// Which calls were announced, and which are live.
+    pub calls: Arc<Calls>,
+    /// `STS_URL`.
+    pub fallback: Option<StsUrl>,
+    /// Codec, idleness, and what `call_ended` says.
+    pub settings: CallSettings,
+    /// The way to the servers.
+    pub connector: Connector,
+    /// The clock of all calls.
+    pub clock: Arc<Clock>,
+}
+
+impl Bridge {
+    /// Takes calls until `stop`, then ends those that are live.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+        let clock = Arc::clone(&self.clock);
+        // It ends last, with the calls that it plays.
+        let silence = CancellationToken::new();
+        let serve = |stream| Arc::clone(&self).take(stream, stop.clone());
+        let calls = async {
+            listener::accept(listener, MOST_CALLS, stop.clone(), serve).await;
+            silence.cancel();
+        };
+        tokio::join!(calls, clock.run(silence.clone()));
+    }
+
+    /// Ends calls that were live when callhook died; each was begun in the journal.
+    pub async fn end_recovered(&self, calls: Vec<LiveCall>) {
+        let ends = calls.into_iter().map(|LiveCall { call, since }| {
+            let lasted = Duration::from_millis(unix_millis().saturating_sub(since));
+            self.queue.record(self.ended(call, Reason::Restart, lasted))
+        });
+        futures_util::future::join_all(ends).await;
+    }
+
+    async fn take(self: Arc<Self>, stream: TcpStream, stop: CancellationToken) {
+        let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+        let (reader, writer) = stream.into_split();
+        let mut caller = Caller::new(reader);
+        let first = timeout(UUID_TIME, caller.uuid()).map(|uuid| uuid.unwrap_or(Err(NoCall::Late)));
+        let call = match stop.run_until_cancelled(first).await {
+            Some(Ok(call)) => call,
+            Some(Err(fault)) => return warn!(peer, error = %fault, "no call on this connection"),
+            None => return,
+        };
+        let (live, announcement) = match self.calls.begin(call, Instant::now()) {
+            Ok(begun) => begun,
+            Err(fault) => {
+                warn!(uuid = %call, peer, error = %fault, "a call is refused");
+                // Whoever does not listen need not be told.
+                writer.try_write(&HANG_UP).ok();
+                drop(writer);
+                return caller.close(CLOSING_TIME).await;
+            }
+        };
+        self.bridge(call, announcement, &mut caller, Line::new(writer), stop).await;
+        drop(live);
+        caller.close(CLOSING_TIME).await;
+    }
+
+    /// One call, from its first event to its last.
+    async fn bridge(
+        self: &Arc<Self>,
+        call: CallId,
+        announcement: Option<Announcement>,
+        caller: &mut Caller,
+        line: Arc<Line>,
+        stop: CancellationToken,
+    ) {
+        let (reporter, reports) = mpsc::channel(MOST_REPORTED);
+        let talking = async {
+            let begun = Instant::now();
+            let reporter = Reporter { call, events: reporter };
+            reporter.report(EventType::CallStarted, &Payload::empty());
+            info!(uuid = %call, announced = announcement.is_some(), "call started");
+            let talk = Talk::new(self, call, line, reporter.clone());
+            let talk = AssertUnwindSafe(talk.run(caller, announcement, stop)).catch_unwind();
+            let reason = talk.await.unwrap_or_else(|_| {
+                error!(uuid = %call, "a call broke off, which is a bug; other calls go on");
+                Reason::Restart
+            });
+            let event = self.ended(call, reason, begun.elapsed());
+            reporter.send(event);
+        };
+        tokio::join!(talking, self.record(reports));
+    }
+
+    /// Hands the events of a call to the queue, in their order, for as long as its disk takes.
+    async fn record(&self, mut events: mpsc::Receiver<Event>) {
+        while let Some(event) = events.recv().await {
+            self.queue.record(event).await;
+        }
+    }
+
+    fn ended(&self, call: CallId, reason: Reason, lasted: Duration) -> Event {
+        let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
+        info!(uuid = %call, reason = reason.name(), duration_ms, "call ended");
+        let payload = if self.settings.ended_details {
+            Payload::of(&json!({"reason": reason.name(), "duration_ms": duration_ms}))
+        } else {
+            Payload::empty()
+        };
+        Event::now(call, EventType::CallEnded, &payload)
+    }
+}
+
+/// Where a call's events go.
+#[derive(Clone)]
+struct Reporter {
+    call: CallId,
+    events: mpsc::Sender<Event>,
+}
+
+impl Reporter {
+    fn report(&self, kind: EventType, payload: &Payload) {
+        debug!(uuid = %self.call, r#type = kind.name(), "event of a call");
+        self.send(Event::now(self.call, kind, payload));
+    }
+
+    fn send(&self, event: Event) {
+        let kind = event.kind.clone();
+        if self.events.try_send(event).is_err() {
+            error!(uuid = %self.call, r#type = kind.name(), "an event is lost: the disk takes none");
+        }
+    }
+}

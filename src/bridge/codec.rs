@@ -1,0 +1,254 @@
+//! Codec: what is the audio that comes under kind 0x10?
+//!
+//! `Dial(AudioSocket/…)` passes on what the phone sends, be it µ-law, A-law or anything else, under
+//! the kind of signed linear audio, and nothing names it. Owns how the three that can be read are
+//! told apart and decoded. Pure: time is not even an argument.
+//!
+//! How: read the right way, speech and silence are smooth and mostly soft; read the wrong way, they
+//! are loud noise. [`harshness`] measures that. Two hints help where it is close: phones' frames
+//! usually take 20 ms, and bytes come as fast as they are played.
+
+use std::time::Duration;
+
+use audio_codec_algorithms::{decode_alaw, decode_ulaw};
+
+/// How samples at 8 kHz are coded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// Signed linear, 16 bit, little-endian.
+    Slin,
+    /// G.711 µ-law.
+    Ulaw,
+    /// G.711 A-law.
+    Alaw,
+}
+
+impl Codec {
+    /// In the order of preference where nothing tells them apart.
+    const ALL: [Self; 3] = [Self::Slin, Self::Ulaw, Self::Alaw];
+
+    /// The name that Asterisk gives it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slin => "slin",
+            Self::Ulaw => "ulaw",
+            Self::Alaw => "alaw",
+        }
+    }
+
+    /// Appends the frame's samples as 16 bit little-endian. An odd last byte is no sample.
+    pub fn decode(self, frame: &[u8], pcm: &mut Vec<u8>) {
+        match self {
+            Self::Slin => pcm.extend(&frame[..frame.len() & !1]),
+            Self::Ulaw => {
+                pcm.extend(frame.iter().flat_map(|code| decode_ulaw(*code).to_le_bytes()))
+            }
+            Self::Alaw => {
+                pcm.extend(frame.iter().flat_map(|code| decode_alaw(*code).to_le_bytes()))
+            }
+        }
+    }
+
+    fn samples(self, frame: &[u8]) -> Vec<f64> {
+        let mut pcm = Vec::with_capacity(2 * frame.len());
+        self.decode(frame, &mut pcm);
+        let (samples, _) = pcm.as_chunks();
+        samples.iter().map(|sample| f64::from(i16::from_le_bytes(*sample))).collect()
+    }
+
+    /// Whether a frame of so many bytes can be coded so: whole samples, and for a phone's own codec
+    /// whole milliseconds. GSM's 33 bytes are neither.
+    fn fits(self, bytes: usize) -> bool {
+        match self {
+            Self::Slin => bytes.is_multiple_of(2),
+            Self::Ulaw | Self::Alaw => bytes.is_multiple_of(8),
+        }
+    }
+
+    /// How unlikely the frames' length and pace make it.
+    fn unlikeliness(self, frames: &[Vec<u8>], elapsed: Duration) -> f64 {
+        let g711 = self != Self::Slin;
+        let of_slin = frames.iter().all(|frame| frame.len().is_multiple_of(320));
+        let after_first: usize = frames.iter().skip(1).map(Vec::len).sum();
+        let fast = after_first as f64 > elapsed.as_secs_f64() * BYTES_A_SECOND;
+        let against = usize::from(of_slin == g711) + usize::from(fast == g711);
+        HINT * against as f64
+    }
+}
+
+/// What some frames in a row are taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Audio of this coding. `certain` is false for silence, which says little.
+    Audio {
+        /// The coding.
+        codec: Codec,
+        /// Whether there was any sound to tell by.
+        certain: bool,
+    },
+    /// None of those that can be read: loud noise, whichever way.
+    Unreadable,
+}
+
+/// Loudness (mean square) under which sound counts as silence: an amplitude of 100, where the widest
+/// is 32,767.
+const SOFT: f64 = 1e4;
+
+/// Loudness from which noise is suspicious: an amplitude of 6000. Bytes at random read as 10,000 and
+/// more, the noise in a call as much less.
+const LOUD: f64 = 3.6e7;
+
+/// Harshness from which audio counts as noise. Noise has 3, speech 1.0 to 1.6, DTMF 1.9.
+const NOISY: f64 = 2.4;
+
+/// What a hint is worth: two of them less than the 0.8 or more between speech read the right way and
+/// the wrong way, and more than chance makes between two noises.
+const HINT: f64 = 0.35;
+
+/// What ten times the power is worth.
+const POWER: f64 = 0.1;
+
+/// Between the 8000 of G.711 and the 16,000 of slin.
+const BYTES_A_SECOND: f64 = 11_300.0;
+
+/// Tells what the frames are, which came in so much time from the first to the last.
+pub fn tell(frames: &[Vec<u8>], elapsed: Duration) -> Reading {
+    let fits = |codec: &Codec| frames.iter().all(|frame| codec.fits(frame.len()));
+    let candidates = Codec::ALL.into_iter().filter(fits).map(|codec| {
+        let samples: Vec<f64> = frames.iter().flat_map(|frame| codec.samples(frame)).collect();
+        let (harshness, power) = (harshness(&samples), loudness(&samples));
+        let cost = harshness + POWER * (power + 1.0).log10() + codec.unlikeliness(frames, elapsed);
+        (cost, codec, harshness, power)
+    });
+    match candidates.min_by(|(one, ..), (other, ..)| one.total_cmp(other)) {
+        Some((_, _, harshness, power)) if power > LOUD && harshness > NOISY => Reading::Unreadable,
+        Some((_, codec, _, power)) => Reading::Audio { codec, certain: power > SOFT },
+        None => Reading::Unreadable,
+    }
+}
+
+fn loudness(samples: &[f64]) -> f64 {
+    mean_square(samples.iter().copied(), samples.len())
+}
+
+/// The power of the changes from sample to sample, and of the sound itself, by that of the sound; near
+/// 0 for silence, 1 for what changes slowly, 3 for noise.
+fn harshness(samples: &[f64]) -> f64 {
+    let power = loudness(samples);
+    let changes = samples.windows(2).map(|pair| pair[1] - pair[0]);
+    (mean_square(changes, samples.len()) + power) / (power + SOFT)
+}
+
+fn mean_square(values: impl Iterator<Item = f64>, count: usize) -> f64 {
+    values.map(|value| value * value).sum::<f64>() / count.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use audio_codec_algorithms::{encode_alaw, encode_ulaw};
+    use rand::rngs::StdRng;
+    use rand::{Rng as _, SeedableRng as _};
+    use std::f64::consts::TAU;
+
+    /// 200 ms.
+    const SAMPLES: usize = 1600;
+
+    fn tone(hertz: f64, amplitude: f64) -> Vec<i16> {
+        let at = |n: usize| (amplitude * (TAU * hertz * n as f64 / 8000.0).sin()) as i16;
+        (0..SAMPLES).map(at).collect()
+    }
+
+    fn noise(seed: u64, amplitude: i16) -> Vec<i16> {
+        let mut random = StdRng::seed_from_u64(seed);
+        (0..SAMPLES).map(|_| random.random_range(-amplitude..=amplitude)).collect()
+    }
+
+    fn sum(one: &[i16], other: &[i16]) -> Vec<i16> {
+        one.iter().zip(other).map(|(a, b)| a.saturating_add(*b)).collect()
+    }
+
+    fn coded(codec: Codec, samples: &[i16], milliseconds: usize) -> Vec<Vec<u8>> {
+        let frames = samples.chunks(8 * milliseconds);
+        let code = |frame: &[i16]| match codec {
+            Codec::Slin => frame.iter().flat_map(|sample| sample.to_le_bytes()).collect(),
+            Codec::Ulaw => frame.iter().map(|sample| encode_ulaw(*sample)).collect(),
+            Codec::Alaw => frame.iter().map(|sample| encode_alaw(*sample)).collect(),
+        };
+        frames.map(code).collect()
+    }
+
+    /// Tells frames that came at the pace of their audio.
+    fn tell_paced(frames: &[Vec<u8>], milliseconds: usize) -> Reading {
+        tell(frames, Duration::from_millis(((frames.len() - 1) * milliseconds) as u64))
+    }
+
+    #[test]
+    fn sound_is_told_at_the_frame_lengths_that_phones_use() {
+        let sounds = [
+            ("a soft tone", tone(440.0, 300.0)),
+            ("a loud tone", tone(440.0, 20_000.0)),
+            ("the loudest tone", tone(1000.0, 32_000.0)),
+            ("a key", sum(&tone(941.0, 9000.0), &tone(1477.0, 9000.0))),
+            ("a tone in noise", sum(&tone(200.0, 2000.0), &noise(1, 500))),
+        ];
+        for (name, samples) in &sounds {
+            for codec in Codec::ALL {
+                for milliseconds in [10, 20, 40] {
+                    let reading = tell_paced(&coded(codec, samples, milliseconds), milliseconds);
+                    let expected = Reading::Audio { codec, certain: true };
+                    assert_eq!(reading, expected, "{name}, {codec:?}, {milliseconds} ms");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sound_at_20_ms_is_told_also_when_it_comes_in_a_burst() {
+        for codec in Codec::ALL {
+            let frames = coded(codec, &tone(440.0, 8000.0), 20);
+            let expected = Reading::Audio { codec, certain: true };
+            assert_eq!(tell(&frames, Duration::from_millis(5)), expected, "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn silence_is_told_at_20_ms_though_not_for_certain() {
+        for amplitude in [0, 3, 30] {
+            for codec in Codec::ALL {
+                let reading = tell_paced(&coded(codec, &noise(2, amplitude), 20), 20);
+                let expected = Reading::Audio { codec, certain: false };
+                assert_eq!(reading, expected, "noise of {amplitude}, {codec:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_noisy_line_is_no_unreadable_codec() {
+        for codec in [Codec::Slin, Codec::Ulaw] {
+            let reading = tell_paced(&coded(codec, &noise(3, 3500), 20), 20);
+            assert_eq!(reading, Reading::Audio { codec, certain: true }, "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_at_random_are_unreadable() {
+        for bytes in [33, 160, 320] {
+            let mut random = StdRng::seed_from_u64(4);
+            let frames: Vec<Vec<u8>> =
+                (0..10).map(|_| (0..bytes).map(|_| random.random()).collect()).collect();
+            assert_eq!(tell_paced(&frames, 20), Reading::Unreadable, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn g711_reads_back_within_its_own_steps() {
+        for (codec, step) in [(Codec::Ulaw, 1100.0), (Codec::Alaw, 1100.0), (Codec::Slin, 0.0)] {
+            let samples = tone(440.0, 20_000.0);
+            let decoded: Vec<f64> =
+                coded(codec, &samples, 20).iter().flat_map(|frame| codec.samples(frame)).collect();
+            let widest = samples.iter().zip(&decoded).map(|(a, b)| (f64::from(*a) - b).abs());
+            assert!(widest.fold(0.0, f64::max) <= step, "{codec:?}");
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! Playout: the agent's audio, from whatever sizes and speed it comes in to one frame each 20 ms.
+//!
+//! Owns the queue of what is to be played ([`Playout`], which sees no clock), the way to Asterisk with
+//! its own limit ([`Line`]), and the one clock of all calls ([`Clock`]). Asterisk paces nothing: what is
+//! sent faster is played faster, or dropped.
+//!
+//! Invariants:
+//! - The clock's deadlines are absolute, so that it does not drift. What a late tick owes is made good at
+//!   once, up to [`MOST_AT_ONCE`]; what is more was silence.
+//! - A frame is written at once and whole, or its rest before anything else. A caller that does not read
+//!   loses frames; nobody waits for it.
+//! - While nobody has anything to play, the clock stands still.
+//!
+//! Limit: [`MOST_QUEUED`] bytes a call.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::audiosocket::{self, FRAME_AUDIO, FRAME_TIME, HANG_UP};
+
+/// The most that is queued to play, in bytes: 30 s, as long as anybody listens to one utterance.
+pub const MOST_QUEUED: usize = 30 * 50 * FRAME_AUDIO;
+
+/// The most frames that a call is sent at once, after a tick that came late: what phones' jitter buffers
+/// usually take.
+const MOST_AT_ONCE: u32 = 3;
+
+/// What one call has to play.
+#[derive(Debug, Default)]
+pub struct Playout {
+    queue: VecDeque<u8>,
+    /// Less than a frame is left, and was at the last tick.
+    waited: bool,
+    /// The last tick played something, which is heard until the next.
+    playing: bool,
+}
+
+impl Playout {
+    /// Queues audio behind what is there; returns how many bytes found no room and are dropped.
+    pub fn add(&mut self, pcm: &[u8]) -> usize {
+        let taken = pcm.len().min(MOST_QUEUED - self.queue.len());
+        self.queue.extend(&pcm[..taken]);
+        self.waited = false;
+        pcm.len() - taken
+    }
+
+    /// Drops what is queued.
+    pub fn clear(&mut self) {
+        self.queue = VecDeque::new();
+        self.playing = false;
+    }
+
+    /// Whether the caller hears something, or is about to.
+    pub fn is_busy(&self) -> bool {
+        self.playing || !self.queue.is_empty()
+    }
+
+    /// What is played now, if anything. The end of an utterance that fills no frame is filled up with
+    /// silence, once it is clear that nothing follows.
+    pub fn tick(&mut self) -> Option<[u8; FRAME_AUDIO]> {
+        let whole = self.queue.len() >= FRAME_AUDIO;
+        let rest = !self.queue.is_empty();
+        self.playing = whole || (rest && self.waited);
+        self.waited = rest && !whole && !self.waited;
+        if !self.playing {
+            return None;
+        }
+        let mut frame = [0; FRAME_AUDIO];
+        for (to, byte) in
+            frame.iter_mut().zip(self.queue.drain(..FRAME_AUDIO.min(self.queue.len())))
+        {
+            *to = byte;
+        }
+        if self.queue.is_empty() && self.queue.capacity() > 16 * FRAME_AUDIO {
+            // After a whole utterance its room is not needed.
+            self.queue = VecDeque::new();
+        }
+        Some(frame)
+    }
+}
+
+/// The way to one call's Asterisk.
+#[derive(Debug)]
+pub struct Line {
+    stream: OwnedWriteHalf,
+    state: Mutex<LineState>,
+}
+
+#[derive(Debug, Default)]
+struct LineState {
+    playout: Playout,
+    /// What the connection did not take of the last frame.
+    unsent: VecDeque<u8>,
+    /// Whether the clock has this line on its list.
+    listed: bool,
+    /// Frames that were dropped because the caller does not read.
+    unread: u64,
+}
+
+impl Line {
+    /// A line with nothing to play.
+    pub fn new(stream: OwnedWriteHalf) -> Arc<Self> {
+        Arc::new(Self { stream, state: Mutex::default() })
+    }
+
+    /// Drops what is queued to play; returns whether there was anything to be heard.
+    pub fn silence(&self) -> bool {
+        let mut state = self.lock();
+        let busy = state.playout.is_busy();
+        state.playout.clear();
+        busy
+    }
+
+    /// Whether something is heard, or about to be.
+    pub fn is_busy(&self) -> bool {
+        self.lock().playout.is_busy()
+    }
+
+    /// Frames that were dropped because the caller does not read.
+    pub fn unread(&self) -> u64 {
+        self.lock().unread
+    }
+
+    /// Tells Asterisk to hang up, unless half a frame is on its way, behind which it cannot be said.
+    pub fn hang_up(&self) {
+        let mut state = self.lock();
+        state.playout.clear();
+        if state.unsent.is_empty() {
+            // Where nobody listens any more, nobody need be told.
+            self.stream.try_write(&HANG_UP).ok();
+        }
+    }
+
+    /// Plays the frames that are due; `false` if there is nothing to play any more.
+    fn tick(&self, frames: u32) -> bool {
+        let mut state = self.lock();
+        for _ in 0..frames {
+            let Some(audio) = state.playout.tick() else {
+                break;
+            };
+            if !self.write(&mut state, &audiosocket::audio_frame(&audio)) {
+                state.unread += 1;
+            }
+        }
+        state.listed = state.playout.is_busy();
+        state.listed
+    }
+
+    /// Writes a frame; `false` if it is dropped.
+    fn write(&self, state: &mut LineState, frame: &[u8]) -> bool {
+        while let (rest @ [_, ..], _) = state.unsent.as_slices() {
+            let Some(sent) = self.try_write(rest) else {
+                return false;
+            };
+            state.unsent.drain(..sent);
+        }
+        let Some(sent) = self.try_write(frame) else {
+            return false;
+        };
+        state.unsent.extend(&frame[sent..]);
+        true
+    }
+
+    /// How much the connection takes now. That it is gone is told by its reader.
+    fn try_write(&self, bytes: &[u8]) -> Option<usize> {
+        match self.stream.try_write(bytes) {
+            Ok(sent) => Some(sent),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(_) => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LineState> {
+        self.state.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+/// The clock of all calls.
+#[derive(Debug, Default)]
+pub struct Clock {
+    /// Lines that have something to play.
+    lines: Mutex<Vec<Arc<Line>>>,
+    started: Notify,
+}
+
+impl Clock {
+    /// Queues audio to be played on a line; returns how many bytes found no room and are dropped.
+    pub fn play(&self, line: &Arc<Line>, pcm: &[u8]) -> usize {
+        let (dropped, was_listed) = {
+            let mut state = line.lock();
+            let dropped = state.playout.add(pcm);
+            (dropped, std::mem::replace(&mut state.listed, true))
+        };
+        if !was_listed {
+            let mut lines = self.lock();
+            lines.push(Arc::clone(line));
+            if lines.len() == 1 {
+                self.started.notify_one();
+            }
+        }
+        dropped
+    }
+
+    /// Ticks until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        stop.run_until_cancelled(async {
+            loop {
+                self.started.notified().await;
+                self.tick_while_playing().await;
+            }
+        })
+        .await;
+    }
+
+    async fn tick_while_playing(&self) {
+        let mut next = Instant::now();
+        loop {
+            sleep_until(next).await;
+            let due = due(next, Instant::now());
+            next += FRAME_TIME * due;
+            if !self.tick(due.min(MOST_AT_ONCE)) {
+                return;
+            }
+        }
+    }
+
+    /// `false` if nobody has anything to play any more.
+    fn tick(&self, frames: u32) -> bool {
+        let mut ticking = std::mem::take(&mut *self.lock());
+        ticking.retain(|line| line.tick(frames));
+        let mut lines = self.lock();
+        // Those that began meanwhile.
+        ticking.append(&mut lines);
+        *lines = ticking;
+        !lines.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
+        self.lines.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+/// How many frames are due when the tick for `planned` comes at `now`: one, and one more for each 20 ms
+/// that it is late.
+fn due(planned: Instant, now: Instant) -> u32 {
+    let late = now.saturating_duration_since(planned).as_millis() / FRAME_TIME.as_millis();
+    u32::try_from(late).map_or(u32::MAX, |late| late.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    fn heard(playout: &mut Playout) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| playout.tick().map(|frame| frame.to_vec())).collect()
+    }
+
+    #[test]
+    fn audio_of_any_size_is_cut_into_frames_in_order() {
+        let audio: Vec<u8> = (0..640 * 5).map(|at| (at % 251) as u8).collect();
+        for size in [1, 3, 100, 319, 320, 321, 3200] {
+            let mut playout = Playout::default();
+            for piece in audio.chunks(size) {
+                assert_eq!(playout.add(piece), 0);
+            }
+            assert_eq!(heard(&mut playout).concat(), audio, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_utterance_waits_one_tick_for_more_and_is_then_filled_up() {
+        let mut playout = Playout::default();
+        playout.add(&[7; 100]);
+        assert_eq!(playout.tick(), None);
+        playout.add(&[7; 220]);
+        assert_eq!(playout.tick(), Some([7; FRAME_AUDIO]));
+        playout.add(&[7; 100]);
+        assert_eq!(playout.tick(), None);
+        let last = playout.tick().unwrap();
+        assert_eq!((&last[..100], &last[100..]), (&[7; 100][..], &[0; 220][..]));
+        assert_eq!(playout.tick(), None);
+    }
+
+    #[test]
+    fn at_most_30_seconds_are_queued_and_the_oldest_are_kept() {
+        let mut playout = Playout::default();
+        assert_eq!(playout.add(&vec![1; MOST_QUEUED - 320]), 0);
+        assert_eq!(playout.add(&[2; 320]), 0);
+        assert_eq!(playout.add(&[3; 320]), 320);
+        assert_eq!(playout.tick(), Some([1; FRAME_AUDIO]));
+        assert_eq!(playout.add(&[4; 400]), 80);
+        let heard = heard(&mut playout);
+        assert_eq!(heard.len(), 1500);
+        assert_eq!(heard[1498..], [[2; FRAME_AUDIO].to_vec(), [4; FRAME_AUDIO].to_vec()]);
+    }
+
+    #[test]
+    fn a_caller_is_busy_hearing_until_the_tick_after_the_last_frame() {
+        let mut playout = Playout::default();
+        assert!(!playout.is_busy());
+        playout.add(&[1; 320]);
+        assert!(playout.is_busy());
+        playout.tick();
+        assert!(playout.is_busy());
+        playout.tick();
+        assert!(!playout.is_busy());
+        playout.add(&[1; 640]);
+        playout.clear();
+        assert!(!playout.is_busy());
+        assert_eq!(playout.tick(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_tick_owes_a_frame_for_each_20_ms() {
+        let planned = Instant::now();
+        for (late, frames) in [(0, 1), (19, 1), (20, 2), (59, 3), (1000, 51)] {
+            assert_eq!(due(planned, planned + Duration::from_millis(late)), frames, "{late} ms");
+        }
+        assert_eq!(due(planned + FRAME_TIME, planned), 1);
+    }
+
+    async fn line() -> (Arc<Line>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (far, near) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (reader, writer) = near.unwrap().0.into_split();
+        std::mem::forget(reader);
+        (Line::new(writer), far.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_clock_plays_a_frame_each_20_ms_and_stands_still_after_the_last() {
+        let (line, mut far) = line().await;
+        let clock = Arc::new(Clock::default());
+        let begun = Instant::now();
+        assert_eq!(clock.play(&line, &[5; 3 * FRAME_AUDIO]), 0);
+        clock.started.notified().await;
+        clock.tick_while_playing().await;
+        let took = begun.elapsed();
+        // Frames at 0, 20 and 40 ms; at 60 ms there is nothing to play.
+        assert!((60..500).contains(&took.as_millis()), "{took:?}");
+        let mut wire = vec![0; 3 * (3 + FRAME_AUDIO)];
+        far.read_exact(&mut wire).await.unwrap();
+        for frame in wire.chunks(3 + FRAME_AUDIO) {
+            assert_eq!((&frame[..3], &frame[3..]), (&[0x10, 1, 64][..], &[5; FRAME_AUDIO][..]));
+        }
+        assert!(!line.is_busy() && clock.lock().is_empty());
+        clock.play(&line, &[5; FRAME_AUDIO]);
+        clock.started.notified().await;
+        clock.tick_while_playing().await;
+        far.read_exact(&mut wire[..3 + FRAME_AUDIO]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_does_not_read_loses_frames_and_gets_no_half_ones() {
+        let (line, mut far) = line().await;
+        let audio: Vec<u8> = (0..MOST_QUEUED).map(|at| (at / FRAME_AUDIO % 251) as u8).collect();
+        while line.unread() == 0 {
+            line.lock().playout.add(&audio);
+            line.tick(1500);
+        }
+        let mut wire: Vec<u8> = Vec::new();
+        let reading = async {
+            let mut part = vec![0; 65_536];
+            loop {
+                let count = far.read(&mut part).await.unwrap();
+                if count == 0 {
+                    return;
+                }
+                wire.extend(&part[..count]);
+            }
+        };
+        let ending = async {
+            while !line.lock().unsent.is_empty() {
+                line.stream.writable().await.unwrap();
+                let frame = audiosocket::audio_frame(&[9; FRAME_AUDIO]);
+                let mut state = line.lock();
+                line.write(&mut state, &frame);
+            }
+            line.hang_up();
+            drop(line);
+        };
+        tokio::join!(reading, ending);
+        assert_eq!(wire.split_off(wire.len() - 3), HANG_UP);
+        assert!(wire.len().is_multiple_of(3 + FRAME_AUDIO));
+        for frame in wire.chunks(3 + FRAME_AUDIO) {
+            assert_eq!(frame[..3], [0x10, 1, 64]);
+            assert!(frame[3..].iter().all(|byte| *byte == frame[3]), "a frame is whole");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! STS: the speech-to-speech server of one call.
+//!
+//! Owns the messages that AVR's STS servers understand and send, and one WebSocket, that is never waited
+//! for: what a slow server does not take is dropped. Leaves to [`crate::bridge`] what follows from
+//! what is said.
+//!
+//! Tolerant in what is read: unknown types, binary messages, missing fields and broken JSON are passed
+//! over, since the servers differ, and a call is worth more than a message. Strict in what is sent: bad
+//! JSON kills the process of one of them.
+//!
+//! Limit: a message of at most [`MAX_MESSAGE`] bytes; a longer one is a fault that ends the connection.
+
+mod socket;
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+pub use self::socket::{ConnectError, Connector, Heard, Socket};
+use crate::event::CallId;
+
+/// The longest message, in bytes: almost four minutes of audio. Some servers send whole utterances.
+pub const MAX_MESSAGE: usize = 5 * 1024 * 1024;
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// What a server said.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said<'a> {
+    /// Audio to play: base64 of 16 bit little-endian mono at 8 kHz.
+    Audio(Cow<'a, str>),
+    /// The caller began to speak.
+    Interruption,
+    /// Something was said.
+    Transcript {
+        /// `user` or `agent`.
+        role: String,
+        /// What.
+        text: String,
+    },
+    /// The server, or the provider behind it, reports a fault; it may go on all the same.
+    Error {
+        /// Which.
+        message: String,
+    },
+    /// Nothing that is understood here.
+    Other,
+}
+
+/// A message as it is read: fields of any type, so that one odd field does not spoil the others.
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    audio: Option<&'a RawValue>,
+    #[serde(borrow)]
+    role: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    message: Option<&'a RawValue>,
+}
+
+/// Reads a message.
+pub fn read(message: &str) -> Said<'_> {
+    let Ok(message) = serde_json::from_str::<Message<'_>>(message) else {
+        return Said::Other;
+    };
+    let owned = |field: Option<&RawValue>| field.and_then(text).map(Cow::into_owned);
+    match &*message.kind {
+        "audio" => message.audio.and_then(text).map_or(Said::Other, Said::Audio),
+        "interruption" => Said::Interruption,
+        "transcript" => match owned(message.text) {
+            Some(text) if !text.is_empty() => {
+                let role = owned(message.role).unwrap_or_else(|| "unknown".to_owned());
+                Said::Transcript { role, text }
+            }
+            // ElevenLabs' server sends some without a text: nothing was said.
+            Some(_) | None => Said::Other,
+        },
+        "error" => Said::Error {
+            message: owned(message.message).unwrap_or_else(|| "it does not say which".to_owned()),
+        },
+        _ => Said::Other,
+    }
+}
+
+/// The text of a JSON text, borrowed where it holds no escape.
+fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(value.get()).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+/// Decodes audio into the buffer, in place of what was there; `false` if it is no base64.
+pub fn decode_audio(base64: &str, pcm: &mut Vec<u8>) -> bool {
+    pcm.clear();
+    BASE64.decode_vec(base64, pcm).is_ok()
+}
+
+/// The first message.
+pub fn init(call: CallId) -> String {
+    format!(r#"{{"type":"init","uuid":"{call}"}}"#)
+}
+
+/// The caller's audio: 16 bit little-endian mono at 8 kHz.
+pub fn audio(pcm: &[u8]) -> String {
+    const BEFORE: &str = r#"{"type":"audio","audio":""#;
+    const AFTER: &str = r#""}"#;
+    let mut message = String::with_capacity(BEFORE.len() + pcm.len().div_ceil(3) * 4 + AFTER.len());
+    message.push_str(BEFORE);
+    BASE64.encode_string(pcm, &mut message);
+    message.push_str(AFTER);
+    message
+}
+
+/// A key that the caller pressed: one of `0-9*#A-D`.
+pub fn digit(digit: char) -> String {
+    format!(r#"{{"type":"dtmf_digit","digit":"{digit}"}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_that_the_servers_send_is_read() {
+        let transcript = |role: &str, text: &str| Said::Transcript {
+            role: role.to_owned(),
+            text: text.to_owned(),
+        };
+        for (message, said) in [
+            (r#"{"type":"audio","audio":"AAAA"}"#, Said::Audio("AAAA".into())),
+            (r#"{"audio":"AA\/\u002b","type":"audio"}"#, Said::Audio("AA/+".into())),
+            (r#"{"type":"interruption"}"#, Said::Interruption),
+            (
+                r#"{"type":"transcript","role":"user","text":"S\u00ec \"a\""}"#,
+                transcript("user", "Sì \"a\""),
+            ),
+            (r#"{"type":"transcript","text":"x","extra":[1]}"#, transcript("unknown", "x")),
+            (r#"{"type":"error","message":"quota"}"#, Said::Error { message: "quota".to_owned() }),
+            (r#"{"type":"error"}"#, Said::Error { message: "it does not say which".to_owned() }),
+        ] {
+            assert_eq!(read(message), said, "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_passed_over() {
+        for message in [
+            "",
+            "{",
+            "[]",
+            "null",
+            "{}",
+            r#"{"type":7}"#,
+            r#"{"type":"tool_invocation","name":"x"}"#,
+            r#"{"type":"audio"}"#,
+            r#"{"type":"audio","audio":7}"#,
+            r#"{"type":"audio","audio":null}"#,
+            r#"{"type":"transcript","role":"agent"}"#,
+            r#"{"type":"transcript","role":"agent","text":""}"#,
+            r#"{"type":"transcript","role":"agent","text":null}"#,
+        ] {
+            assert_eq!(read(message), Said::Other, "{message}");
+        }
+    }
+
+    #[test]
+    fn an_odd_field_does_not_spoil_the_others() {
+        let said = read(r#"{"type":"interruption","audio":{},"role":1,"text":[],"message":false}"#);
+        assert_eq!(said, Said::Interruption);
+    }
+
+    #[test]
+    fn audio_is_decoded_with_and_without_padding() {
+        let mut pcm = vec![9; 9];
+        for base64 in ["AQI=", "AQI"] {
+            assert!(decode_audio(base64, &mut pcm));
+            assert_eq!(pcm, [1, 2]);
+        }
+        assert!(!decode_audio("A", &mut pcm));
+        assert!(!decode_audio("no base64!", &mut pcm));
+    }
+
+    #[test]
+    fn what_is_sent_is_json_as_the_servers_expect_it() {
+        let call = CallId::from_bytes([0x1f; 16]);
+        assert_eq!(init(call), r#"{"type":"init","uuid":"1f1f1f1f-1f1f-1f1f-1f1f-1f1f1f1f1f1f"}"#);
+        assert_eq!(audio(&[1, 2]), r#"{"type":"audio","audio":"AQI="}"#);
+        assert_eq!(digit('#'), r##"{"type":"dtmf_digit","digit":"#"}"##);
+    }
+}
