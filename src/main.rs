@@ -44,7 +44,7 @@ enum Command {
     /// Print the effective settings and where each came from
     #[command(after_help = "Example: env $(grep -v '^#' .env) callhook config")]
     Config,
-    /// Play three calls against a receiver, all in this process, and show what arrives
+    /// Play three phone calls, all in this process, and show the events as they arrive
     #[command(after_help = "Example: callhook demo")]
     Demo,
     /// Show, replay or delete events that could not be delivered

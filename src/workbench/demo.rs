@@ -1,19 +1,28 @@
 //! `callhook demo`: everything in one process, on free ports of this machine.
 //!
-//! Three calls with overlapping life cycles go through the real HTTP front to a receiver, which
-//! routes one of them elsewhere and fails twice for another. What the receiver saw is printed as a
-//! timeline. Ends with success only if every event arrived, in the order of its call.
+//! Three calls at once, as a dialplan makes them: `POST /call`, then AudioSocket. An agent of the demo's
+//! own speaks to the callers, is interrupted and hears keys; the receiver routes one call elsewhere and
+//! fails twice for another. What the receiver saw is printed as a timeline. Ends with success only if
+//! every event arrived, in the order of its call, and every caller heard the agent.
+
+mod agent;
+mod phone;
+mod speech;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use axum::http::StatusCode;
-use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use futures_util::future::try_join_all;
+use serde_json::Value;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
+use self::agent::{Agent, Turn};
+use self::phone::{Exchange, Impression, Step};
 use super::receive::{Answer, Behaviour, Received, Receiver};
 use crate::app::App;
 use crate::config::Settings;
@@ -23,21 +32,19 @@ use crate::event::CallId;
 /// How long the demo waits for the next event before it counts as missing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const FALLBACK: &str = "ws://sts.example:6030";
-const ELSEWHERE: &str = "wss://vip.example/agent?language=it";
-
 /// How often the receiver fails for the third call.
 const FAULTS: u32 = 2;
-
-/// One step of a call: how long after the last one, the event's type, and its payload.
-type Step = (u64, &'static str, Value);
 
 /// A call that the demo plays.
 struct Script {
     name: &'static str,
     from: &'static str,
-    starts_after: u64,
-    steps: Vec<Step>,
+    /// When it begins, in milliseconds.
+    after: u64,
+    /// What the caller does.
+    caller: Vec<Step>,
+    /// The events that must come of it.
+    events: Vec<&'static str>,
 }
 
 /// Plays the calls and prints the timeline.
@@ -45,51 +52,77 @@ struct Script {
 /// # Errors
 /// Where an event is missing or out of order, or nothing could be started.
 pub async fn run() -> anyhow::Result<()> {
-    let mut receiver = Receiver::start("127.0.0.1", 0, behaviour()).await?;
-    let app = App::start(settings(receiver.address)?).await?;
+    let agent = Agent::bind(part_for).await?;
+    let mut receiver = Receiver::start("127.0.0.1", 0, behaviour(agent.address)).await?;
+    let app = App::start(settings(receiver.address, agent.address)?).await?;
     println!(
-        "callhook listens on http://{}, a receiver on http://{}",
+        "callhook listens on http://{} and for AudioSocket on {},\nan agent on ws://{}, a receiver on \
+         http://{}",
         app.front(),
+        app.audio(),
+        agent.address,
         receiver.address
     );
     println!("three calls; the receiver routes bob elsewhere and fails twice for carol\n");
+    let stop = CancellationToken::new();
+    let playing = async {
+        let played = play(&app, &mut receiver).await;
+        stop.cancel();
+        played
+    };
+    let (played, ()) = tokio::join!(playing, agent.serve(stop.clone()));
+    app.stop().await;
+    receiver.stop().await;
+    println!("\n{}", played?);
+    Ok(())
+}
+
+/// Plays the calls, and checks what came of them; the last line to print.
+async fn play(app: &App, receiver: &mut Receiver) -> anyhow::Result<String> {
     let scripts = scripts();
     let calls: Vec<CallId> = scripts.iter().map(|_| CallId::random()).collect();
     let names: BTreeMap<String, &str> =
         calls.iter().zip(&scripts).map(|(id, script)| (id.to_string(), script.name)).collect();
-    let expected: usize = scripts.iter().map(|script| script.steps.len() + 1).sum();
-    let client = Client { http: client_builder("http").build()?, front: app.front() };
-    let playing = calls.iter().zip(&scripts).map(|(call, script)| client.play(*call, script));
-    let playing = futures_util::future::try_join_all(playing);
-    let (answers, seen) = tokio::try_join!(playing, watch(&mut receiver, &names, expected))?;
+    let expected: usize = scripts.iter().map(|script| script.events.len()).sum();
+    let exchange =
+        Exchange { http: client_builder("http").build()?, front: app.front(), audio: app.audio() };
+    let playing = calls.iter().zip(&scripts).map(|(call, script)| {
+        let after = Duration::from_millis(script.after);
+        exchange.call(*call, script.from, after, &script.caller)
+    });
+    let watching = watch(receiver, &names, expected);
+    let (impressions, seen) = tokio::try_join!(try_join_all(playing), watching)?;
     println!();
-    for (script, answer) in scripts.iter().zip(&answers) {
-        println!("{:<6} was told {answer}", script.name);
+    for (script, Impression { route, heard }) in scripts.iter().zip(&impressions) {
+        let heard = heard.as_secs_f64();
+        println!("{:<6} heard {heard:.2} s of the agent, and was told {route}", script.name);
+        ensure!(heard > 0.0, "{} did not hear the agent", script.name);
     }
-    app.stop().await;
-    receiver.stop().await;
     check_order(&scripts, &names, &seen)?;
-    println!("\n{expected} events of {} calls arrived, each call in its order", scripts.len());
-    Ok(())
+    Ok(format!("{expected} events of {} calls arrived, each call in its order", scripts.len()))
 }
 
-fn settings(receiver: SocketAddr) -> anyhow::Result<Settings> {
+fn settings(receiver: SocketAddr, agent: SocketAddr) -> anyhow::Result<Settings> {
     let environment = [
         ("WEBHOOK_URL", format!("http://{receiver}/events")),
         ("WEBHOOK_RETRY", "3".to_owned()),
         ("WEBHOOK_BACKOFF", "150".to_owned()),
-        ("STS_URL", FALLBACK.to_owned()),
+        ("STS_URL", format!("ws://{agent}")),
         ("HTTP_HOST", "127.0.0.1".to_owned()),
         ("HTTP_PORT", "0".to_owned()),
+        ("AUDIOSOCKET_HOST", "127.0.0.1".to_owned()),
+        ("PORT", "0".to_owned()),
         ("ADMIN_PORT", "0".to_owned()),
         ("JOURNAL_PATH", "none".to_owned()),
+        ("CALL_ENDED_DETAILS", "true".to_owned()),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
     Settings::of_environment(&environment).map_err(|faults| anyhow::anyhow!("{faults:?}"))
 }
 
 /// Routes bob elsewhere, and fails for carol's `call_started` twice.
-fn behaviour() -> Behaviour {
+fn behaviour(agent: SocketAddr) -> Behaviour {
+    let elsewhere = format!("ws://{agent}/vip?language=it");
     let faults = Mutex::new(FAULTS);
     let carol = Mutex::new(None::<String>);
     Arc::new(move |received| {
@@ -105,85 +138,85 @@ fn behaviour() -> Behaviour {
         *faults -= u32::from(fails);
         Answer {
             status: if fails { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK },
-            sts_url: (from == Some("2002")).then(|| ELSEWHERE.to_owned()),
+            sts_url: (from == Some("2002")).then(|| elsewhere.clone()),
             delay: Duration::ZERO,
         }
     })
 }
 
+/// What the agent does for a caller of this number.
+fn part_for(from: &str) -> Vec<Turn> {
+    match from {
+        "2001" => vec![
+            Turn::Says("Good morning, how can I help?", 700),
+            Turn::Hears("A table for two, tonight at eight."),
+            Turn::Says("Booked. Anything else?", 500),
+        ],
+        "2002" => vec![
+            Turn::Says("Buongiorno! Per prenotare prema uno, per cambiare…", 3000),
+            Turn::IsInterrupted,
+            Turn::WaitsForKey,
+            Turn::Says("Grazie, a presto.", 400),
+        ],
+        _ => vec![
+            Turn::Says("Hello, you have reached the clinic. Hash ends the call.", 400),
+            Turn::WaitsForKey,
+            Turn::HangsUp,
+        ],
+    }
+}
+
 fn scripts() -> Vec<Script> {
-    let says = |role: &str, text: &str| json!({"role": role, "text": text});
     vec![
         Script {
             name: "alice",
             from: "2001",
-            starts_after: 0,
-            steps: vec![
-                (30, "call_started", json!({})),
-                (120, "transcription", says("agent", "Good morning, how can I help?")),
-                (150, "transcription", says("user", "A table for two, tonight at eight.")),
-                (140, "transcription", says("agent", "Booked. Anything else?")),
-                (90, "call_ended", json!({})),
+            after: 0,
+            caller: vec![Step::HearsOut, Step::Says(500), Step::HearsOut],
+            events: vec![
+                "call_initiated",
+                "call_started",
+                "transcription",
+                "transcription",
+                "transcription",
+                "call_ended",
             ],
         },
         Script {
             name: "bob",
             from: "2002",
-            starts_after: 60,
-            steps: vec![
-                (30, "call_started", json!({})),
-                (100, "transcription", says("agent", "Buongiorno! Premi uno per…")),
-                (60, "interruption", json!({})),
-                (40, "dtmf_digit", json!({"digit": "1"})),
-                (160, "call_ended", json!({})),
+            after: 60,
+            caller: vec![
+                Step::Hears(600),
+                Step::Says(300),
+                Step::Waits(100),
+                Step::Presses('1'),
+                Step::HearsOut,
+            ],
+            events: vec![
+                "call_initiated",
+                "call_started",
+                "transcription",
+                "interruption",
+                "dtmf_digit",
+                "transcription",
+                "call_ended",
             ],
         },
         Script {
             name: "carol",
             from: "2003",
-            starts_after: 110,
-            steps: vec![
-                (30, "call_started", json!({})),
-                (60, "transcription", says("agent", "Hello, you have reached the clinic.")),
-                (70, "dtmf_digit", json!({"digit": "#"})),
-                (60, "call_ended", json!({})),
+            after: 110,
+            caller: vec![Step::HearsOut, Step::Presses('#'), Step::StaysOn],
+            events: vec![
+                "call_initiated",
+                "call_started",
+                "transcription",
+                "dtmf_digit",
+                "call_ended",
             ],
         },
     ]
-}
-
-/// The front, as Asterisk and a core reach it.
-struct Client {
-    http: reqwest::Client,
-    front: SocketAddr,
-}
-
-impl Client {
-    /// Plays one call; returns what `POST /call` answered.
-    async fn play(&self, call: CallId, script: &Script) -> anyhow::Result<String> {
-        let from = script.from;
-        let payload =
-            json!({"from": from, "to": "5001", "channel": format!("PJSIP/{from}-00000013")});
-        sleep(Duration::from_millis(script.starts_after)).await;
-        let answer =
-            self.post("/call", json!({"uuid": call.to_string(), "payload": payload})).await?;
-        for (pause, kind, payload) in &script.steps {
-            sleep(Duration::from_millis(*pause)).await;
-            let event = json!({"uuid": call.to_string(), "type": kind, "payload": payload});
-            self.post("/events", event).await?;
-        }
-        Ok(answer)
-    }
-
-    async fn post(&self, path: &str, body: Value) -> anyhow::Result<String> {
-        let url = format!("http://{}{path}", self.front);
-        let request = self.http.post(&url).body(body.to_string());
-        let response = request.send().await.with_context(|| format!("POST {url}"))?;
-        let status = response.status();
-        let text = response.text().await?;
-        ensure!(status.is_success(), "POST {url} was answered {status}: {text}");
-        Ok(text)
-    }
 }
 
 /// Prints what arrives until the expected number of events was answered with 2xx.
@@ -241,9 +274,12 @@ fn check_order(
             .filter(|received| names.get(&received.event.uuid) == Some(&script.name))
             .map(|received| received.event.kind.as_str())
             .collect();
-        let mut sent = vec!["call_initiated"];
-        sent.extend(script.steps.iter().map(|(_, kind, _)| *kind));
-        ensure!(arrived == sent, "{}: sent {sent:?}, but {arrived:?} arrived", script.name);
+        let expected = &script.events;
+        ensure!(
+            arrived == *expected,
+            "{}: {expected:?} should have arrived, but {arrived:?} did",
+            script.name
+        );
     }
     Ok(())
 }

@@ -1,0 +1,179 @@
+//! The demo's phone: Asterisk and a caller in one, who calls by the dialplan's two steps.
+//!
+//! `POST /call`, then AudioSocket with the same UUID: a frame each 20 ms, be it silence, until the
+//! caller, or the other end, hangs up.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::speech::speech;
+use crate::audiosocket::{self, FRAME_AUDIO, FRAME_TIME, Frame};
+use crate::event::CallId;
+
+/// The pitch of a caller's voice, in Hz.
+const PITCH: f64 = 120.0;
+
+/// Frames without any audio that end what the agent says: 200 ms.
+const PAUSE: u32 = 10;
+
+/// What a caller does next.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Listens until the agent has said something and is silent.
+    HearsOut,
+    /// Listens for so many milliseconds from when the agent begins to speak.
+    Hears(u32),
+    /// Says something for so many milliseconds.
+    Says(u32),
+    /// Is silent for so many milliseconds.
+    Waits(u32),
+    /// Presses a key.
+    Presses(char),
+    /// Waits for the other end to hang up.
+    StaysOn,
+}
+
+/// The ports that Asterisk uses.
+#[derive(Clone)]
+pub struct Exchange {
+    /// For the front.
+    pub http: reqwest::Client,
+    /// The front.
+    pub front: SocketAddr,
+    /// AudioSocket.
+    pub audio: SocketAddr,
+}
+
+/// What a call was like.
+pub struct Impression {
+    /// What `POST /call` answered.
+    pub route: String,
+    /// How much of the agent was heard.
+    pub heard: Duration,
+}
+
+impl Exchange {
+    /// Plays one call to its end.
+    ///
+    /// # Errors
+    /// Where a port does not answer as it should.
+    pub async fn call(
+        &self,
+        call: CallId,
+        from: &str,
+        after: Duration,
+        steps: &[Step],
+    ) -> anyhow::Result<Impression> {
+        sleep(after).await;
+        let payload =
+            json!({"from": from, "to": "5001", "channel": format!("PJSIP/{from}-00000013")});
+        let route = self.announce(json!({"uuid": call.to_string(), "payload": payload})).await?;
+        let stream = TcpStream::connect(self.audio).await.context("AudioSocket")?;
+        let (mut reader, mut writer) = stream.into_split();
+        writer.write_all(&[&[0x01, 0, 16], &call.to_bytes()[..]].concat()).await?;
+        let mut line = Line { frames: 0, silent: 0, ended: false, buffer: Vec::new() };
+        let mut clock = interval(FRAME_TIME);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut said = VecDeque::new();
+        for step in steps {
+            let mut progress = Progress::of(step, &line);
+            said.extend(progress.frames.drain(..));
+            while !line.ended && (!said.is_empty() || !progress.is_over(&line)) {
+                tokio::select! {
+                    read = reader.read_buf(&mut line.buffer) => line.take(read.unwrap_or_default()),
+                    _ = clock.tick() => {
+                        line.silent += 1;
+                        progress.ticks += 1;
+                        let frame = said.pop_front().unwrap_or_else(|| audio(&[0; FRAME_AUDIO]));
+                        // Where the other end hung up the next read tells.
+                        writer.write_all(&frame).await.ok();
+                    }
+                }
+            }
+        }
+        Ok(Impression { route, heard: FRAME_TIME * line.frames })
+    }
+
+    async fn announce(&self, body: Value) -> anyhow::Result<String> {
+        let url = format!("http://{}/call", self.front);
+        let request = self.http.post(&url).body(body.to_string());
+        let response = request.send().await.with_context(|| format!("POST {url}"))?;
+        let status = response.status();
+        let text = response.text().await?;
+        ensure!(status.is_success(), "POST {url} was answered {status}: {text}");
+        Ok(text)
+    }
+}
+
+/// What came from the other end.
+struct Line {
+    /// Frames of audio.
+    frames: u32,
+    /// Ticks since the last one.
+    silent: u32,
+    ended: bool,
+    buffer: Vec<u8>,
+}
+
+impl Line {
+    fn take(&mut self, bytes: usize) {
+        self.ended |= bytes == 0;
+        let mut start = 0;
+        while let Ok(Some((frame, length))) = audiosocket::read(&self.buffer[start..]) {
+            start += length;
+            match frame {
+                Frame::Audio { .. } => {
+                    self.frames += 1;
+                    self.silent = 0;
+                }
+                Frame::HangUp | Frame::Uuid(_) | Frame::Digit(_) => self.ended = true,
+            }
+        }
+        self.buffer.drain(..start);
+    }
+}
+
+/// How far a step is.
+struct Progress<'a> {
+    step: &'a Step,
+    /// What is to be sent for it.
+    frames: Vec<Vec<u8>>,
+    ticks: u32,
+    heard_before: u32,
+}
+
+impl<'a> Progress<'a> {
+    fn of(step: &'a Step, line: &Line) -> Self {
+        let frames = match step {
+            Step::Says(milliseconds) => {
+                speech(*milliseconds, PITCH).as_chunks().0.iter().map(audio).collect()
+            }
+            Step::Presses(digit) => vec![vec![0x03, 0, 1, *digit as u8]],
+            Step::HearsOut | Step::Hears(_) | Step::Waits(_) | Step::StaysOn => Vec::new(),
+        };
+        Self { step, frames, ticks: 0, heard_before: line.frames }
+    }
+
+    fn is_over(&self, line: &Line) -> bool {
+        let heard = line.frames - self.heard_before;
+        let frames = |milliseconds: &u32| milliseconds / 20;
+        match self.step {
+            Step::HearsOut => heard > 0 && line.silent >= PAUSE,
+            Step::Hears(milliseconds) => heard >= frames(milliseconds),
+            Step::Waits(milliseconds) => self.ticks >= frames(milliseconds),
+            Step::Says(_) | Step::Presses(_) => true,
+            Step::StaysOn => false,
+        }
+    }
+}
+
+fn audio(pcm: &[u8; FRAME_AUDIO]) -> Vec<u8> {
+    audiosocket::audio_frame(pcm).to_vec()
+}
