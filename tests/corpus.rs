@@ -30,8 +30,11 @@ fn bodies_of_call_are_accepted_or_refused_for_a_reason_and_routed_without_loss()
 fn what_asterisk_was_seen_to_send_is_accepted() {
     let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
     for entry in fs::read_dir(captures).expect("there are captures") {
-        let request = fs::read(entry.expect("the directory can be read").path());
-        let request = request.expect("the capture can be read");
+        let path = entry.expect("the directory can be read").path();
+        if path.extension().is_none_or(|extension| extension != "http") {
+            continue;
+        }
+        let request = fs::read(path).expect("the capture can be read");
         let head = request.windows(4).position(|bytes| bytes == b"\r\n\r\n");
         let body = &request[head.expect("a head ends with an empty line") + 4..];
         assert!(callhook::http::call::parse(body).is_ok());
@@ -47,6 +50,16 @@ fn bodies_of_events_are_accepted_or_refused_for_a_reason_and_passed_on_without_l
 #[test]
 fn retry_after_is_understood_and_never_longer_than_fifteen_minutes() {
     check_corpus("retry_after", properties::retry_after::check);
+}
+
+#[test]
+fn frames_are_read_as_the_protocol_says_or_refused() {
+    check_corpus("audiosocket", properties::audiosocket::check);
+}
+
+#[test]
+fn what_servers_say_is_understood_or_passed_over() {
+    check_corpus("sts", properties::sts::check);
 }
 
 #[test]
