@@ -1,11 +1,16 @@
 //! callhook stands where AVR Core stands in a phone call: it takes the call from Asterisk, asks a
-//! webhook receiver where it should go, and delivers the call's events in order, with retries.
+//! webhook receiver where it should go, bridges it to the speech-to-speech server there, and delivers
+//! the call's events in order, with retries.
 //!
 //! ```text
 //!  Asterisk ── POST /call ──┐
-//!                           ├─► http ─► queue ─► (journal) ─► delivery ─► receiver
-//!  AVR Core ── POST /events ┘     ▲       ▲                      │
-//!                                 └─ slot ┴────── outcome ───────┘
+//!  AVR Core ── POST /events ┴─► http ─┬─► queue ─► (journal) ─► delivery ─► receiver
+//!                                 ▲   │     ▲                      │
+//!                                 └── slot ─┴────── outcome ───────┘
+//!                                     │
+//!  Asterisk ── AudioSocket ──► bridge ┘  (its events)
+//!                                 ▲
+//!                                 └─► sts ◄─► speech-to-speech server
 //! ```
 //!
 //! Data goes through once, in one direction; results come back as values. Each module knows only
@@ -18,7 +23,11 @@
 //! | [`workbench`] | how do I try a receiver without a PBX? |
 //! | [`inspector`] | what do operators see and do? |
 //! | [`http`] | is the request well formed? |
-//! | [`calls`] | was this call announced before? |
+//! | [`bridge`] | what happens in a call? |
+//! | [`audiosocket`] | what does Asterisk say? |
+//! | [`sts`] | what does the speech-to-speech server say? |
+//! | [`listener`] | who connects? |
+//! | [`calls`] | was this call announced before, and is it live? |
 //! | [`queue`] | when is an event due, in what order, and what follows from an outcome? |
 //! | [`journal`] | what was promised? |
 //! | [`delivery`] | how did one attempt go? |
@@ -30,6 +39,7 @@
 //! Invariants that hold throughout:
 //! - The events of one call arrive in the order they were accepted, one request at a time.
 //! - A call never waits for another call, and a caller never longer than `ROUTING_TIMEOUT`.
+//! - A bridged call that sent `call_started` sends one `call_ended`, whatever becomes of callhook.
 //! - A `call_initiated` is an event like any other: there is one HTTP client and one retry loop.
 
 pub mod app;

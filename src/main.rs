@@ -19,7 +19,7 @@ const FAILED: u8 = 1;
 const EX_USAGE: u8 = 64;
 const EX_UNAVAILABLE: u8 = 69;
 
-/// Webhooks and call routing for voice agents on Asterisk: ordered, retried, durable.
+/// Calls, call routing and webhooks for voice agents on Asterisk: ordered, retried, durable.
 #[derive(Parser)]
 #[command(
     version,
