@@ -37,7 +37,7 @@ use self::life::Reason;
 use self::playout::{Clock, Line};
 use self::talk::Talk;
 use crate::audiosocket::HANG_UP;
-use crate::calls::{Announcement, Calls};
+use crate::calls::Calls;
 use crate::config::CallSettings;
 use crate::event::{CallId, Event, EventType, Payload};
 use crate::journal::{LiveCall, unix_millis};
@@ -120,28 +120,27 @@ impl Bridge {
                 return caller.close(CLOSING_TIME).await;
             }
         };
-        self.bridge(call, announcement, &mut caller, Line::new(writer), stop).await;
+        info!(uuid = %call, announced = announcement.is_some(), "call started");
+        let talk = |reporter| {
+            let talk = Talk::new(&self, call, Line::new(writer), reporter);
+            talk.run(&mut caller, announcement, stop)
+        };
+        self.report_all(call, talk).await;
         drop(live);
         caller.close(CLOSING_TIME).await;
     }
 
     /// One call, from its first event to its last.
-    async fn bridge(
-        self: &Arc<Self>,
-        call: CallId,
-        announcement: Option<Announcement>,
-        caller: &mut Caller,
-        line: Arc<Line>,
-        stop: CancellationToken,
-    ) {
+    async fn report_all<F>(&self, call: CallId, talk: impl FnOnce(Reporter) -> F)
+    where
+        F: Future<Output = Reason>,
+    {
         let (reporter, reports) = mpsc::channel(MOST_REPORTED);
         let talking = async {
             let begun = Instant::now();
             let reporter = Reporter { call, events: reporter };
             reporter.report(EventType::CallStarted, &Payload::empty());
-            info!(uuid = %call, announced = announcement.is_some(), "call started");
-            let talk = Talk::new(self, call, line, reporter.clone());
-            let talk = AssertUnwindSafe(talk.run(caller, announcement, stop)).catch_unwind();
+            let talk = AssertUnwindSafe(talk(reporter.clone())).catch_unwind();
             let reason = talk.await.unwrap_or_else(|_| {
                 error!(uuid = %call, "a call broke off, which is a bug; other calls go on");
                 Reason::Restart
@@ -189,5 +188,82 @@ impl Reporter {
         if self.events.try_send(event).is_err() {
             error!(uuid = %self.call, r#type = kind.name(), "an event is lost: the disk takes none");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{Attempt, Deliver, Outcome};
+    use crate::event::EventFilter;
+    use crate::journal::{Journal, Recovered};
+    use crate::queue::retry::RetryPolicy;
+    use crate::queue::{Limits, QueueSettings};
+    use crate::routing::AllowedHosts;
+    use futures_util::future::BoxFuture;
+    use std::sync::Mutex;
+
+    /// A receiver that notes bodies.
+    #[derive(Clone, Default)]
+    struct Notes(Arc<Mutex<Vec<String>>>);
+
+    impl Deliver for Notes {
+        fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
+            let body = String::from_utf8(attempt.event.body.to_vec()).unwrap();
+            self.0.lock().unwrap().push(body);
+            Box::pin(async { Outcome::Delivered { answer: None } })
+        }
+    }
+
+    fn bridge(notes: &Notes) -> Bridge {
+        let settings = QueueSettings {
+            filter: EventFilter::All,
+            limits: Limits { concurrency: 4, queue: 100, breaker: 5 },
+            retry: RetryPolicy::new(0, Duration::ZERO, Duration::ZERO),
+            routing_timeout: UUID_TIME,
+            allowed_hosts: AllowedHosts::Any,
+            receiver: String::new(),
+        };
+        let (journal, recovered) = (Journal::in_memory(1), Recovered::default());
+        let deliver: Arc<dyn Deliver> = Arc::new(notes.clone());
+        let queue = Queue::start(settings, Some(deliver), Arc::default(), journal, recovered);
+        Bridge {
+            queue,
+            calls: Arc::default(),
+            fallback: None,
+            settings: CallSettings {
+                listen: crate::config::Listen { host: String::new(), port: 0 },
+                codec: crate::config::AudioCodec::Auto,
+                idle_timeout: UUID_TIME,
+                ended_details: true,
+            },
+            connector: Connector::default(),
+            clock: Arc::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_call_ends_that_call_alone() {
+        let notes = Notes::default();
+        let bridge = bridge(&notes);
+        let (broken, other) = (CallId::random(), CallId::random());
+        let breaks = bridge.report_all(broken, |_| async { panic!("on purpose") });
+        let goes_on = bridge.report_all(other, |reporter| async move {
+            tokio::task::yield_now().await;
+            reporter.report(EventType::Interruption, &Payload::empty());
+            Reason::Hangup
+        });
+        tokio::join!(breaks, goes_on);
+        bridge.queue.drain(Instant::now() + UUID_TIME).await;
+        let bodies = notes.0.lock().unwrap().clone();
+        let of = |call: CallId| {
+            let call = call.to_string();
+            bodies.iter().filter(|body| body.contains(&call)).cloned().collect::<Vec<_>>()
+        };
+        let (broken, other) = (of(broken), of(other));
+        assert_eq!((broken.len(), other.len()), (2, 3), "{bodies:#?}");
+        assert!(broken[0].contains("call_started"));
+        assert!(broken[1].contains("call_ended") && broken[1].contains("restart"));
+        assert!(other[2].contains("call_ended") && other[2].contains("hangup"));
     }
 }
