@@ -40,10 +40,13 @@ const POOL_IDLE: Duration = Duration::from_secs(4);
 /// Version 1 of the product token in `User-Agent`.
 const AGENT: &str = concat!("callhook/", env!("CARGO_PKG_VERSION"));
 
-const SECRET_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-secret");
+/// `WEBHOOK_SECRET`, by which the receiver knows the sender.
+pub const SECRET_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-secret");
+/// 1, 2, … for the event.
+pub const ATTEMPT_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-attempt");
+/// 1, 2, … within the call.
+pub const SEQUENCE_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-sequence");
 const AGENT_HEADER: HeaderName = HeaderName::from_static("x-avr-agent-id");
-const ATTEMPT_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-attempt");
-const SEQUENCE_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-sequence");
 
 /// One HTTP request that is to be made.
 #[derive(Clone, Debug)]
@@ -112,6 +115,22 @@ impl Webhook {
         let blank = client.post(settings.url.clone()).headers(fixed).build()?;
         Ok(Self(Arc::new(Inner { client, settings, blank, agent })))
     }
+
+    /// The request that an attempt makes, signed now where there is a key.
+    pub fn request(&self, attempt: &Attempt) -> reqwest::Request {
+        self.0.request(attempt)
+    }
+
+    /// Sends a request over the connections that attempts use, with no limit in time.
+    ///
+    /// # Errors
+    /// Where no head of an answer came back.
+    pub async fn execute(
+        &self,
+        request: reqwest::Request,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        self.0.client.execute(request).await
+    }
 }
 
 impl Deliver for Webhook {
@@ -125,9 +144,7 @@ impl Inner {
     async fn attempt(&self, attempt: &Attempt) -> Outcome {
         let begun = Instant::now();
         let deadline = begun + self.settings.timeout;
-        let mut request = self.blank.try_clone().expect("it has no body, so it can be cloned");
-        self.put_headers(attempt, request.headers_mut());
-        *request.body_mut() = Some(attempt.event.body.clone().into());
+        let request = self.request(attempt);
         let response = match timeout_at(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
@@ -147,6 +164,13 @@ impl Inner {
         } else {
             Outcome::Failed(Failure::of_status(status, retry_after, begun.elapsed()))
         }
+    }
+
+    fn request(&self, attempt: &Attempt) -> reqwest::Request {
+        let mut request = self.blank.try_clone().expect("it has no body, so it can be cloned");
+        self.put_headers(attempt, request.headers_mut());
+        *request.body_mut() = Some(attempt.event.body.clone().into());
+        request
     }
 
     fn put_headers(&self, attempt: &Attempt, headers: &mut HeaderMap) {
