@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use callhook::app::{self, StartError};
 use callhook::config::{self, AdminSettings, Fault, FrontSettings, Settings};
 use callhook::inspector::client as dead;
-use callhook::workbench::{demo, receive};
+use callhook::workbench::{check, demo, receive};
 use callhook::{health, telemetry};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -54,6 +54,12 @@ enum Command {
     },
     /// Be a receiver that prints one line an event
     Receive(receive::Options),
+    /// Judge a receiver: what a call can bring, repeats, secrets, oddities, load
+    #[command(
+        after_help = "Example: callhook check http://localhost:9000/events --secret \"$SECRET\"\n\
+                            Exit code: 0, or 1 where a required check fails."
+    )]
+    Check(Box<check::Options>),
 }
 
 /// What a command ends with, besides success.
@@ -130,6 +136,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             dead::run(command, &settings).await.map_err(anyhow::Error::from)?;
         }
         Command::Receive(options) => receive::run(options).await?,
+        Command::Check(options) => check::run(&options).await?,
     }
     Ok(())
 }

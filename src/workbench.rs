@@ -1,5 +1,6 @@
 //! The workbench: the commands for people who write receivers and have no PBX at hand.
 
+pub mod check;
 pub mod demo;
 pub mod receive;
 

@@ -5,6 +5,7 @@
     reason = "each test file compiles this module anew and uses its own part of it"
 )]
 
+pub mod flawed;
 pub mod receiver;
 pub mod service;
 pub mod wire;

@@ -1,0 +1,227 @@
+//! `callhook check`: judges a webhook receiver, one claim at a time.
+//!
+//! Every request is made as callhook's delivery makes its attempts, by the same code, for calls
+//! that are made up anew. What exactly passes stands with each check in [`catalogue`]. Leaves to
+//! others how a request is made ([`sender`]), what an answer has to be ([`rules`]), and how the
+//! report looks ([`text`], [`junit`], [`page`]).
+//!
+//! Invariants and limits:
+//! - One fault of the receiver fails the check that is meant for it: later checks are told of it,
+//!   and do without what is known to be broken.
+//! - No secret is in any output ([`report`]).
+//! - At most 20 requests at once, fewer than 400 in all; about 2 s against a receiver that answers
+//!   at once.
+//! - A receiver that is gone, or silent in two checks in a row, is left alone: the rest is
+//!   skipped.
+
+pub mod arguments;
+pub mod arrival;
+pub mod catalogue;
+pub mod curl;
+pub mod exchange;
+pub mod junit;
+pub mod life;
+pub mod load;
+pub mod oddities;
+pub mod page;
+pub mod report;
+pub mod rules;
+pub mod sender;
+pub mod text;
+pub mod trial;
+pub mod trust;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use tokio::time::Instant;
+
+pub use self::arguments::Options;
+use self::catalogue::{
+    CALL_INITIATED, CATALOGUE, CONCURRENT_CALLS, Check, IN_TIME, KEEP_ALIVE, REACHED,
+};
+use self::exchange::{Came, Exchange};
+use self::report::{Finding, Masks, Report, Scribe, Summary, Verdict};
+use self::sender::Sender;
+use self::trial::{Known, Ruling, Stop, Trial};
+use crate::config::WebhookSettings;
+use crate::event::timestamp_now;
+
+/// So many checks in a row without an answer mean that the receiver hangs.
+const SILENT_CHECKS: u32 = 2;
+
+/// Judges the receiver, prints what was found and writes the files that were asked for.
+///
+/// # Errors
+/// Where a required check failed, which the error names, or a file cannot be written.
+pub async fn run(options: &Options) -> anyhow::Result<()> {
+    let settings = WebhookSettings {
+        url: options.url.0.clone(),
+        secret: options.secret.clone().map(|secret| secret.0),
+        timeout: Duration::from_millis(options.timeout.into()),
+        signing_key: options.signing_key.clone().map(|signing| signing.key),
+    };
+    let key = options.signing_key.as_ref().map(|signing| &signing.text);
+    let masks = Masks::new(&settings, key);
+    let mut course = Course::new(settings, masks)?;
+    let report = course.run(!options.json).await;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else if reached(&report) {
+        print!("{}", text::closing(&report));
+    }
+    if let Some(path) = &options.junit {
+        write(path, &junit::document(&report)?)?;
+    }
+    if let Some(path) = &options.html {
+        write(path, &page::page(&report))?;
+    }
+    verdict(&report)
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+fn reached(report: &Report) -> bool {
+    report.checks.first().is_some_and(|first| first.verdict == Verdict::Pass)
+}
+
+fn verdict(report: &Report) -> anyhow::Result<()> {
+    let url = &report.url;
+    let first = report.checks.first().expect("the catalogue is not empty");
+    if first.verdict == Verdict::Fail {
+        let advice = first.advice.unwrap_or_default();
+        return Err(anyhow!("{url}: {}. {advice}", super::printable(&first.reason)));
+    }
+    match report.summary.failed {
+        0 => Ok(()),
+        1 => Err(anyhow!("{url}: a required check failed")),
+        many => Err(anyhow!("{url}: {many} required checks failed")),
+    }
+}
+
+/// The way through the catalogue.
+struct Course {
+    sender: Sender,
+    scribe: Scribe,
+    known: Known,
+    /// The receiver answered the first request.
+    reached: bool,
+    /// Checks in a row that ended in silence.
+    silent: u32,
+    /// Why the rest is skipped.
+    halted: Option<String>,
+}
+
+impl Course {
+    fn new(settings: WebhookSettings, masks: Masks) -> anyhow::Result<Self> {
+        let sender = Sender::new(settings)?;
+        let scribe = Scribe::new(sender.settings(), masks, sender.patience());
+        Ok(Self {
+            sender,
+            scribe,
+            known: Known::default(),
+            reached: false,
+            silent: 0,
+            halted: None,
+        })
+    }
+
+    /// Makes every check; prints a line each as it goes, where `aloud`.
+    async fn run(&mut self, aloud: bool) -> Report {
+        let (begun, started) = (Instant::now(), timestamp_now());
+        let mut checks: Vec<Finding> = Vec::with_capacity(CATALOGUE.len());
+        for check in &CATALOGUE {
+            let finding = self.judge(check).await;
+            checks.push(finding);
+            if aloud && checks[0].verdict == Verdict::Pass {
+                let (last, before) = checks.split_last().expect("one was pushed");
+                print!("{}", text::line(last, before.last().map(|before| before.group)));
+            }
+        }
+        let summary = Summary::of(&checks);
+        Report {
+            callhook: env!("CARGO_PKG_VERSION"),
+            url: self.sender.settings().shown_url(),
+            started,
+            took_ms: begun.elapsed().as_millis(),
+            requests: self.known.requests,
+            passed: summary.failed == 0,
+            summary,
+            checks,
+        }
+    }
+
+    async fn judge(&mut self, check: &Check) -> Finding {
+        let looks_back = check.name == IN_TIME && self.reached;
+        if let Some(why) = self.halted.clone().filter(|_| !looks_back) {
+            return self.finding(check, Err(Stop::Skip(why)), None, Duration::ZERO);
+        }
+        let begun = Instant::now();
+        let mut trial = Trial::new(self.sender.clone(), self.known.clone());
+        let ruling = (check.judge)(&mut trial).await;
+        let took = begun.elapsed();
+        let Trial { exchanges, telling, .. } = trial;
+        self.known.learn(&exchanges, self.sender.settings().timeout);
+        self.draw_consequences(check, &ruling, &exchanges).await;
+        let telling = telling.as_ref().or(exchanges.last());
+        self.finding(check, ruling, telling, took)
+    }
+
+    /// What later checks do without, once this one went as it did.
+    async fn draw_consequences(&mut self, check: &Check, ruling: &Ruling, exchanges: &[Exchange]) {
+        let failed = matches!(ruling, Err(Stop::Fail(_)));
+        match check.name {
+            REACHED if failed => {
+                self.halted = Some("the receiver was not reached".to_owned());
+                return;
+            }
+            REACHED => self.reached = true,
+            KEEP_ALIVE if failed => self.sender = self.sender.clone().without_keep_alive(),
+            CALL_INITIATED => self.known.routes = !failed,
+            CONCURRENT_CALLS => self.known.crowds = !failed,
+            _ => {}
+        }
+        let broke = exchanges.iter().any(|exchange| matches!(exchange.came, Came::Broken { .. }));
+        if broke && !self.sender.finds_receiver().await {
+            self.halted = Some(format!("the receiver went away during {}", check.name));
+        }
+        let silent = exchanges.iter().any(|exchange| matches!(exchange.came, Came::Silence));
+        self.silent = if silent { self.silent + 1 } else { 0 };
+        if self.silent == SILENT_CHECKS {
+            self.halted =
+                Some(format!("the receiver was silent in {SILENT_CHECKS} checks in a row"));
+        }
+    }
+
+    fn finding(
+        &self,
+        check: &Check,
+        ruling: Ruling,
+        telling: Option<&Exchange>,
+        took: Duration,
+    ) -> Finding {
+        let (verdict, reason, advice) = match ruling {
+            Ok(reason) => (Verdict::Pass, reason, None),
+            Err(Stop::Fail(complaint)) => (Verdict::Fail, complaint.reason, complaint.advice),
+            Err(Stop::Skip(why)) => (Verdict::Skipped, why, None),
+            Err(Stop::Limited) => {
+                (Verdict::Skipped, "the answer was 429; see request-rate".to_owned(), None)
+            }
+        };
+        Finding {
+            name: check.name,
+            group: check.group,
+            level: check.level,
+            claim: check.claim,
+            rule: check.rule,
+            verdict,
+            reason: self.scribe.reason(&reason),
+            advice,
+            took_ms: took.as_millis(),
+            evidence: telling.map(|exchange| self.scribe.evidence(exchange, check)),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The trial of one check: sends what the check wants to be sent, keeps every exchange, and stops the
+//! check at the first one that settles it.
+//!
+//! Silence, a broken connection and a 429 mean the same to every check, so they are dealt with here;
+//! any other answer is for the check's own rule.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+
+use super::exchange::{Answer, Came, Exchange, Sending};
+use super::rules::{Complaint, Rule};
+use super::sender::Sender;
+
+/// Why a check did not pass.
+#[derive(Debug)]
+pub enum Stop {
+    /// The receiver does not do what is asked.
+    Fail(Complaint),
+    /// The receiver answered 429: that is for the check of the rate, and this one cannot be judged.
+    Limited,
+    /// There is nothing to judge.
+    Skip(String),
+}
+
+impl From<Complaint> for Stop {
+    fn from(complaint: Complaint) -> Self {
+        Self::Fail(complaint)
+    }
+}
+
+/// How a check ended: with what was seen in plain words, where it passes.
+pub type Ruling = Result<String, Stop>;
+
+/// What earlier checks found out.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// A `call_initiated` is answered with 2xx.
+    pub routes: bool,
+    /// Twenty calls at once are no trouble.
+    pub crowds: bool,
+    /// Requests until now.
+    pub requests: usize,
+    /// The number of the request that was first answered 429.
+    pub limited_at: Option<usize>,
+    /// Requests that took longer than `--timeout`.
+    pub late: usize,
+    /// The request that took longest.
+    pub slowest: Option<Exchange>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self { routes: true, crowds: true, requests: 0, limited_at: None, late: 0, slowest: None }
+    }
+}
+
+impl Known {
+    /// Takes note of what a check sent and got.
+    pub fn learn(&mut self, exchanges: &[Exchange], limit: Duration) {
+        for exchange in exchanges {
+            self.requests += 1;
+            let answered = match &exchange.came {
+                Came::Answer(answer) => {
+                    if is_limited(answer) {
+                        self.limited_at.get_or_insert(self.requests);
+                    }
+                    true
+                }
+                Came::Silence => true,
+                Came::Broken { .. } => false,
+            };
+            if answered {
+                self.late += usize::from(exchange.took > limit);
+                let slowest = self.slowest.as_ref().map_or(Duration::ZERO, |slowest| slowest.took);
+                if exchange.took > slowest {
+                    self.slowest = Some(exchange.clone());
+                }
+            }
+        }
+    }
+}
+
+/// One check at work.
+pub struct Trial {
+    /// Who sends.
+    pub sender: Sender,
+    /// What earlier checks found out.
+    pub known: Known,
+    /// Every exchange of this check.
+    pub exchanges: Vec<Exchange>,
+    /// The exchange that settles it; the last one unless it is said.
+    pub telling: Option<Exchange>,
+}
+
+impl Trial {
+    /// A check that has sent nothing yet.
+    pub fn new(sender: Sender, known: Known) -> Self {
+        Self { sender, known, exchanges: Vec::new(), telling: None }
+    }
+
+    /// Sends one request and holds the answer against the rule.
+    ///
+    /// # Errors
+    /// [`Stop`] where the check ends with this exchange.
+    pub async fn expect(&mut self, sending: Sending, rule: Rule) -> Result<Answer, Stop> {
+        let exchange = self.sender.send(sending).await;
+        let ruling = judge(&exchange, rule, self.sender.patience());
+        self.exchanges.push(exchange);
+        ruling
+    }
+
+    /// Sends calls at once, the events of each one at a time and in order, as callhook does. Once a
+    /// request settles the check, no further one goes out.
+    ///
+    /// # Errors
+    /// [`Stop`] of the first exchange that settles the check.
+    pub async fn expect_calls(&mut self, calls: Vec<Vec<Sending>>, rule: Rule) -> Result<(), Stop> {
+        let settled = Cell::new(false);
+        let (sender, patience) = (&self.sender, self.sender.patience());
+        let play = async |events: Vec<Sending>| {
+            let mut seen = Vec::new();
+            for sending in events {
+                if settled.get() {
+                    break;
+                }
+                let exchange = sender.send(sending).await;
+                let ruling = judge(&exchange, rule, patience);
+                // Only the first is told: what comes while it is so is often its consequence.
+                let first = ruling.is_err() && !settled.replace(true);
+                let stop = if first { ruling.err() } else { None };
+                seen.push((exchange, stop));
+            }
+            seen
+        };
+        let seen = join_all(calls.into_iter().map(play)).await;
+        let mut ruling = Ok(());
+        for (exchange, stop) in seen.into_iter().flatten() {
+            if let Some(stop) = stop {
+                self.telling = Some(exchange.clone());
+                ruling = Err(stop);
+            }
+            self.exchanges.push(exchange);
+        }
+        ruling
+    }
+}
+
+fn judge(exchange: &Exchange, rule: Rule, patience: Duration) -> Result<Answer, Stop> {
+    let what = exchange.sending.what();
+    match &exchange.came {
+        Came::Answer(answer) if is_limited(answer) => Err(Stop::Limited),
+        Came::Answer(answer) => Ok(rule(answer, what).map(|()| answer.clone())?),
+        Came::Silence => Err(silent(what, patience).into()),
+        Came::Broken { code, error } => {
+            let complaint = Complaint::new(format!("{what} got no answer: {error} ({code})"));
+            Err(complaint
+                .advise("The receiver closed the connection, or ended. Its own log should say why.")
+                .into())
+        }
+    }
+}
+
+fn silent(what: &str, patience: Duration) -> Complaint {
+    let waited = patience.as_millis();
+    Complaint::new(format!("{what} got no answer within {waited} ms, --timeout and 5 s more"))
+        .advise("Answer as soon as the event is taken, and do what takes longer afterwards.")
+}
+
+fn is_limited(answer: &Answer) -> bool {
+    answer.status == StatusCode::TOO_MANY_REQUESTS
+}
