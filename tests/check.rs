@@ -10,12 +10,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::flawed::{ALLOWED, Flaw, Wants, parrot, receiver};
+use support::flawed::{
+    ALLOWED, Flaw, Wants, close_after_each, parrot, read_request, receiver, write_answer,
+};
 use support::receiver::{Receiver, Reply, Seen, free_port};
 use support::service::run;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 const SECRET: &str = "hush-hush";
 const SIGNING_KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -410,46 +411,4 @@ async fn a_file_that_cannot_be_written_is_an_error_that_names_it() {
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a path of UTF-8")
-}
-
-/// Answers well, and then closes each connection without having said so.
-async fn close_after_each() -> String {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-    let url = format!("http://{}/", listener.local_addr().expect("an address"));
-    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let Some(body) = read_request(&mut stream).await else { continue };
-            let event = serde_json::from_str::<Value>(&body).is_ok_and(|event| event.is_object());
-            write_answer(&mut stream, if event { "200 OK" } else { "400 Bad Request" }).await;
-        }
-    });
-    url
-}
-
-/// The body of the next request; nothing once the peer has closed.
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
-    let mut bytes = Vec::new();
-    loop {
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let head = head.to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.map_or(0, |length| length.parse().expect("a number"));
-            if body.len() >= length {
-                return Some(body.to_owned());
-            }
-        }
-        let mut chunk = [0; 4096];
-        match stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => return None,
-            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
-        }
-    }
-}
-
-async fn write_answer(stream: &mut TcpStream, status: &str) {
-    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-    // The peer may have gone, which is its own affair.
-    stream.write_all(answer.as_bytes()).await.ok();
 }

@@ -3,11 +3,14 @@
 //! The strict one behaves as avr-app does: exactly the four fields, the six documented types, 400 to
 //! all else. A flaw changes that one behaviour and nothing beside.
 
+use std::net::Ipv4Addr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::receiver::{Reply, Seen};
@@ -209,4 +212,47 @@ pub fn parrot(seen: &Seen) -> Reply {
         .collect();
     let said: Value = json!({ "headers": headers, "body": seen.raw });
     Reply::status(500).body(said.to_string())
+}
+
+/// Answers well, and then closes each connection without having said so.
+pub async fn close_after_each() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let Some(body) = read_request(&mut stream).await else { continue };
+            let event = serde_json::from_str::<Value>(&body).is_ok_and(|event| event.is_object());
+            write_answer(&mut stream, if event { "200 OK" } else { "400 Bad Request" }).await;
+        }
+    });
+    url
+}
+
+/// The body of the next request; nothing once the peer has closed.
+pub async fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let head = head.to_ascii_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = length.map_or(0, |length| length.parse().expect("a number"));
+            if body.len() >= length {
+                return Some(body.to_owned());
+            }
+        }
+        let mut chunk = [0; 4096];
+        match stream.read(&mut chunk).await {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => bytes.extend_from_slice(&chunk[..count]),
+        }
+    }
+}
+
+/// Answers without a body.
+pub async fn write_answer(stream: &mut TcpStream, status: &str) {
+    let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+    // The peer may have gone, which is its own affair.
+    stream.write_all(answer.as_bytes()).await.ok();
 }
