@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
-use tracing::error;
+use tracing::{debug, error};
 
 use super::dispatcher::Dispatcher;
 use super::slot::Slot;
@@ -199,6 +199,7 @@ impl Inner {
 
     fn take_one(&self, shared: &mut Shared, event: Event, now: Instant, intake: &mut Intake) {
         if !self.delivers(&event.kind) {
+            debug!(r#type = event.kind.name(), uuid = %event.call, "event of a type that is not delivered");
             self.metrics.dropped.fetch_add(1, Relaxed);
             intake.accepted.push(Accepted { id: None, slot: None });
             return;
