@@ -46,6 +46,8 @@ struct Register {
 struct Announced {
     since: Instant,
     announcement: Announcement,
+    /// Whether the queue took its event.
+    taken: bool,
 }
 
 /// What `POST /call` said of a call, and where its decision is found.
@@ -90,7 +92,7 @@ impl Calls {
     /// makes. Requests that arrive together cannot both open one.
     ///
     /// # Errors
-    /// That of `open`; nothing is remembered then.
+    /// That of `open`; the call is remembered without a decision then, and its repeat is none.
     pub fn slot_of<E>(
         &self,
         call: CallId,
@@ -100,14 +102,17 @@ impl Calls {
     ) -> Result<Slot, E> {
         let mut register = self.lock();
         register.forget(now, 0);
-        let known = register.announced.get(&call).map(|announced| &announced.announcement);
+        let known = register.announced.get(&call).filter(|announced| announced.taken);
+        let known = known.map(|announced| &announced.announcement);
         if let Some(known) = known.filter(|known| known.payload.as_str() == payload.as_str()) {
             return Ok(known.slot.clone());
         }
-        let slot = open()?;
+        let opened = open();
+        let slot = opened.as_ref().map_or_else(|_| Slot::without_decision(), Slot::clone);
+        let announcement = Announcement { payload: payload.clone(), slot };
         register.forget(now, payload.as_str().len());
-        register.remember(call, Announcement { payload: payload.clone(), slot: slot.clone() }, now);
-        Ok(slot)
+        register.remember(call, Announced { since: now, announcement, taken: opened.is_ok() });
+        opened
     }
 
     /// Takes a call as live, until the guard goes; returns what was announced of it.
@@ -135,11 +140,11 @@ impl Calls {
 }
 
 impl Register {
-    fn remember(&mut self, call: CallId, announcement: Announcement, since: Instant) {
-        self.order.push_back((since, call));
-        self.bytes += announcement.payload.as_str().len();
+    fn remember(&mut self, call: CallId, announced: Announced) {
+        self.order.push_back((announced.since, call));
+        self.bytes += announced.announcement.payload.as_str().len();
         self.forget_one(call);
-        self.announced.insert(call, Announced { since, announcement });
+        self.announced.insert(call, announced);
     }
 
     fn forget(&mut self, now: Instant, new_bytes: usize) {
@@ -245,11 +250,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_announcement_that_fails_is_not_remembered() {
-        let calls = Calls::default();
+    async fn an_announcement_that_fails_is_tried_again_and_goes_to_the_fallback() {
+        let calls = Arc::new(Calls::default());
         let (call, now) = (CallId::random(), Instant::now());
-        let refused = calls.slot_of(call, &Payload::empty(), now, || Err("full"));
+        let payload = serde_json::from_str(r#"{"from":"7"}"#).unwrap();
+        let payload = Payload::from_json(payload).unwrap();
+        let refused = calls.slot_of(call, &payload, now, || Err("full"));
         assert_eq!(refused.err(), Some("full"));
-        assert!(opens(&calls, call, "{}", now));
+        let (_live, announcement) = calls.begin(call, now).unwrap();
+        let route = announcement.unwrap().route("ws://sts".parse().ok().as_ref()).await;
+        assert_eq!(route.sts_url.as_deref(), Some("ws://sts/?from=7"));
+        assert!(opens(&calls, call, r#"{"from":"7"}"#, now));
     }
 }
