@@ -155,6 +155,22 @@ impl Receiver {
         self.so_far()
     }
 
+    /// Waits until `look` finds something in what was received.
+    pub async fn until<T>(&self, what: &str, look: impl Fn(&[Seen]) -> Option<T>) -> T {
+        let mut count = self.book.count.subscribe();
+        let search = async {
+            loop {
+                count.mark_unchanged();
+                if let Some(found) = look(&self.so_far()) {
+                    return found;
+                }
+                count.changed().await.expect("the book outlives the wait");
+            }
+        };
+        let found = timeout(LIMIT, search).await;
+        found.unwrap_or_else(|_| panic!("{what} within {LIMIT:?}: {:#?}", self.so_far()))
+    }
+
     /// The requests received so far, in the order of their arrival.
     pub fn so_far(&self) -> Vec<Seen> {
         self.book.pages().seen.clone()

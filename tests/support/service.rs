@@ -23,9 +23,10 @@ const LOG_LIMIT: Duration = Duration::from_secs(15);
 /// The longest wait for a process to end.
 const EXIT_LIMIT: Duration = Duration::from_secs(20);
 /// What the tests set unless they say otherwise.
-const USUAL: [(&str, &str); 6] = [
+const USUAL: [(&str, &str); 7] = [
     ("HTTP_HOST", "127.0.0.1"),
     ("HTTP_PORT", "0"),
+    ("AUDIOSOCKET_HOST", "127.0.0.1"),
     ("PORT", "0"),
     ("ADMIN_PORT", "0"),
     ("JOURNAL_PATH", "none"),
@@ -33,6 +34,8 @@ const USUAL: [(&str, &str); 6] = [
 ];
 /// What AVR Core logs when its HTTP server is up, followed by the port.
 const LISTENING: &str = "AVR HTTP Server listening on port ";
+/// And before it, when AudioSocket is.
+const AUDIOSOCKET_LISTENING: &str = "AVR AudioSocket Server listening on port ";
 
 /// A running `callhook serve`.
 pub struct Service {
@@ -72,12 +75,26 @@ impl Service {
             .spawn()
             .expect("the binary starts");
         let log = Log::of(child.stderr.take().expect("stderr is a pipe"));
-        let addr = SocketAddr::from(([127, 0, 0, 1], log.listening_port().await));
+        let addr = SocketAddr::from(([127, 0, 0, 1], log.port_after(LISTENING).await));
         Service { addr, child, log, directory }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
+    }
+
+    /// Where AudioSocket listens.
+    pub async fn audiosocket(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.log.port_after(AUDIOSOCKET_LISTENING).await))
+    }
+
+    /// The most memory that the child ever had resident, in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("the child is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        1024 * number.and_then(|number| number.parse::<u64>().ok()).expect("a number of kB")
     }
 
     /// The process id of the child.
@@ -278,9 +295,9 @@ impl Log {
         self.lines().join("\n")
     }
 
-    async fn listening_port(&self) -> u16 {
+    async fn port_after(&self, text: &str) -> u16 {
         let port = |line: &String| {
-            let (_, rest) = line.split_once(LISTENING)?;
+            let (_, rest) = line.split_once(text)?;
             let digits = rest.split(|char: char| !char.is_ascii_digit()).next()?;
             digits.parse().ok()
         };
