@@ -1,0 +1,12 @@
+//! Sound through the bridge, in both directions, compared with what went in. `call_audio/caller.rs` has the
+//! way from Asterisk to the STS server, `call_audio/agent.rs` the way back, `call_audio/recorded.rs` the
+//! recordings of a real Asterisk.
+
+mod support;
+
+#[path = "call_audio/agent.rs"]
+mod agent;
+#[path = "call_audio/caller.rs"]
+mod caller;
+#[path = "call_audio/recorded.rs"]
+mod recorded;
