@@ -52,14 +52,20 @@ pub struct Asterisk {
 impl Asterisk {
     /// Connects and says nothing.
     pub async fn connect(addr: SocketAddr) -> Asterisk {
-        let (mut asterisk, read) = Asterisk::open(addr).await;
+        Asterisk::try_connect(addr).await.expect("AudioSocket accepts connections")
+    }
+
+    /// A connection that has said nothing yet, unless nobody takes it.
+    pub async fn try_connect(addr: SocketAddr) -> std::io::Result<Asterisk> {
+        let (mut asterisk, read) = Asterisk::open(addr).await?;
         asterisk.reader.spawn(listen(read, Arc::clone(&asterisk.heard)));
-        asterisk
+        Ok(asterisk)
     }
 
     /// Connects and never reads.
     pub async fn connect_deaf(addr: SocketAddr) -> Asterisk {
-        let (mut asterisk, read) = Asterisk::open(addr).await;
+        let opened = Asterisk::open(addr).await;
+        let (mut asterisk, read) = opened.expect("AudioSocket accepts connections");
         asterisk.reader.spawn(async move {
             let _kept = read;
             std::future::pending::<()>().await;
@@ -67,11 +73,11 @@ impl Asterisk {
         asterisk
     }
 
-    async fn open(addr: SocketAddr) -> (Asterisk, OwnedReadHalf) {
-        let stream = TcpStream::connect(addr).await.expect("AudioSocket accepts connections");
-        stream.set_nodelay(true).expect("a TCP socket");
+    async fn open(addr: SocketAddr) -> std::io::Result<(Asterisk, OwnedReadHalf)> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
-        (Asterisk { write, heard: Arc::default(), reader: JoinSet::new() }, read)
+        Ok((Asterisk { write, heard: Arc::default(), reader: JoinSet::new() }, read))
     }
 
     /// Sends bytes in one write; false if the peer has closed already.

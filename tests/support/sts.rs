@@ -318,7 +318,7 @@ async fn treat(mut stream: TcpStream, manner: Manner, book: Arc<Book>) {
             return std::future::pending().await;
         }
         Manner::Refuses => {
-            stream.readable().await.expect("a request");
+            stream.read(&mut [0; 4096]).await.ok();
             let answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
             stream.write_all(answer).await.ok();
             stream.shutdown().await.ok();
@@ -398,9 +398,15 @@ fn read_text(text: &str) -> What {
 }
 
 async fn obey(mut write: OwnedWriteHalf, mut inbox: mpsc::Receiver<Order>) {
+    let mut closing = false;
     while let Some(order) = inbox.recv().await {
         let sent = match order {
-            Order::Bytes(bytes) => write.write_all(&bytes).await,
+            // A close is said once, be it the first word of it or the answer.
+            Order::Bytes(bytes) if bytes[0] == 0x80 | CLOSE && closing => continue,
+            Order::Bytes(bytes) => {
+                closing |= bytes[0] == 0x80 | CLOSE;
+                write.write_all(&bytes).await
+            }
             Order::Drop => return,
             Order::Reset => {
                 write.as_ref().set_zero_linger().expect("a TCP socket");
