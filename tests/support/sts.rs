@@ -318,7 +318,8 @@ async fn treat(mut stream: TcpStream, manner: Manner, book: Arc<Book>) {
             return std::future::pending().await;
         }
         Manner::Refuses => {
-            stream.read(&mut [0; 4096]).await.ok();
+            let asked = stream.read(&mut [0; 4096]).await.unwrap_or(0);
+            assert_ne!(asked, 0, "a request");
             let answer = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
             stream.write_all(answer).await.ok();
             stream.shutdown().await.ok();
