@@ -5,8 +5,8 @@ mod support;
 
 use serde_json::{Value, json};
 use support::asterisk::{AUDIO, BEAT};
-use support::receiver::{Receiver, Reply};
-use support::service::Service;
+use support::receiver::{Receiver, Reply, closed_gate};
+use support::service::{Service, run};
 use support::sound::{bytes_of, voice};
 use support::stage::{Stage, uuid};
 use support::sts::{Manner, Sts};
@@ -210,6 +210,75 @@ async fn without_any_sts_url_a_call_has_its_events_and_digits() {
     assert_eq!(stage.kinds(&uuid), ["call_started", "dtmf_digit", "call_ended"]);
     let silent = |payload: &[u8]| payload.iter().all(|byte| *byte == 0);
     assert!(ear.frames().iter().all(|frame| silent(&frame.payload)), "silence to the caller");
+}
+
+#[tokio::test]
+async fn without_a_receiver_calls_are_bridged_all_the_same() {
+    let stage = Stage::set(&[("WEBHOOK_URL", "none")]).await;
+    let mut call = stage.call().await;
+    call.asterisk.silence(15).await;
+    call.session.audio_of(15 * 320).await;
+    call.session.audio(&[6; 3200]).await;
+    assert_eq!(call.ear.at_least(10).await[9].payload, [6; 320]);
+    call.asterisk.hang_up().await;
+    assert_eq!(stage.end_line(&call.uuid).await["reason"], "hangup");
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_holds_up_no_call() {
+    let gate = closed_gate();
+    let held = gate.clone();
+    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let vars = [("QUEUE_LIMIT", "3"), ("WEBHOOK_TIMEOUT", "15000")];
+    let stage = Stage::of(receiver, Sts::start(Manner::Usual).await, &vars).await;
+    let other = json!({ "uuid": uuid(), "type": "call_started", "payload": {} }).to_string();
+    while stage.service.post("/events", other.clone()).await.status == 202 {}
+    let uuid = uuid();
+    let answer = stage.announce(&uuid, json!({ "from": "2000" })).await.json();
+    assert_eq!(answer["sts_url"], format!("{}/?from=2000", stage.sts.url));
+    let mut call = stage.call_of(&uuid).await;
+    assert_eq!(call.session.target, "/?from=2000", "the URL that was answered");
+    call.asterisk.silence(15).await;
+    call.session.audio_of(15 * 320).await;
+    call.session.audio(&[6; 3200]).await;
+    call.ear.at_least(10).await;
+    call.asterisk.hang_up().await;
+    assert_eq!(stage.end_line(&call.uuid).await["reason"], "hangup");
+    gate.add_permits(100);
+}
+
+#[tokio::test]
+async fn a_taken_audiosocket_port_is_named_and_ends_with_69() {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let vars = [
+        ("WEBHOOK_URL", "none"),
+        ("HTTP_HOST", "127.0.0.1"),
+        ("HTTP_PORT", "0"),
+        ("ADMIN_PORT", "0"),
+        ("JOURNAL_PATH", "none"),
+        ("AUDIOSOCKET_HOST", "127.0.0.1"),
+        ("PORT", &port),
+    ];
+    let (code, _, errors) = run(&["serve"], &vars).await;
+    assert_eq!(code, 69, "{errors}");
+    assert!(errors.contains(&port), "{errors}");
+}
+
+#[tokio::test]
+async fn the_user_part_of_an_sts_url_stays_out_of_the_log() {
+    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let sts = Sts::start(Manner::Usual).await;
+    let url = sts.url.replace("ws://", "ws://alice:pa55word@");
+    let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("STS_URL", url.as_str())];
+    let mut stage = Stage { service: Service::start(&vars).await, sts, receiver };
+    let call = stage.call().await;
+    call.asterisk.hang_up().await;
+    stage.event(&call.uuid, "call_ended").await;
+    stage.close().await;
+    let log = stage.service.whole_log().await;
+    assert!(log.contains("Connecting to STS WebSocket: "), "{log}");
+    assert!(!log.contains("alice") && !log.contains("pa55word"), "{log}");
 }
 
 #[tokio::test]

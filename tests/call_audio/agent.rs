@@ -72,6 +72,20 @@ async fn pieces_of_any_size_are_cut_to_frames_without_loss() {
     assert!(payloads(&frames) == pcm, "the same bytes in the same order");
 }
 
+/// Some servers send what is to be said as soon as they have all of it.
+#[tokio::test]
+async fn a_whole_utterance_in_one_message_is_played() {
+    let stage = Stage::set(&[]).await;
+    let call = stage.call().await;
+    call.session.audio(&numbered(25 * 50)).await;
+    let frames = call.ear.at_least(20).await;
+    let order: Vec<i16> = frames.iter().take(20).map(number).collect();
+    assert_eq!(order, (1..=20).collect::<Vec<_>>());
+    call.session.interruption().await;
+    stage.event(&call.uuid, "interruption").await;
+    assert!(!stage.kinds(&call.uuid).contains(&"call_ended".to_owned()));
+}
+
 #[tokio::test]
 async fn the_last_piece_of_an_utterance_is_filled_up_with_silence() {
     let stage = Stage::set(&[]).await;

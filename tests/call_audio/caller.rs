@@ -1,5 +1,6 @@
 //! From Asterisk to the STS server: whatever the phone speaks arrives as PCM of 8 kHz.
 
+use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
@@ -78,31 +79,38 @@ async fn a_law_of_30_ms_is_found_out_logged_once_and_decoded() {
     a_law_is_found_out(from_alaw, "alaw", 240).await;
 }
 
-/// Most calls begin with a quiet line.
+/// Most calls begin with a quiet line, which is not always wholly silent.
 #[tokio::test]
 async fn a_quiet_beginning_does_not_mislead() {
     let stage = Stage::set(&[]).await;
-    for (law, loud) in
-        [(from_ulaw as Law, 0.0), (from_alaw, 0.0), (from_ulaw, 9.0), (from_alaw, 9.0)]
-    {
-        let mut samples = tone(RATE, 50.0, loud, 25 * 160);
-        samples.extend(voice(25 * 160));
-        let (codes, pcm) = spoken(&samples, law);
+    let begun = async |quiet: &[i16], law: Law| {
+        let (codes, pcm) = spoken(&[quiet, &voice(25 * 160)].concat(), law);
         arrives(&stage, &codes, 160, &pcm).await;
-    }
-    let mut pcm = vec![0; 25 * 320];
-    pcm.extend(bytes_of(&voice(25 * 160)));
-    arrives(&stage, &pcm, 320, &pcm).await;
+    };
+    let seed = 7;
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut hiss = |loud: i16| (0..25 * 160).map(|_| random.random_range(-loud..=loud)).collect();
+    let beginnings: [Vec<i16>; 5] =
+        [hiss(0), hiss(3), hiss(40), hiss(200), tone(RATE, 50.0, 9.0, 25 * 160)];
+    let both = beginnings.iter().flat_map(|quiet| [(quiet, from_ulaw as Law), (quiet, from_alaw)]);
+    join_all(both.map(|(quiet, law)| begun(quiet, law))).await;
+    let slin = async |quiet: &Vec<i16>| {
+        let pcm = bytes_of(&[&quiet[..], &voice(25 * 160)].concat());
+        arrives(&stage, &pcm, 320, &pcm).await;
+    };
+    join_all(beginnings.iter().map(slin)).await;
 }
 
 #[tokio::test]
 async fn loud_voices_are_found_out_as_well() {
     let stage = Stage::set(&[]).await;
     let samples = tone(RATE, 300.0, 30_000.0, 25 * 160);
-    for law in [from_ulaw as Law, from_alaw] {
+    let shouted = async |law: Law| {
         let (codes, pcm) = spoken(&samples, law);
         arrives(&stage, &codes, 160, &pcm).await;
-    }
+    };
+    join_all([from_ulaw as Law, from_alaw].map(shouted)).await;
     let pcm = bytes_of(&samples);
     arrives(&stage, &pcm, 320, &pcm).await;
 }
@@ -123,7 +131,9 @@ async fn audio_codec_fixes_what_frames_of_kind_10_are() {
 }
 
 /// Kind, samples a second, bytes in 20 ms.
-const RATES: [(u8, usize, usize); 8] = [
+type Kind = (u8, usize, usize);
+
+const RATES: [Kind; 8] = [
     (0x11, 12_000, 480),
     (0x12, 16_000, 640),
     (0x13, 24_000, 960),
@@ -134,56 +144,54 @@ const RATES: [(u8, usize, usize); 8] = [
     (0x18, 192_000, 7680),
 ];
 
-/// Two seconds of a tone in this kind, and the samples that the STS server got.
-async fn resampled(stage: &Stage, (kind, rate, size): (u8, usize, usize), hertz: f64) -> Vec<i16> {
-    let mut call = stage.call().await;
-    let sound = bytes_of(&tone(rate, hertz, 8000.0, 100 * size / 2));
-    call.asterisk.play(kind, sound.chunks(size)).await;
-    call.asterisk.digit('#').await;
-    call.session.message("dtmf_digit", 1).await;
-    let samples = samples_of(&call.session.audio_so_far());
-    assert!(samples.len() > RATE, "the STS server got {} samples", samples.len());
-    samples
+/// Two seconds of a tone in each of these kinds, all at once, and the samples that the STS server got.
+async fn resampled(kinds: &[Kind], hertz: f64) -> Vec<(Kind, Vec<i16>)> {
+    let stage = Stage::set(&[]).await;
+    let play = async |(kind, rate, size): Kind| {
+        let mut call = stage.call().await;
+        let sound = bytes_of(&tone(rate, hertz, 8000.0, 100 * size / 2));
+        call.asterisk.play(kind, sound.chunks(size)).await;
+        call.asterisk.digit('#').await;
+        call.session.message("dtmf_digit", 1).await;
+        let samples = samples_of(&call.session.audio_so_far());
+        assert!(samples.len() > RATE, "{kind:#x}: {} samples", samples.len());
+        ((kind, rate, size), samples)
+    };
+    join_all(kinds.iter().map(|kind| play(*kind))).await
 }
 
-async fn a_tone_stays_itself(kinds: &[(u8, usize, usize)]) {
-    let stage = Stage::set(&[]).await;
-    for kind in kinds {
-        let samples = resampled(&stage, *kind, 440.0).await;
+/// How loud it is, compared with the tone that was sent.
+fn level(samples: &[i16]) -> f64 {
+    loudness(samples) / (8000.0 / 2.0_f64.sqrt())
+}
+
+async fn a_tone_stays_itself(kinds: &[Kind]) {
+    for (kind, samples) in resampled(kinds, 440.0).await {
         let expected = 2 * RATE;
         let off = samples.len().abs_diff(expected);
         assert!(off <= expected / 50, "{kind:?}: {} samples", samples.len());
         let steady = &samples[expected / 4..expected * 3 / 4];
         let heard = pitch(steady, RATE);
         assert!((heard - 440.0).abs() < 5.0, "{kind:?}: {heard} Hz");
-        let level = loudness(steady) / (8000.0 / 2.0_f64.sqrt());
-        assert!((0.8..1.25).contains(&level), "{kind:?}: {level} of its loudness");
+        assert!((0.8..1.25).contains(&level(steady)), "{kind:?}: {}", level(steady));
     }
 }
 
 #[tokio::test]
-async fn a_tone_of_12_16_or_24_khz_stays_itself_at_8_khz() {
-    a_tone_stays_itself(&RATES[..3]).await;
+async fn a_tone_of_12_to_44_khz_stays_itself_at_8_khz() {
+    a_tone_stays_itself(&RATES[..5]).await;
 }
 
 #[tokio::test]
-async fn a_tone_of_32_44_or_48_khz_stays_itself_at_8_khz() {
-    a_tone_stays_itself(&RATES[3..6]).await;
-}
-
-#[tokio::test]
-async fn a_tone_of_96_or_192_khz_stays_itself_at_8_khz() {
-    a_tone_stays_itself(&RATES[6..]).await;
+async fn a_tone_of_48_to_192_khz_stays_itself_at_8_khz() {
+    a_tone_stays_itself(&RATES[5..]).await;
 }
 
 #[tokio::test]
 async fn what_8_khz_cannot_carry_is_taken_out_and_not_folded_back() {
-    let stage = Stage::set(&[]).await;
-    for kind in [RATES[1], RATES[5]] {
-        let samples = resampled(&stage, kind, 6000.0).await;
+    for (kind, samples) in resampled(&[RATES[1], RATES[5]], 6000.0).await {
         let steady = &samples[samples.len() / 4..samples.len() * 3 / 4];
-        let level = loudness(steady) / (8000.0 / 2.0_f64.sqrt());
-        assert!(level < 0.1, "{kind:?}: 6 kHz comes back with {level} of its loudness");
+        assert!(level(steady) < 0.1, "{kind:?}: 6 kHz comes back with {}", level(steady));
     }
 }
 

@@ -106,7 +106,7 @@ async fn a_stream_that_is_no_websocket_ends_its_call_only() {
         ("a reserved opcode", frame(3, b"?")),
         ("a reserved bit", vec![0x80 | 0x40 | TEXT, 0]),
         ("no UTF-8", frame(TEXT, b"\xff\xfe")),
-        ("HTTP", b"HTTP/1.1 500 Oops\r\n\r\n".to_vec()),
+        ("HTTP", b"HTTP/1.1 500 Oops\r\n\r\n".repeat(20)),
         (
             "an endless frame",
             [&[0x80 | TEXT, 127][..], &u64::MAX.to_be_bytes(), &[b' '; 99]].concat(),

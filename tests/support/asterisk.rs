@@ -216,8 +216,10 @@ pub fn take_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
 }
 
 async fn listen(mut read: OwnedReadHalf, heard: Arc<Record<Heard>>) {
-    let mut buffer = Vec::new();
-    while let Ok(1..) = read.read_buf(&mut buffer).await {
+    // Room for many frames, so that a read takes all there is.
+    let (mut chunk, mut buffer) = ([0; 16 * 1024], Vec::new());
+    while let Ok(size @ 1..) = read.read(&mut chunk).await {
+        buffer.extend_from_slice(&chunk[..size]);
         let at = Instant::now();
         while let Some((kind, payload)) = take_frame(&mut buffer) {
             heard.push(Heard::Frame(Frame { at, kind, payload }));
