@@ -1,7 +1,11 @@
 //! Every way for a call to end, and what each party gets to see of it: Asterisk a hang-up, the STS server a
-//! close, the receiver exactly one `call_ended`, the operator the reason.
+//! close, the receiver exactly one `call_ended`, the operator the reason. `call_ends/restart.rs` has the
+//! calls that callhook itself did not live to see the end of.
 
 mod support;
+
+#[path = "call_ends/restart.rs"]
+mod restart;
 
 use std::time::Duration;
 
@@ -11,7 +15,6 @@ use support::receiver::{Receiver, Reply, closed_gate, free_port};
 use support::service::{Service, Wire, request};
 use support::stage::{Call, Stage, uuid};
 use support::sts::{Manner, Sts, frame};
-use tempfile::TempDir;
 use tokio::time::Instant;
 
 const DETAILS: (&str, &str) = ("CALL_ENDED_DETAILS", "true");
@@ -284,81 +287,6 @@ async fn no_call_is_taken_while_callhook_drains() {
     }
     stage.service.whole_log().await;
     assert_eq!(stage.kinds(&uuid), [""; 0]);
-}
-
-/// Kills callhook and starts it again on its journal.
-async fn restart(stage: &mut Stage, journal: &str) {
-    stage.service.signal("KILL");
-    stage.service.ended().await;
-    let vars = [
-        ("WEBHOOK_URL", stage.receiver.url.as_str()),
-        ("STS_URL", stage.sts.url.as_str()),
-        ("JOURNAL_PATH", journal),
-        DETAILS,
-    ];
-    stage.service = Service::start(&vars).await;
-}
-
-fn journal(directory: &TempDir) -> String {
-    directory.path().join("callhook.redb").to_str().expect("a path of plain text").to_owned()
-}
-
-#[tokio::test]
-async fn a_call_that_callhook_died_in_gets_its_end_at_the_next_start() {
-    let directory = TempDir::new().expect("a temporary directory");
-    let path = journal(&directory);
-    let mut stage = Stage::set(&[DETAILS, ("JOURNAL_PATH", &path)]).await;
-    let (live, over) = (busy_call(&stage).await, busy_call(&stage).await);
-    over.asterisk.hang_up().await;
-    stage.ended_by(&over.uuid, "hangup").await;
-    stage.event(&live.uuid, "call_started").await;
-    // The outcomes before the first of these are on disk when the second is answered.
-    let other = json!({ "uuid": uuid(), "type": "call_started", "payload": {} });
-    for _ in 0..2 {
-        assert_eq!(stage.service.post("/events", other.to_string()).await.status, 202);
-    }
-    restart(&mut stage, &path).await;
-    let ended = stage.event(&live.uuid, "call_ended").await;
-    assert_eq!(ended.body["payload"]["reason"], "restart", "{ended:?}");
-    restart(&mut stage, &path).await;
-    stage.close().await;
-    for (call, reason) in [(&live.uuid, "restart"), (&over.uuid, "hangup")] {
-        // A crash may repeat the event that was last.
-        let mut events = stage.events(call);
-        events.dedup_by_key(|event| event.header("webhook-id").map(str::to_owned));
-        let kinds: Vec<&str> = events.iter().map(support::receiver::Seen::kind).collect();
-        assert_eq!(kinds, ["call_started", "call_ended"], "{reason}");
-        assert_eq!(events[1].body["payload"]["reason"], reason);
-    }
-}
-
-#[tokio::test]
-async fn a_start_that_was_not_delivered_before_the_death_comes_before_the_end() {
-    let directory = TempDir::new().expect("a temporary directory");
-    let path = journal(&directory);
-    let sts = Sts::start(Manner::Usual).await;
-    let url = format!("http://127.0.0.1:{}/events", free_port());
-    let vars = [
-        ("WEBHOOK_URL", url.as_str()),
-        ("WEBHOOK_RETRY", "100"),
-        ("STS_URL", sts.url.as_str()),
-        ("JOURNAL_PATH", path.as_str()),
-    ];
-    let service = Service::start(&vars).await;
-    let mut stage = Stage { receiver: Receiver::start(|_| Reply::ok()).await, sts, service };
-    let mut call = stage.call().await;
-    call.asterisk.digit('1').await;
-    call.session.message("dtmf_digit", 1).await;
-    let other = json!({ "uuid": uuid(), "type": "call_started", "payload": {} });
-    // What came before the first of these is on disk when the second is answered.
-    for _ in 0..2 {
-        assert_eq!(stage.service.post("/events", other.to_string()).await.status, 202);
-    }
-    restart(&mut stage, &path).await;
-    let ended = stage.event(&call.uuid, "call_ended").await;
-    assert_eq!(ended.body["payload"]["reason"], "restart", "{ended:?}");
-    stage.close().await;
-    assert_eq!(stage.kinds(&call.uuid), ["call_started", "dtmf_digit", "call_ended"]);
 }
 
 /// One request to the admin port.
