@@ -2,7 +2,10 @@
 
 pub mod check;
 pub mod demo;
+pub mod dice;
 pub mod receive;
+pub mod scenario;
+pub mod share;
 
 /// The text without what a terminal would obey: control characters, and the marks that turn the
 /// direction of writing around.
