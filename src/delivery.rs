@@ -18,10 +18,15 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use futures_util::stream;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use reqwest::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
 use reqwest::redirect;
 use secrecy::ExposeSecret;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use self::failure::Failure;
 use crate::config::WebhookSettings;
@@ -71,6 +76,24 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+/// How an attempt went, and the status that says so.
+#[derive(Debug)]
+pub struct Answered {
+    /// The receiver's status, where it answered.
+    pub status: Option<u16>,
+    /// What it means.
+    pub outcome: Outcome,
+}
+
+/// How a request's body goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// At once, together with the head.
+    Whole,
+    /// In so many pieces of the same length, each on its own after such a pause; the head goes first.
+    Pieces(u32, Duration),
+}
+
 /// Whoever can make an attempt: the receiver's HTTP client, or a stand-in under test.
 pub trait Deliver: Send + Sync + 'static {
     /// Makes one attempt. Ends by itself, within a limit of its own.
@@ -118,7 +141,7 @@ impl Webhook {
 
     /// The request that an attempt makes, signed now where there is a key.
     pub fn request(&self, attempt: &Attempt) -> reqwest::Request {
-        self.0.request(attempt)
+        self.0.request(attempt, Pace::Whole)
     }
 
     /// Sends a request over the connections that attempts use, with no limit in time.
@@ -131,45 +154,55 @@ impl Webhook {
     ) -> Result<reqwest::Response, reqwest::Error> {
         self.0.client.execute(request).await
     }
+
+    /// Makes one attempt at this pace, and tells the status, too.
+    pub async fn ask(&self, attempt: &Attempt, pace: Pace) -> Answered {
+        self.0.attempt(attempt, pace).await
+    }
 }
 
 impl Deliver for Webhook {
     fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.attempt(&attempt).await })
+        Box::pin(async move { inner.attempt(&attempt, Pace::Whole).await.outcome })
     }
 }
 
 impl Inner {
-    async fn attempt(&self, attempt: &Attempt) -> Outcome {
+    async fn attempt(&self, attempt: &Attempt, pace: Pace) -> Answered {
         let begun = Instant::now();
         let deadline = begun + self.settings.timeout;
-        let request = self.request(attempt);
+        let request = self.request(attempt, pace);
         let response = match timeout_at(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                return Outcome::Failed(Failure::of_request(
-                    &error,
-                    &self.settings,
-                    begun.elapsed(),
-                ));
+                return Failure::of_request(&error, &self.settings, begun.elapsed()).into();
             }
-            Err(_) => return Outcome::Failed(Failure::of_timeout(&self.settings, begun.elapsed())),
+            Err(_) => return Failure::of_timeout(&self.settings, begun.elapsed()).into(),
         };
         let status = response.status();
         let retry_after = retry_after(response.headers());
         let answer = timeout_at(deadline, read_bounded(response)).await.ok().flatten();
         if status.is_success() {
-            Outcome::Delivered { answer }
+            Answered { status: Some(status.as_u16()), outcome: Outcome::Delivered { answer } }
         } else {
-            Outcome::Failed(Failure::of_status(status, retry_after, begun.elapsed()))
+            Failure::of_status(status, retry_after, begun.elapsed()).into()
         }
     }
 
-    fn request(&self, attempt: &Attempt) -> reqwest::Request {
+    fn request(&self, attempt: &Attempt, pace: Pace) -> reqwest::Request {
         let mut request = self.blank.try_clone().expect("it has no body, so it can be cloned");
         self.put_headers(attempt, request.headers_mut());
-        *request.body_mut() = Some(attempt.event.body.clone().into());
+        let body = attempt.event.body.clone();
+        let body = match pace {
+            Pace::Whole => body.into(),
+            Pace::Pieces(pieces, pause) => {
+                // Otherwise it would be sent in chunks, which is another request.
+                request.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+                in_pieces(body, pieces, pause)
+            }
+        };
+        *request.body_mut() = Some(body);
         request
     }
 
@@ -190,6 +223,27 @@ impl Inner {
         }
         headers.insert(signature::ID_HEADER, header(&id));
     }
+}
+
+impl From<Failure> for Answered {
+    fn from(failure: Failure) -> Self {
+        Self { status: failure.status, outcome: Outcome::Failed(failure) }
+    }
+}
+
+/// A body that takes its time. What is written before a pause is flushed, and so has a TCP segment
+/// of its own.
+fn in_pieces(body: Bytes, pieces: u32, pause: Duration) -> reqwest::Body {
+    let pieces = usize::try_from(pieces).unwrap_or(usize::MAX).max(1);
+    let length = body.len().div_ceil(pieces).max(1);
+    reqwest::Body::wrap(StreamBody::new(stream::unfold(body, move |mut rest| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        sleep(pause).await;
+        let piece = rest.split_to(length.min(rest.len()));
+        Some((Ok::<_, std::convert::Infallible>(Frame::data(piece)), rest))
+    })))
 }
 
 /// A client that asks just who it was told to ask: no proxy, no redirects. For plain `http` it

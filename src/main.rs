@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use callhook::app::{self, StartError};
 use callhook::config::{self, AdminSettings, Fault, FrontSettings, Settings};
 use callhook::inspector::client as dead;
+use callhook::workbench::simulate::{self, SimulateError};
 use callhook::workbench::{check, demo, receive};
 use callhook::{health, telemetry};
 use clap::error::ErrorKind;
@@ -60,11 +61,14 @@ enum Command {
                             Exit code: 0, or 1 where a required check fails."
     )]
     Check(Box<check::Options>),
+    /// Play whole phone calls' webhooks against a receiver
+    Simulate(Box<simulate::Options>),
 }
 
 /// What a command ends with, besides success.
 enum Failure {
     Settings(Vec<Fault>),
+    Usage(String),
     Start(StartError),
     Other(anyhow::Error),
 }
@@ -78,6 +82,15 @@ impl From<Vec<Fault>> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         Self::Start(error)
+    }
+}
+
+impl From<SimulateError> for Failure {
+    fn from(error: SimulateError) -> Self {
+        match error {
+            SimulateError::Usage(_) | SimulateError::Scenario(_) => Self::Usage(error.to_string()),
+            SimulateError::Refused { .. } | SimulateError::Other(_) => Self::Other(error.into()),
+        }
     }
 }
 
@@ -137,6 +150,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Receive(options) => receive::run(options).await?,
         Command::Check(options) => check::run(&options).await?,
+        Command::Simulate(options) => simulate::run(*options).await?,
     }
     Ok(())
 }
@@ -160,6 +174,10 @@ fn report(failure: &Failure) -> u8 {
             for fault in faults {
                 eprintln!("  {fault}");
             }
+            EX_USAGE
+        }
+        Failure::Usage(text) => {
+            eprintln!("callhook: {text}");
             EX_USAGE
         }
         Failure::Start(error) => {

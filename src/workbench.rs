@@ -6,6 +6,7 @@ pub mod dice;
 pub mod receive;
 pub mod scenario;
 pub mod share;
+pub mod simulate;
 
 /// The text without what a terminal would obey: control characters, and the marks that turn the
 /// direction of writing around.

@@ -1,0 +1,73 @@
+//! Progress: what is seen on stderr while calls are played: a bar on a terminal, else plain lines.
+
+use std::future::pending;
+use std::io::{IsTerminal as _, stderr};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::tally::{Numbers, Tally};
+
+/// Between two looks on a terminal.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// Between two lines elsewhere, as in a log of a build.
+const LINE: Duration = Duration::from_secs(5);
+
+const STYLE: &str = "{elapsed:>4} {wide_bar} {pos}/{len} calls  {msg}";
+
+/// Shows the progress of so many calls until it is dropped.
+pub async fn show(tally: &Tally, calls: u32) {
+    if stderr().is_terminal() { bar(tally, calls).await } else { lines(tally, calls).await }
+}
+
+async fn bar(tally: &Tally, calls: u32) {
+    let Ok(style) = ProgressStyle::with_template(STYLE) else {
+        return pending().await;
+    };
+    // It goes when this is dropped, before the summary.
+    let bar = Cleared(ProgressBar::new(calls.into()).with_style(style));
+    every(GLANCE, |_| {
+        let (over, told) = tally.look(|numbers| (numbers.over, told(numbers)));
+        bar.0.set_position(over);
+        bar.0.set_message(told);
+    })
+    .await;
+}
+
+struct Cleared(ProgressBar);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+async fn lines(tally: &Tally, calls: u32) {
+    every(LINE, |elapsed| {
+        let (over, told) = tally.look(|numbers| (numbers.over, told(numbers)));
+        eprintln!("{:>4} s  {over} of {calls} calls over, {told}", elapsed.as_secs());
+    })
+    .await;
+}
+
+fn told(numbers: &Numbers) -> String {
+    let failed = numbers.failed + numbers.spoiled;
+    let mut told = format!("{} events delivered, {failed} failed", numbers.delivered);
+    if numbers.pauses.0 > 0 {
+        let seconds = numbers.pauses.1.as_secs();
+        told.push_str(&format!("; the receiver asked for a pause of up to {seconds} s"));
+    }
+    told
+}
+
+async fn every(period: Duration, mut look: impl FnMut(Duration)) {
+    let begun = Instant::now();
+    let mut ticks = interval_at(begun + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        let now = ticks.tick().await;
+        look(now.duration_since(begun));
+    }
+}
