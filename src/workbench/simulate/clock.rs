@@ -57,8 +57,12 @@ impl FromStr for Speed {
     type Err = BadSpeed;
 
     fn from_str(text: &str) -> Result<Self, BadSpeed> {
-        let factor = text.strip_suffix(['x', 'X']).unwrap_or(text);
-        number(if factor == "0" { "max" } else { factor }).map(Self).ok_or(BadSpeed)
+        let factor = match text {
+            "max" | "0" | "0x" => "max",
+            // `max` itself ends in an x.
+            other => other.strip_suffix(['x', 'X']).unwrap_or(other),
+        };
+        number(factor).map(Self).ok_or(BadSpeed)
     }
 }
 
