@@ -8,8 +8,9 @@ mod mistakes;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use callhook::event::EventType;
-use callhook::workbench::scenario::{Plan, Planned, SHIPPED, Scenario, plan};
+use callhook::event::{EventType, Payload};
+use callhook::workbench::scenario::script::{MAX_EVENTS, MAX_JSON};
+use callhook::workbench::scenario::{Plan, Planned, SHIPPED, Scenario, plan, record};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -250,7 +251,59 @@ fn step() -> impl Strategy<Value = (String, usize)> {
     ]
 }
 
+/// An event of this type and payload.
+fn planned(at: u64, kind: &str, payload: &str) -> Planned {
+    let payload = serde_json::value::RawValue::from_string(payload.to_owned()).unwrap();
+    let payload = Payload::from_json(payload).unwrap();
+    Planned { at: Duration::from_millis(at), kind: kind.parse().unwrap(), payload }
+}
+
+#[test]
+fn a_call_that_no_scenario_can_hold_is_not_recorded() {
+    let payload = |length: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(length - 8));
+    let call = |count: usize, length: usize| vec![planned(0, "x", &payload(length)); count];
+    for (events, holds) in [
+        (call(1, MAX_JSON), true),
+        (call(1, MAX_JSON + 1), false),
+        (call(MAX_EVENTS, 9), true),
+        (call(MAX_EVENTS + 1, 9), false),
+        (Vec::new(), false),
+    ] {
+        let text = record::script("", &events);
+        assert_eq!(text.is_some(), holds, "{} events", events.len());
+        if let Some(text) = text {
+            assert_eq!(plan_of(&text).events.len(), events.len());
+        }
+    }
+}
+
+#[test]
+fn a_recorded_call_reads_well() {
+    let events = [planned(0, "call_started", "{}"), planned(1500, "x", r#"{"a":"it's"}"#)];
+    assert_eq!(
+        record::script("one", &events).unwrap(),
+        "[[script]]\nname = 'one'\nsteps = [\n    { after = 0, event = 'call_started', json = '{}' },\n    \
+         { after = 1500, event = 'x', json = \"{\\\"a\\\":\\\"it's\\\"}\" },\n    { lost = true },\n]\n"
+    );
+}
+
 proptest! {
+    /// A call that was recorded is played again as it was, byte for byte.
+    #[test]
+    fn a_recorded_call_is_played_as_it_was(
+        name in "\\PC{0,80}",
+        call in prop::collection::vec((0..=3_600_000_u64, "[!-~]{1,64}", any::<String>()), 1..20),
+    ) {
+        let mut now = 0;
+        let events: Vec<Planned> = call.iter().map(|(after, kind, text)| {
+            now += after;
+            planned(now, kind, &format!("{{ {} :\n\t1.50 }}", json!(text)))
+        }).collect();
+        let text = record::script(&name, &events).unwrap();
+        let played = plan_of(&text);
+        prop_assert_eq!(format!("{:?}", played.events), format!("{events:?}"));
+    }
+
     /// Whatever the steps: as many events as they say, in time's order, begun and ended once, and
     /// the same each time.
     #[test]

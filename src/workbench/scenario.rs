@@ -34,6 +34,7 @@
 
 pub mod plan;
 pub mod read;
+pub mod record;
 pub mod script;
 pub mod stage;
 pub mod text;

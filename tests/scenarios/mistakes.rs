@@ -196,7 +196,7 @@ fn every_limit_is_kept() {
     let time = |millis: u32| talk(&format!("{{ pause = {millis} }}"));
     limit(&time(MAX_TIME), &time(MAX_TIME + 1), "from 0 to 3600000");
     let steps = |count: usize| talk(&vec!["{ pause = 1 }"; count - 2].join(","));
-    limit(&steps(MAX_STEPS), &steps(MAX_STEPS + 1), "10001 steps");
+    limit(&steps(MAX_STEPS), &steps(MAX_STEPS + 1), "20001 steps");
     let name = |length: usize| {
         talk("{ pause = 1 }").replace("steps", &format!("name = \"{}\"\nsteps", "x".repeat(length)))
     };

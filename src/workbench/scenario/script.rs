@@ -12,14 +12,14 @@ use super::text::{Lists, MAX_NAME, MAX_TEXT, Text, Tree};
 use super::time::Time;
 use crate::event::{EventType, Payload};
 
-/// The most steps of a script: more than a person writes and a recorded call has.
-pub const MAX_STEPS: usize = 10_000;
-
-/// The most events of a call, repeats and digits counted at their most.
+/// The most events of a call, repeats and digits counted at their most: a call of hours.
 pub const MAX_EVENTS: usize = 10_000;
 
+/// The most steps of a script: a pause before each event.
+pub const MAX_STEPS: usize = 2 * MAX_EVENTS;
+
 /// The longest `json`, in bytes: callhook's own front takes no longer body.
-const MAX_JSON: usize = 64 * 1024;
+pub const MAX_JSON: usize = 64 * 1024;
 
 /// How often steps can be repeated at most.
 pub const MAX_TIMES: u64 = 1000;

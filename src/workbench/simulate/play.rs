@@ -1,6 +1,6 @@
 //! Play: calls begin at their times, and their events are handed over to the queue at theirs.
 //!
-//! Owns the tasks, one a call. What a call comes to is [`scenario::plan`]'s, the order and the
+//! Owns the tasks, one a call. What a call comes to is [`scenario::plan()`]'s, the order and the
 //! retries are the queue's.
 //!
 //! Limits: as many calls at one time as were asked for, and [`MOST_WAITING`] events that were
