@@ -1,7 +1,7 @@
 //! Script: one way in which a call can go, as steps.
 //!
 //! Owns the steps, their keys and their limits. Which may follow which is [`super::stage`]'s, what
-//! they come to in a call [`super::plan`]'s.
+//! they come to in a call [`super::plan()`]'s.
 
 use serde_json::value::RawValue;
 use toml::de::DeTable;

@@ -22,7 +22,7 @@ use crate::workbench::printable;
 /// The longest text, in bytes: longer than any that is spoken in one go.
 pub const MAX_TEXT: usize = 32 * 1024;
 
-/// The most lists of a file, and the most entries of one.
+/// The most lists of a file.
 pub const MAX_LISTS: usize = 100;
 /// The most entries of a list.
 pub const MAX_ENTRIES: usize = 10_000;
