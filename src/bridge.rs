@@ -152,9 +152,9 @@ impl Bridge {
     }
 
     /// Hands the events of a call to the queue, in their order, for as long as its disk takes.
-    async fn record(&self, mut events: mpsc::Receiver<Event>) {
+    async fn record(&self, mut events: mpsc::Receiver<Box<Event>>) {
         while let Some(event) = events.recv().await {
-            self.queue.record(event).await;
+            self.queue.record(*event).await;
         }
     }
 
@@ -174,7 +174,8 @@ impl Bridge {
 #[derive(Clone)]
 struct Reporter {
     call: CallId,
-    events: mpsc::Sender<Event>,
+    /// Boxed, since a channel makes room for 32 at a time.
+    events: mpsc::Sender<Box<Event>>,
 }
 
 impl Reporter {
@@ -185,7 +186,7 @@ impl Reporter {
 
     fn send(&self, event: Event) {
         let kind = event.kind.clone();
-        if self.events.try_send(event).is_err() {
+        if self.events.try_send(Box::new(event)).is_err() {
             error!(uuid = %self.call, r#type = kind.name(), "an event is lost: the disk takes none");
         }
     }

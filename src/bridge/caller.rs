@@ -41,7 +41,8 @@ pub enum Finding {
 /// The audio of one caller.
 pub struct CallerAudio {
     ear: Ear,
-    resampler: Option<Resampler>,
+    /// For a rate above 8 kHz, which few calls have.
+    resampler: Option<Box<Resampler>>,
     /// One frame, decoded; kept for its memory.
     pcm: Vec<u8>,
 }
@@ -140,7 +141,7 @@ impl CallerAudio {
     fn resample(&mut self, rate: u32, frame: &[u8], pass_on: impl FnMut(&[u8])) {
         let resampler = match &mut self.resampler {
             Some(resampler) if resampler.rate == rate => resampler,
-            other => other.insert(Resampler::new(rate)),
+            other => other.insert(Box::new(Resampler::new(rate))),
         };
         resampler.hear(frame, pass_on);
     }

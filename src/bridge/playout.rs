@@ -5,8 +5,9 @@
 //! sent faster is played faster, or dropped.
 //!
 //! Invariants:
-//! - The clock's deadlines are absolute, so that it does not drift. What a late tick owes is made good at
-//!   once, up to [`MOST_AT_ONCE`]; what is more was silence.
+//! - The clock's deadlines are absolute, so that it does not drift. What a late tick owes, or a server
+//!   that sends in real time and was late, is made good as soon as it is there, up to [`MOST_OWED`]: else
+//!   each delay would last to the end of the call. What is more was a pause.
 //! - A frame is written at once and whole, or its rest before anything else. A caller that does not read
 //!   loses frames; nobody waits for it.
 //! - While nobody has anything to play, the clock stands still.
@@ -27,9 +28,10 @@ use crate::audiosocket::{self, FRAME_AUDIO, FRAME_TIME, HANG_UP};
 /// The most that is queued to play, in bytes: 30 s, as long as anybody listens to one utterance.
 pub const MOST_QUEUED: usize = 30 * 50 * FRAME_AUDIO;
 
-/// The most frames that a call is sent at once, after a tick that came late: what phones' jitter buffers
-/// usually take.
+/// The most frames that a call is sent at once, and that it is owed: what phones' jitter buffers usually
+/// take.
 const MOST_AT_ONCE: u32 = 3;
+const MOST_OWED: u32 = 5;
 
 /// What one call has to play.
 #[derive(Debug, Default)]
@@ -39,6 +41,10 @@ pub struct Playout {
     waited: bool,
     /// The last tick played something, which is heard until the next.
     playing: bool,
+    /// Ticks since then that had nothing to play.
+    dry: u32,
+    /// Frames that should have been played by now.
+    owed: u32,
 }
 
 impl Playout {
@@ -52,8 +58,26 @@ impl Playout {
 
     /// Drops what is queued.
     pub fn clear(&mut self) {
-        self.queue = VecDeque::new();
-        self.playing = false;
+        *self = Self::default();
+    }
+
+    /// Whether no tick is missed by not coming until there is audio again.
+    pub fn is_at_rest(&self) -> bool {
+        self.queue.is_empty() && self.dry > MOST_OWED
+    }
+
+    /// Ticks were missed.
+    pub fn owe(&mut self, frames: u32) {
+        self.owed = (self.owed + frames).min(MOST_OWED);
+    }
+
+    /// What is owed and can be played, too, with one frame left for the next tick.
+    pub fn make_good(&mut self) -> Option<[u8; FRAME_AUDIO]> {
+        if self.owed == 0 || self.queue.len() < 2 * FRAME_AUDIO {
+            return None;
+        }
+        self.owed -= 1;
+        Some(self.take_frame())
     }
 
     /// Whether the caller hears something, or is about to.
@@ -69,8 +93,20 @@ impl Playout {
         self.playing = whole || (rest && self.waited);
         self.waited = rest && !whole && !self.waited;
         if !self.playing {
+            self.dry = self.dry.saturating_add(1);
             return None;
         }
+        let dry = std::mem::take(&mut self.dry);
+        if dry <= MOST_OWED {
+            self.owe(dry);
+        } else {
+            // It was a pause, and what is owed belongs to what was said before it.
+            self.owed = 0;
+        }
+        Some(self.take_frame())
+    }
+
+    fn take_frame(&mut self) -> [u8; FRAME_AUDIO] {
         let mut frame = [0; FRAME_AUDIO];
         for (to, byte) in
             frame.iter_mut().zip(self.queue.drain(..FRAME_AUDIO.min(self.queue.len())))
@@ -81,7 +117,7 @@ impl Playout {
             // After a whole utterance its room is not needed.
             self.queue = VecDeque::new();
         }
-        Some(frame)
+        frame
     }
 }
 
@@ -137,18 +173,21 @@ impl Line {
         }
     }
 
-    /// Plays the frames that are due; `false` if there is nothing to play any more.
+    /// Plays what is due after so many ticks; `false` if there is nothing to play any more.
     fn tick(&self, frames: u32) -> bool {
         let mut state = self.lock();
-        for _ in 0..frames {
-            let Some(audio) = state.playout.tick() else {
+        state.playout.owe(frames - 1);
+        let mut audio = state.playout.tick();
+        for _ in 0..MOST_AT_ONCE {
+            let Some(frame) = audio else {
                 break;
             };
-            if !self.write(&mut state, &audiosocket::audio_frame(&audio)) {
+            if !self.write(&mut state, &audiosocket::audio_frame(&frame)) {
                 state.unread += 1;
             }
+            audio = state.playout.make_good();
         }
-        state.listed = state.playout.is_busy();
+        state.listed = !state.playout.is_at_rest();
         state.listed
     }
 
@@ -224,7 +263,7 @@ impl Clock {
             sleep_until(next).await;
             let due = due(next, Instant::now());
             next += FRAME_TIME * due;
-            if !self.tick(due.min(MOST_AT_ONCE)) {
+            if !self.tick(due) {
                 return;
             }
         }
@@ -328,6 +367,37 @@ mod tests {
         assert_eq!(due(planned + FRAME_TIME, planned), 1);
     }
 
+    /// A server that sends in real time, a frame a tick: how many frames were played by each tick.
+    fn played_by(arrivals: &[usize], late: &[u32]) -> Vec<usize> {
+        let mut playout = Playout::default();
+        let mut played = Vec::new();
+        for (frames, late) in arrivals.iter().zip(late) {
+            playout.add(&vec![1; frames * FRAME_AUDIO]);
+            playout.owe(*late);
+            let mut count = usize::from(playout.tick().is_some());
+            while playout.make_good().is_some() {
+                count += 1;
+            }
+            played.push(count);
+        }
+        played
+    }
+
+    #[test]
+    fn a_server_that_was_late_does_not_delay_the_rest_of_the_call() {
+        let on_time = [0; 9];
+        assert_eq!(played_by(&[1, 1, 0, 0, 0, 4, 1, 1, 1], &on_time), [1, 1, 0, 0, 0, 3, 1, 1, 1]);
+        assert_eq!(played_by(&[3, 0, 0, 0, 1, 1, 1, 1, 1], &on_time), [1, 1, 1, 0, 1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_late_tick_is_made_good_and_a_pause_is_not() {
+        assert_eq!(played_by(&[9, 0, 0, 0], &[0, 2, 0, 0]), [1, 3, 1, 1]);
+        assert_eq!(played_by(&[1, 0, 0, 0, 0, 0, 0, 5, 0], &[0; 9]), [1, 0, 0, 0, 0, 0, 0, 1, 1]);
+        let long = played_by(&[30, 0, 0, 0], &[0, 1000, 0, 0]);
+        assert_eq!(long, [1, 6, 1, 1], "more than a jitter buffer takes was a pause, too");
+    }
+
     async fn line() -> (Arc<Line>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -346,14 +416,14 @@ mod tests {
         clock.started.notified().await;
         clock.tick_while_playing().await;
         let took = begun.elapsed();
-        // Frames at 0, 20 and 40 ms; at 60 ms there is nothing to play.
-        assert!((60..500).contains(&took.as_millis()), "{took:?}");
+        // Frames at 0, 20 and 40 ms, and six ticks that wait for more.
+        assert!((160..900).contains(&took.as_millis()), "{took:?}");
         let mut wire = vec![0; 3 * (3 + FRAME_AUDIO)];
         far.read_exact(&mut wire).await.unwrap();
         for frame in wire.chunks(3 + FRAME_AUDIO) {
             assert_eq!((&frame[..3], &frame[3..]), (&[0x10, 1, 64][..], &[5; FRAME_AUDIO][..]));
         }
-        assert!(!line.is_busy() && clock.lock().is_empty());
+        assert!(!line.is_busy() && clock.lock().is_empty(), "nobody is played to");
         clock.play(&line, &[5; FRAME_AUDIO]);
         clock.started.notified().await;
         clock.tick_while_playing().await;
@@ -366,7 +436,7 @@ mod tests {
         let audio: Vec<u8> = (0..MOST_QUEUED).map(|at| (at / FRAME_AUDIO % 251) as u8).collect();
         while line.unread() == 0 {
             line.lock().playout.add(&audio);
-            line.tick(1500);
+            while line.tick(1) && line.unread() == 0 {}
         }
         let mut wire: Vec<u8> = Vec::new();
         let reading = async {

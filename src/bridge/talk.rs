@@ -19,7 +19,7 @@ use super::life::{Action, Input, Reason, State};
 use super::playout::Line;
 use super::reach::{Reached, reach};
 use super::{Bridge, MOST_HELD, Reporter};
-use crate::audiosocket::Frame;
+use crate::audiosocket::{FRAME_AUDIO, Frame};
 use crate::calls::Announcement;
 use crate::event::{CallId, EventType, Payload};
 use crate::sts::{self, Heard, Said, Socket};
@@ -95,7 +95,8 @@ impl<'a> Talk<'a> {
         announcement: Option<Announcement>,
         stop: CancellationToken,
     ) -> Reason {
-        let mut reaching = pin!(reach(self.bridge, self.call, announcement));
+        // Apart, and gone once it is done: it needs more memory than all the rest of a call.
+        let mut reaching = Some(Box::pin(reach(self.bridge, self.call, announcement)));
         let mut stopped = pin!(stop.cancelled());
         let mut alarm = pin!(sleep(self.bridge.settings.idle_timeout));
         // What came together with the UUID.
@@ -105,14 +106,17 @@ impl<'a> Talk<'a> {
                 self.finish().await;
                 return reason;
             }
-            let (reaches, lives) = (self.state == State::Reaching, self.is_live());
+            let lives = self.is_live();
             tokio::select! {
                 more = caller.fill(), if !caller.is_gone() => match more {
                     true => self.take_frames(caller).await,
                     false => self.step(Input::HungUp, Data::Nothing).await,
                 },
                 heard = hear(&mut self.sts) => self.take_heard(heard).await,
-                reached = &mut reaching, if reaches => self.take_reached(reached).await,
+                reached = until_done(&mut reaching) => {
+                    reaching = None;
+                    self.take_reached(reached).await;
+                }
                 () = &mut stopped, if lives => self.step(Input::Shutdown, Data::Nothing).await,
                 () = &mut alarm => self.take_alarm(alarm.as_mut()).await,
             }
@@ -215,7 +219,7 @@ impl<'a> Talk<'a> {
                 }
                 self.pcm = pcm;
                 // After a whole utterance its room is not needed.
-                self.pcm.shrink_to(64 * 1024);
+                self.pcm.shrink_to(4 * FRAME_AUDIO);
             }
             Said::Interruption => {
                 let busy = self.line.is_busy();
@@ -323,6 +327,14 @@ impl<'a> Talk<'a> {
         if frames > 0 {
             warn!(uuid = %self.call, frames, "Asterisk did not read; so many frames were not played");
         }
+    }
+}
+
+/// What becomes of the connecting; never once that is known.
+async fn until_done(reaching: &mut Option<Pin<Box<impl Future<Output = Reached>>>>) -> Reached {
+    match reaching {
+        Some(reaching) => reaching.await,
+        None => std::future::pending().await,
     }
 }
 

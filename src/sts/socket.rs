@@ -30,11 +30,11 @@ use url::Url;
 use super::MAX_MESSAGE;
 use crate::delivery::innermost;
 
-/// What is read from the socket at a time, in bytes: a few frames of 20 ms, as calls are many.
-const READ_BUFFER: usize = 4 * 1024;
+/// What is read from the socket at a time, in bytes: some frames of 20 ms, as calls are many.
+const READ_BUFFER: usize = 2 * 1024;
 
 /// What is written to the socket at a time, and the most that waits to be, in bytes.
-const WRITE_BUFFER: usize = 4 * 1024;
+const WRITE_BUFFER: usize = 1024;
 const MAX_WRITE_BUFFER: usize = 512 * 1024;
 
 /// Why a server could not be reached.
