@@ -18,7 +18,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -29,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::bridge::Bridge;
+use crate::bridge::playout::Clock;
 use crate::calls::Calls;
 use crate::config::{Listen, Settings, WebhookSettings};
 use crate::delivery::{Deliver, Webhook, innermost};
@@ -104,9 +104,9 @@ impl App {
         for warning in &settings.warnings {
             warn!("{warning}");
         }
-        let metrics = Arc::new(Metrics::default());
         let deliver = receiver(&settings)?;
         let (journal, recovered) = open_journal(&settings)?;
+        let metrics = Arc::new(Metrics::new(journal.metrics().clone()));
         let listener = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
         let audio_listener = bind(&settings.call.listen, "AUDIOSOCKET_HOST:PORT").await?;
         let admin_listener = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
@@ -127,7 +127,8 @@ impl App {
             fallback: settings.routing.fallback.clone(),
             settings: settings.call,
             connector: Connector::default(),
-            clock: Arc::default(),
+            clock: Arc::new(Clock::new(metrics.playout.clone())),
+            metrics: Arc::clone(&metrics),
         });
         // Without a receiver they wait in the journal, as events do.
         if settings.webhook.is_some() {
@@ -137,7 +138,7 @@ impl App {
             queue: queue.clone(),
             front,
             drain_timeout: settings.drain_timeout,
-            metrics,
+            metrics: Arc::clone(&metrics),
             audio,
             hang_up: CancellationToken::new(),
             calls: TaskTracker::new(),
@@ -150,9 +151,10 @@ impl App {
             fallback: settings.routing.fallback,
             secret: settings.front.secret,
             bodies: Budget::default(),
+            metrics: Arc::clone(&metrics),
         };
         app.tasks.spawn(http::serve(listener, serving.router(), app.stop.clone()));
-        let inspector = Inspector::new(app.queue.clone(), settings.admin.token);
+        let inspector = Inspector::new(app.queue.clone(), metrics, settings.admin.token);
         app.tasks.spawn(http::serve(admin_listener, inspector.router(), app.stop.clone()));
         app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
         info!(address = %admin, "admin port listening on port {}", admin.port());
@@ -190,12 +192,12 @@ impl App {
         if lost > 0 {
             error!(lost, "events are lost: neither delivered in time nor on disk");
         }
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
+        let events = &self.metrics.events;
         info!(
-            accepted = count(&self.metrics.accepted),
-            delivered = count(&self.metrics.delivered),
-            dead = count(&self.metrics.dead),
-            dropped = count(&self.metrics.dropped),
+            accepted = events.accepted.sum(),
+            delivered = events.delivered.sum(),
+            dead = events.dead.sum(),
+            dropped = events.dropped.sum(),
             lost,
             "stopped"
         );

@@ -45,6 +45,8 @@ use crate::listener;
 use crate::queue::Queue;
 use crate::routing::StsUrl;
 use crate::sts::Connector;
+use crate::telemetry::Metrics;
+use crate::telemetry::values::Refusal;
 
 /// The most calls at a time: as many as Asterisk holds connections to the front for.
 const MOST_CALLS: usize = 10_000;
@@ -75,6 +77,8 @@ pub struct Bridge {
     pub connector: Connector,
     /// The clock of all calls.
     pub clock: Arc<Clock>,
+    /// Where calls and their audio are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Bridge {
@@ -125,7 +129,9 @@ impl Bridge {
             let talk = Talk::new(&self, call, Line::new(writer), reporter);
             talk.run(&mut caller, announcement, stop)
         };
+        self.metrics.calls.live.inc();
         self.report_all(call, talk).await;
+        self.metrics.calls.live.dec();
         drop(live);
         caller.close(CLOSING_TIME).await;
     }
@@ -138,14 +144,17 @@ impl Bridge {
         let (reporter, reports) = mpsc::channel(MOST_REPORTED);
         let talking = async {
             let begun = Instant::now();
-            let reporter = Reporter { call, events: reporter };
+            let metrics = Arc::clone(&self.metrics);
+            let reporter = Reporter { call, events: reporter, metrics };
             reporter.report(EventType::CallStarted, &Payload::empty());
             let talk = AssertUnwindSafe(talk(reporter.clone())).catch_unwind();
             let reason = talk.await.unwrap_or_else(|_| {
                 error!(uuid = %call, "a call broke off, which is a bug; other calls go on");
                 Reason::Restart
             });
-            let event = self.ended(call, reason, begun.elapsed());
+            let lasted = begun.elapsed();
+            self.metrics.calls.seconds.observe(lasted.as_secs_f64());
+            let event = self.ended(call, reason, lasted);
             reporter.send(event);
         };
         tokio::join!(talking, self.record(reports));
@@ -161,6 +170,7 @@ impl Bridge {
     fn ended(&self, call: CallId, reason: Reason, lasted: Duration) -> Event {
         let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
         info!(uuid = %call, reason = reason.name(), duration_ms, "call ended");
+        self.metrics.calls.ended.count(reason);
         let payload = if self.settings.ended_details {
             Payload::of(&json!({"reason": reason.name(), "duration_ms": duration_ms}))
         } else {
@@ -176,6 +186,7 @@ struct Reporter {
     call: CallId,
     /// Boxed, since a channel makes room for 32 at a time.
     events: mpsc::Sender<Box<Event>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Reporter {
@@ -187,6 +198,7 @@ impl Reporter {
     fn send(&self, event: Event) {
         let kind = event.kind.clone();
         if self.events.try_send(Box::new(event)).is_err() {
+            self.metrics.events.refused.count(Refusal::Backlog);
             error!(uuid = %self.call, r#type = kind.name(), "an event is lost: the disk takes none");
         }
     }
@@ -240,6 +252,7 @@ mod tests {
             },
             connector: Connector::default(),
             clock: Arc::default(),
+            metrics: Arc::default(),
         }
     }
 

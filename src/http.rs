@@ -16,11 +16,15 @@ mod health;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{get, post};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::body::Budget;
@@ -29,7 +33,10 @@ use crate::calls::Calls;
 use crate::config::is_same_secret;
 use crate::listener;
 use crate::queue::Queue;
-use crate::routing::StsUrl;
+use crate::queue::slot::Slot;
+use crate::routing::{Decision, NoDecision, StsUrl};
+use crate::telemetry::Metrics;
+use crate::telemetry::values::{Answered, Routed};
 
 /// The most open connections: Asterisk holds one idle connection for each live call, and ten
 /// thousand calls must do no harm. One more is closed at once.
@@ -50,11 +57,14 @@ pub struct Front {
     pub secret: Option<SecretString>,
     /// Memory for request bodies.
     pub bodies: Budget,
+    /// Where requests and routing are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Front {
     /// The front's routes.
     pub fn router(self) -> Router {
+        let metrics = Arc::clone(&self.metrics);
         Router::new()
             .route("/call", post(call::announce))
             .route("/events", post(events::take))
@@ -62,7 +72,23 @@ impl Front {
             .route("/ready", get(health::ready))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
+            .layer(from_fn_with_state(metrics, count))
             .with_state(Arc::new(self))
+    }
+
+    /// Waits for a decision, as long as there may be one.
+    async fn decision_of(&self, slot: &Slot) -> Option<Arc<Decision>> {
+        let begun = Instant::now();
+        let decision = slot.wait().await;
+        self.metrics.routing.seconds.observe(begun.elapsed().as_secs_f64());
+        self.metrics.routing.answers.count(Routed(slot.no_decision()));
+        decision
+    }
+
+    /// Nobody decides where a call goes whose `call_initiated` was not taken.
+    fn no_decision(&self) {
+        self.metrics.routing.seconds.observe(0.0);
+        self.metrics.routing.answers.count(Routed(Some(NoDecision::Refused)));
     }
 
     fn authorise(&self, headers: &HeaderMap) -> Result<(), Fault> {
@@ -90,6 +116,13 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let serve = |stream| connection::serve(stream, router.clone(), stop.clone());
     listener::accept(listener, MAX_CONNECTIONS, stop.clone(), serve).await;
+}
+
+async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    metrics.requests.count(Answered::new(&path, response.status().as_u16()));
+    response
 }
 
 async fn not_found(uri: Uri) -> Fault {

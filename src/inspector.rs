@@ -1,10 +1,11 @@
 //! The inspector: the admin port, where operators look and act.
 //!
-//! Owns who may use the port, and the API of the dead letters. Whoever has the token may read
+//! Owns who may use the port, the API of the dead letters, and when metrics are read. Whoever has the token may read
 //! payloads, so the port is bound to loopback unless there is one.
 
 pub mod client;
 mod dead;
+mod metrics;
 
 use std::sync::Arc;
 
@@ -20,10 +21,12 @@ use tokio::sync::Mutex;
 use crate::config::is_same_secret;
 use crate::http::{Fault, bearer, method_not_allowed};
 use crate::queue::Queue;
+use crate::telemetry::Metrics;
 
 /// What the admin port's routes need.
 pub struct Inspector {
     queue: Queue,
+    metrics: Arc<Metrics>,
     token: Option<SecretString>,
     /// Held while dead letters are moved, so that two requests cannot replay one twice.
     moving: Mutex<()>,
@@ -31,14 +34,15 @@ pub struct Inspector {
 
 impl Inspector {
     /// An inspector of this queue, which asks for the token if there is one.
-    pub fn new(queue: Queue, token: Option<SecretString>) -> Self {
-        Self { queue, token, moving: Mutex::new(()) }
+    pub fn new(queue: Queue, metrics: Arc<Metrics>, token: Option<SecretString>) -> Self {
+        Self { queue, metrics, token, moving: Mutex::new(()) }
     }
 
     /// The admin port's routes.
     pub fn router(self) -> Router {
         let inspector = Arc::new(self);
         Router::new()
+            .route("/metrics", get(metrics::expose))
             .route("/api/dead", get(dead::list))
             .route("/api/dead/replay", post(dead::replay_all))
             .route("/api/dead/{id}/replay", post(dead::replay))
@@ -65,6 +69,9 @@ async fn authorise(
 }
 
 async fn not_found(uri: Uri) -> Fault {
-    let error = format!("{} is no path here; dead letters are at /api/dead", uri.path());
+    let error = format!(
+        "{} is no path here; dead letters are at /api/dead, metrics at /metrics",
+        uri.path()
+    );
     Fault::new(StatusCode::NOT_FOUND, error)
 }

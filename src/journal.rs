@@ -25,16 +25,17 @@ mod ticket;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use self::inbox::{Inbox, Work};
 pub use self::store::Opener;
-use self::store::{Batch, IdChange, Store, Wanted};
+use self::store::{Batch, Committed, IdChange, Store, Wanted};
 pub use self::ticket::Ticket;
 use crate::event::{CallId, Event, EventId, EventType};
+use crate::telemetry::metrics::JournalMetrics;
 
 /// How long the writer waits for company, and for events to be settled, before it writes: about
 /// as long as an fsync takes, and well under the 20 ms that a sender may wait.
@@ -195,6 +196,7 @@ struct Shared {
     /// Whether events are written at all.
     durable: bool,
     dead_limit: u64,
+    metrics: JournalMetrics,
     inbox: Mutex<Inbox>,
     /// There is something to write, or nothing any more.
     wake: Condvar,
@@ -231,11 +233,16 @@ impl Journal {
         dead_limit: u64,
     ) -> Result<(Self, Recovered), OpenError> {
         let store = Store::open(&opener)?;
-        let recovered = store.recover().map_err(|error| OpenError::Damaged(error.to_string()))?;
+        let damaged = |error: store::StoreError| OpenError::Damaged(error.to_string());
+        let recovered = store.recover().map_err(damaged)?;
+        let metrics = JournalMetrics::default();
+        metrics.dead.set(gauged(store.dead_count().map_err(damaged)?));
+        metrics.dead_limit.set(gauged(dead_limit));
         let shared = Arc::new(Shared {
             opener,
             durable,
             dead_limit,
+            metrics,
             inbox: Mutex::default(),
             wake: Condvar::new(),
             done: Condvar::new(),
@@ -354,6 +361,11 @@ impl Journal {
         self.shared.lock().appends.values().map(|(entry, _)| entry.clone()).collect()
     }
 
+    /// What it counts and measures.
+    pub fn metrics(&self) -> &JournalMetrics {
+        &self.shared.metrics
+    }
+
     /// Whether events outlive the process.
     pub fn is_durable(&self) -> bool {
         self.shared.durable
@@ -423,7 +435,7 @@ impl Shared {
     fn write_until_closed(&self) {
         while let Some(work) = self.next_work() {
             match self.commit(&work.batch) {
-                Ok(dropped) => self.written(work, dropped),
+                Ok(committed) => self.written(work, committed),
                 Err(fault) => {
                     if self.not_written(work, fault) {
                         return;
@@ -455,14 +467,16 @@ impl Shared {
         }
     }
 
-    fn commit(&self, batch: &Batch) -> Result<u64, DiskError> {
+    fn commit(&self, batch: &Batch) -> Result<Committed, DiskError> {
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         if store.is_none() {
             let opened = Store::open(&self.opener);
             *store = Some(opened.map_err(|error| DiskError(error.to_string().into()))?);
         }
         let open = store.as_ref().expect("it was opened if it was not open");
+        let begun = Instant::now();
         let committed = open.commit(batch, self.dead_limit);
+        self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         committed.map_err(|error| {
             // After a fault redb wants to be opened anew.
             *store = None;
@@ -470,7 +484,10 @@ impl Shared {
         })
     }
 
-    fn written(&self, work: Work, dropped: u64) {
+    fn written(&self, work: Work, Committed { dead, dropped }: Committed) {
+        self.metrics.batch_changes.observe(work.batch.changes() as f64);
+        self.metrics.dead.set(gauged(dead));
+        self.metrics.dead_dropped.inc_by(dropped);
         if dropped > 0 {
             warn!(
                 dropped,
@@ -497,6 +514,7 @@ impl Shared {
 
     /// Puts the work back and rests; `true` if there is no time to try again.
     fn not_written(&self, work: Work, fault: DiskError) -> bool {
+        self.metrics.failures.inc();
         let mut inbox = self.lock();
         work.put_back(&mut inbox);
         inbox.done += 1;
@@ -526,6 +544,10 @@ impl Shared {
         let open = store.as_ref().ok_or_else(|| DiskError("it is being opened again".into()))?;
         read(open).map_err(|error| DiskError(error.to_string().into()))
     }
+}
+
+fn gauged(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// Now, in Unix milliseconds.

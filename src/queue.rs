@@ -16,10 +16,10 @@ mod intake;
 mod lane;
 pub mod retry;
 pub mod slot;
+mod vitals;
 mod window;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ use self::dispatcher::{Dispatch, Dispatcher, Spent, Verdict};
 pub use self::intake::{Accepted, Receipt};
 use self::retry::RetryPolicy;
 use self::slot::Slot;
+pub use self::vitals::Vitals;
+use self::vitals::accepted_at;
 use self::window::Window;
 use crate::delivery::failure::Failure;
 use crate::delivery::{Deliver, Outcome};
@@ -43,7 +45,8 @@ use crate::event::{Event, EventFilter, EventId, EventType};
 use crate::journal::{
     DeadLetter, DiskError, Entry, Journal, KnownId, Recovered, Ticket, unix_millis,
 };
-use crate::routing::{self, AllowedHosts};
+use crate::routing::{self, AllowedHosts, NoDecision};
+use crate::telemetry::values::{Attempted, Refusal};
 use crate::telemetry::{self, Metrics};
 
 /// How the queue behaves.
@@ -124,6 +127,7 @@ impl Queue {
         journal: Journal,
         recovered: Recovered,
     ) -> Self {
+        metrics.events.recovered.inc_by(recovered.events.len() as u64);
         let mut shared = Shared::restore(&settings, &journal, recovered);
         if deliver.is_none() {
             shared.dispatcher.stop();
@@ -139,6 +143,7 @@ impl Queue {
             stop: CancellationToken::new(),
             metrics,
         }));
+        queue.0.tell_limits();
         queue.0.tasks.spawn(Arc::clone(&queue.0).run_timer());
         queue.0.tasks.spawn(Arc::clone(&queue.0).take_back_what_the_disk_refuses());
         queue.0.pump();
@@ -152,7 +157,11 @@ impl Queue {
     /// # Errors
     /// [`Refused`], with nothing taken.
     pub fn accept(&self, events: Vec<Event>) -> Result<Receipt, Refused> {
-        let (accepted, tickets) = self.0.take(events)?;
+        let count = events.len() as u64;
+        let taken = self.0.take(events).inspect_err(|refused| {
+            self.0.metrics.events.refused.of(refused.into()).inc_by(count);
+        });
+        let (accepted, tickets) = taken?;
         self.0.pump();
         Ok(Receipt { accepted, tickets, queue: self.clone() })
     }
@@ -166,7 +175,9 @@ impl Queue {
         if let Some((entry, ticket)) = self.0.take_bridged(event) {
             // Where the disk does not take it, order and speed are all that is left to keep.
             ticket.kept().await;
-            self.0.lock().dispatcher.restore(entry, Instant::now());
+            let now = Instant::now();
+            let since = accepted_at(&entry.event.id, now);
+            self.0.lock().dispatcher.restore(entry, since, now);
         }
         self.0.pump();
     }
@@ -197,7 +208,7 @@ impl Queue {
             if durable {
                 shared.dispatcher.stop();
                 // What waits now is sent after the next start, too late for any caller.
-                shared.dispatcher.close_slots();
+                shared.dispatcher.close_slots(NoDecision::Stopping);
             }
         }
         let done = |dispatcher: &Dispatcher| match durable {
@@ -216,7 +227,7 @@ impl Queue {
         // What is left at the deadline is counted, so running out of time is no fault here.
         timeout_at(deadline, settled).await.ok();
         // Callers who still wait get the fallback now instead of no answer.
-        self.0.lock().dispatcher.close_slots();
+        self.0.lock().dispatcher.close_slots(NoDecision::Stopping);
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
@@ -258,7 +269,8 @@ impl Shared {
         let now = Instant::now();
         let mut dispatcher = Dispatcher::new(settings.limits, settings.retry);
         for entry in recovered.events {
-            dispatcher.restore(entry, now);
+            let since = accepted_at(&entry.event.id, now);
+            dispatcher.restore(entry, since, now);
         }
         dispatcher.continue_from(recovered.next_order);
         let mut window = Window::default();
@@ -325,17 +337,30 @@ impl Inner {
             Arc::clone(self.deliver.as_ref().expect("without a receiver nothing is accepted"));
         let mut next = Some(first);
         while let Some(dispatch) = next {
+            let begun = Instant::now();
             let attempt =
                 AssertUnwindSafe(deliver.attempt(dispatch.attempt.clone())).catch_unwind();
             let outcome = tokio::select! {
                 outcome = attempt => outcome.unwrap_or_else(|_| Outcome::Failed(Failure::of_panic())),
                 () = self.stop.cancelled() => return,
             };
+            self.measure(&outcome, begun.elapsed());
             self.conclude(&dispatch, outcome).await;
             let mut due = self.due().into_iter();
             next = due.next();
             self.send(due);
         }
+    }
+
+    fn measure(&self, outcome: &Outcome, took: Duration) {
+        let attempted = match outcome {
+            Outcome::Delivered { .. } => Attempted::Delivered,
+            Outcome::Failed(failure) => {
+                self.metrics.attempts.failures.count(failure.code);
+                Attempted::Failed
+            }
+        };
+        self.metrics.attempts.seconds.of(attempted).observe(took.as_secs_f64());
     }
 
     async fn conclude(self: &Arc<Self>, dispatch: &Dispatch, outcome: Outcome) {
@@ -360,7 +385,7 @@ impl Inner {
     fn delivered(&self, dispatch: &Dispatch, answer: Option<&[u8]>) -> (Vec<Change>, Then) {
         let now = Instant::now();
         let (slot, changes) = self.lock().dispatcher.delivered(&dispatch.attempt, now);
-        self.metrics.delivered.fetch_add(1, Relaxed);
+        self.metrics.events.delivered.count((&dispatch.attempt.event.kind).into());
         self.log_delivered(dispatch);
         if let Some(slot) = slot {
             self.decide(dispatch, &slot, answer, now);
@@ -401,8 +426,9 @@ impl Inner {
                 };
                 shared.window.revoke(&entry.event.id);
                 self.journal.withdraw(entry.order);
+                self.metrics.events.refused.count(Refusal::Disk);
                 if let Some(slot) = queued.slot {
-                    slot.close();
+                    slot.close(NoDecision::Refused);
                 }
                 if entry.event.kind == EventType::CallInitiated {
                     error!(uuid = %entry.event.call, "call_initiated is lost: the journal cannot be written");
@@ -426,13 +452,14 @@ impl Inner {
                 if slot.decide(decision, now) {
                     self.remember_decision(&dispatch.attempt.event.id, given);
                 } else {
+                    self.metrics.routing.late.inc();
                     warn!(uuid = %call, place, "routing decision came too late and is ignored");
                 }
             }
-            Ok(None) => slot.close(),
+            Ok(None) => slot.close(NoDecision::NotGiven),
             Err(fault) => {
                 warn!(uuid = %call, error = %fault, "sts_url of the receiver is invalid and is ignored");
-                slot.close();
+                slot.close(NoDecision::Invalid);
             }
         }
     }
@@ -459,8 +486,9 @@ impl Inner {
 
     fn log_failure(&self, dispatch: &Dispatch, verdict: &Verdict, failure: &Failure) {
         let given_up = matches!(verdict, Verdict::GivenUp(_));
-        let counter = if given_up { &self.metrics.dead } else { &self.metrics.retried };
-        counter.fetch_add(1, Relaxed);
+        let events = &self.metrics.events;
+        let counter = if given_up { &events.dead } else { &events.retried };
+        counter.count((&dispatch.attempt.event.kind).into());
         let attempts = self.settings.retry.attempts();
         let probe = dispatch.probe;
         telemetry::log_failure(

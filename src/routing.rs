@@ -157,6 +157,63 @@ impl Decision {
     }
 }
 
+/// Why there is no decision for a call; it goes to `STS_URL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoDecision {
+    /// The receiver's answer holds none.
+    NotGiven,
+    /// The receiver's answer holds one that cannot be followed.
+    Invalid,
+    /// `call_initiated` failed, and is not tried again in time.
+    Failed,
+    /// The receiver did not answer in time.
+    TimedOut,
+    /// The receiver is down.
+    ReceiverDown,
+    /// The receiver asked to be left alone for longer.
+    ReceiverPaused,
+    /// The receiver answers `call_initiated` with errors only.
+    RoutingBroken,
+    /// `call_initiated` found no room, or no disk.
+    Refused,
+    /// callhook is stopping.
+    Stopping,
+    /// `call_initiated` is not delivered.
+    NotAsked,
+}
+
+impl NoDecision {
+    /// Every reason there is.
+    pub const ALL: [Self; 10] = [
+        Self::NotGiven,
+        Self::Invalid,
+        Self::Failed,
+        Self::TimedOut,
+        Self::ReceiverDown,
+        Self::ReceiverPaused,
+        Self::RoutingBroken,
+        Self::Refused,
+        Self::Stopping,
+        Self::NotAsked,
+    ];
+
+    /// The name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotGiven => "none",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::ReceiverDown => "receiver_down",
+            Self::ReceiverPaused => "receiver_paused",
+            Self::RoutingBroken => "routing_broken",
+            Self::Refused => "refused",
+            Self::Stopping => "stopping",
+            Self::NotAsked => "not_asked",
+        }
+    }
+}
+
 /// Reads a receiver's 2xx answer to `call_initiated`.
 ///
 /// No JSON object, no `sts_url`, `null` or an empty text in it: no decision, and no fault either,

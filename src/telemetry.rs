@@ -1,12 +1,16 @@
-//! Telemetry: the two log formats, the failure record, and the counters.
+//! Telemetry: the two log formats, the failure record, and the metrics.
 //!
 //! Logs go to stderr. `text` is made for people: a line an event with its time, and for an event
 //! that could not be delivered the block that AVR Core writes. `json` is one flat object a line.
 //!
 //! Invariant: what is logged above debug holds no payload, transcript, caller number or secret.
 
+pub mod label;
+pub mod metrics;
+mod process;
+pub mod values;
+
 use std::fmt::{self, Write as _};
-use std::sync::atomic::AtomicU64;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -19,6 +23,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+pub use self::metrics::Metrics;
 use crate::config::{LogFormat, LogSettings};
 use crate::delivery::Attempt;
 use crate::delivery::failure::Failure;
@@ -30,21 +35,6 @@ const FAILURE: &str = "callhook::failure";
 
 /// The message of an event's last failed attempt.
 const GIVEN_UP: &str = "webhook delivery failed";
-
-/// Counters since the start.
-#[derive(Debug, Default)]
-pub struct Metrics {
-    /// Events taken into the queue.
-    pub accepted: AtomicU64,
-    /// Events of types that are not delivered, accepted and dropped.
-    pub dropped: AtomicU64,
-    /// Events that a receiver answered with 2xx.
-    pub delivered: AtomicU64,
-    /// Failed attempts that are followed by another.
-    pub retried: AtomicU64,
-    /// Events given up.
-    pub dead: AtomicU64,
-}
 
 /// Sends all logs to stderr in the wanted format. Libraries speak from `warn` on.
 ///

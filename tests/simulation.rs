@@ -6,7 +6,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -203,7 +202,7 @@ fn check(
 ) {
     let state = receiver.state.lock().unwrap();
     let delivered: usize = state.delivered.values().map(Vec::len).sum();
-    let dead = usize::try_from(metrics.dead.load(Relaxed)).unwrap();
+    let dead = usize::try_from(metrics.events.dead.sum()).unwrap();
     let total: u64 = accepted.values().sum();
     assert_eq!(
         delivered + dead,

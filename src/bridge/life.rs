@@ -27,6 +27,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason there is.
+    pub const ALL: [Self; 7] = [
+        Self::Hangup,
+        Self::StsClosed,
+        Self::StsFailed,
+        Self::ProtocolError,
+        Self::Idle,
+        Self::Shutdown,
+        Self::Restart,
+    ];
+
     /// The name in logs and payloads.
     pub fn name(self) -> &'static str {
         match self {

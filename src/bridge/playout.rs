@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::audiosocket::{self, FRAME_AUDIO, FRAME_TIME, HANG_UP};
+use crate::telemetry::metrics::PlayoutMetrics;
 
 /// The most that is queued to play, in bytes: 30 s, as long as anybody listens to one utterance.
 pub const MOST_QUEUED: usize = 30 * 50 * FRAME_AUDIO;
@@ -121,6 +122,14 @@ impl Playout {
     }
 }
 
+/// What a tick did on a line.
+struct Ticked {
+    played: u32,
+    unread: u32,
+    /// There is more to play.
+    more: bool,
+}
+
 /// The way to one call's Asterisk.
 #[derive(Debug)]
 pub struct Line {
@@ -173,22 +182,25 @@ impl Line {
         }
     }
 
-    /// Plays what is due after so many ticks; `false` if there is nothing to play any more.
-    fn tick(&self, frames: u32) -> bool {
+    /// Plays what is due after so many ticks.
+    fn tick(&self, frames: u32) -> Ticked {
         let mut state = self.lock();
         state.playout.owe(frames - 1);
+        let (mut played, mut unread) = (0, 0);
         let mut audio = state.playout.tick();
         for _ in 0..MOST_AT_ONCE {
             let Some(frame) = audio else {
                 break;
             };
-            if !self.write(&mut state, &audiosocket::audio_frame(&frame)) {
-                state.unread += 1;
+            match self.write(&mut state, &audiosocket::audio_frame(&frame)) {
+                true => played += 1,
+                false => unread += 1,
             }
             audio = state.playout.make_good();
         }
+        state.unread += u64::from(unread);
         state.listed = !state.playout.is_at_rest();
-        state.listed
+        Ticked { played, unread, more: state.listed }
     }
 
     /// Writes a frame; `false` if it is dropped.
@@ -226,9 +238,15 @@ pub struct Clock {
     /// Lines that have something to play.
     lines: Mutex<Vec<Arc<Line>>>,
     started: Notify,
+    metrics: PlayoutMetrics,
 }
 
 impl Clock {
+    /// A clock that stands still, and counts there.
+    pub fn new(metrics: PlayoutMetrics) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
     /// Queues audio to be played on a line; returns how many bytes found no room and are dropped.
     pub fn play(&self, line: &Arc<Line>, pcm: &[u8]) -> usize {
         let (dropped, was_listed) = {
@@ -263,6 +281,8 @@ impl Clock {
             sleep_until(next).await;
             let due = due(next, Instant::now());
             next += FRAME_TIME * due;
+            self.metrics.ticks.inc();
+            self.metrics.late.inc_by(u64::from(due > 1));
             if !self.tick(due) {
                 return;
             }
@@ -272,7 +292,15 @@ impl Clock {
     /// `false` if nobody has anything to play any more.
     fn tick(&self, frames: u32) -> bool {
         let mut ticking = std::mem::take(&mut *self.lock());
-        ticking.retain(|line| line.tick(frames));
+        let (mut played, mut unread) = (0, 0);
+        ticking.retain(|line| {
+            let ticked = line.tick(frames);
+            played += u64::from(ticked.played);
+            unread += u64::from(ticked.unread);
+            ticked.more
+        });
+        self.metrics.played.inc_by(played);
+        self.metrics.unread.inc_by(unread);
         let mut lines = self.lock();
         // Those that began meanwhile.
         ticking.append(&mut lines);
@@ -436,7 +464,7 @@ mod tests {
         let audio: Vec<u8> = (0..MOST_QUEUED).map(|at| (at / FRAME_AUDIO % 251) as u8).collect();
         while line.unread() == 0 {
             line.lock().playout.add(&audio);
-            while line.tick(1) && line.unread() == 0 {}
+            while line.tick(1).more && line.unread() == 0 {}
         }
         let mut wire: Vec<u8> = Vec::new();
         let reading = async {

@@ -61,7 +61,8 @@ pub async fn reach(bridge: &Bridge, call: CallId, announcement: Option<Announcem
 
 async fn try_for_a_while(bridge: &Bridge, call: CallId, url: &str) -> Option<Socket> {
     info!(uuid = %call, "Connecting to STS WebSocket: {}", shown(url));
-    let deadline = Instant::now() + PATIENCE;
+    let begun = Instant::now();
+    let deadline = begun + PATIENCE;
     let (mut pause, mut attempts) = (PAUSE, 0);
     let mut fault = "it does not answer".to_owned();
     while let Ok(connected) = timeout_at(deadline, bridge.connector.connect(url)).await {
@@ -70,6 +71,8 @@ async fn try_for_a_while(bridge: &Bridge, call: CallId, url: &str) -> Option<Soc
             Ok(mut socket) => {
                 // The first message finds room in any connection.
                 socket.send(sts::init(call)).await;
+                let took = begun.elapsed().as_secs_f64();
+                bridge.metrics.calls.connect_seconds.observe(took);
                 debug!(uuid = %call, attempts, "speech-to-speech server is connected");
                 return Some(socket);
             }
@@ -81,6 +84,7 @@ async fn try_for_a_while(bridge: &Bridge, call: CallId, url: &str) -> Option<Soc
         sleep(pause).await;
         pause = (2 * pause).min(LONGEST_PAUSE);
     }
+    bridge.metrics.calls.connect_failures.inc();
     warn!(
         uuid = %call,
         url = shown(url),

@@ -159,6 +159,7 @@ impl<'a> Talk<'a> {
     }
 
     async fn take_audio(&mut self, rate: u32, samples: &[u8]) {
+        self.bridge.metrics.calls.caller_frames.inc();
         let mut heard = Vec::new();
         let pass_on = |pcm: &[u8]| heard.push(sts::audio(pcm));
         let finding = self.audio.hear(rate, samples, self.heard_at, pass_on);
@@ -270,6 +271,7 @@ impl<'a> Talk<'a> {
     fn hold(&mut self, message: Option<String>) {
         if self.held.len() == MOST_HELD {
             self.held.pop_front();
+            self.bridge.metrics.calls.caller_frames_dropped.inc();
         }
         self.held.extend(message);
     }
@@ -284,7 +286,11 @@ impl<'a> Talk<'a> {
         let (Some(sts), Some(message)) = (&mut self.sts, message) else {
             return;
         };
-        if !sts.send(message).await && !self.warned.untaken {
+        if sts.send(message).await {
+            return;
+        }
+        self.bridge.metrics.calls.caller_frames_dropped.inc();
+        if !self.warned.untaken {
             self.warned.untaken = true;
             warn!(uuid = %self.call, "speech-to-speech server does not read; the caller's audio is dropped");
         }
@@ -295,6 +301,7 @@ impl<'a> Talk<'a> {
             return;
         };
         let dropped = self.bridge.clock.play(&self.line, pcm);
+        self.bridge.metrics.calls.surplus_bytes.inc_by(dropped as u64);
         if dropped > 0 && !self.warned.surplus {
             self.warned.surplus = true;
             warn!(

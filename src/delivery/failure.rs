@@ -37,6 +37,19 @@ pub enum Code {
 }
 
 impl Code {
+    /// Every code there is.
+    pub const ALL: [Self; 9] = [
+        Self::ConnectionRefused,
+        Self::ConnectionReset,
+        Self::NotFound,
+        Self::HostUnreachable,
+        Self::Timeout,
+        Self::Tls,
+        Self::BadRequest,
+        Self::BadResponse,
+        Self::Internal,
+    ];
+
     /// The name in logs.
     pub fn name(self) -> &'static str {
         match self {

@@ -16,7 +16,7 @@ use super::{Fault, Front};
 use crate::event::{CallId, Event, EventType, Payload};
 use crate::queue::Refused;
 use crate::queue::slot::Slot;
-use crate::routing;
+use crate::routing::{self, NoDecision};
 
 /// The longest body, in bytes. Asterisk cuts its own at about 4060.
 const MAX_BODY: usize = 64 * 1024;
@@ -33,14 +33,15 @@ pub async fn announce(
         front.calls.slot_of(call, &payload, Instant::now(), || front.initiate(call, &payload));
     let decision = match slot {
         Ok(slot) => {
-            let decision = slot.wait().await;
-            if slot.timed_out() {
+            let decision = front.decision_of(&slot).await;
+            if slot.no_decision() == Some(NoDecision::TimedOut) {
                 warn!(uuid = %call, "no routing decision within ROUTING_TIMEOUT; the call goes to STS_URL");
             }
             decision
         }
         Err(refused) => {
             error!(uuid = %call, error = %refused, "call_initiated is lost; the call goes to STS_URL");
+            front.no_decision();
             None
         }
     };

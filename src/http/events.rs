@@ -70,7 +70,7 @@ async fn take_one(front: &Front, sender: &Sender, json: &str) -> Result<Response
     let id = accepted.id.map(|id| id.to_string());
     match accepted.slot {
         Some(slot) if routed => {
-            let decision = slot.wait().await;
+            let decision = front.decision_of(&slot).await;
             let sts_url = decision.map(|decision| decision.given.clone().into_string());
             Ok(Json(One { id, sts_url }).into_response())
         }

@@ -79,6 +79,28 @@ pub struct Batch {
     pub marks: Vec<Mark>,
 }
 
+impl Batch {
+    /// How many rows are written or taken away.
+    pub fn changes(&self) -> usize {
+        self.appends.len()
+            + self.gone.len()
+            + self.spent.len()
+            + self.dead.len()
+            + self.undead.len()
+            + self.ids.len()
+            + self.marks.len()
+    }
+}
+
+/// What a transaction found of dead letters.
+#[derive(Clone, Copy, Debug)]
+pub struct Committed {
+    /// So many are kept.
+    pub dead: u64,
+    /// So many had to go because there were more than the limit.
+    pub dropped: u64,
+}
+
 /// What happens to an id that a client gave.
 #[derive(Debug)]
 pub enum IdChange {
@@ -178,16 +200,21 @@ impl Store {
         Ok(recovered)
     }
 
-    /// Does all of the batch, or nothing; on return it is on disk. Returns how many dead letters
-    /// had to go because there are more than `dead_limit`.
-    pub fn commit(&self, batch: &Batch, dead_limit: u64) -> Result<u64, StoreError> {
+    /// How many dead letters there are.
+    pub fn dead_count(&self) -> Result<u64, StoreError> {
+        Ok(self.database.begin_read()?.open_table(DEAD)?.len()?)
+    }
+
+    /// Does all of the batch, or nothing; on return it is on disk. There are at most `dead_limit` dead
+    /// letters then.
+    pub fn commit(&self, batch: &Batch, dead_limit: u64) -> Result<Committed, StoreError> {
         let write = self.database.begin_write()?;
         write_events(&write, batch)?;
         write_ids(&write, batch)?;
         write_marks(&write, batch)?;
-        let dropped = write_dead(&write, batch, dead_limit)?;
+        let committed = write_dead(&write, batch, dead_limit)?;
         write.commit()?;
-        Ok(dropped)
+        Ok(committed)
     }
 
     /// Dead letters from `from` on, oldest first, as long as `wanted` says so.
@@ -270,7 +297,7 @@ fn write_dead(
     write: &redb::WriteTransaction,
     batch: &Batch,
     limit: u64,
-) -> Result<u64, StoreError> {
+) -> Result<Committed, StoreError> {
     let mut dead = write.open_table(DEAD)?;
     for letter in &batch.dead {
         let event = &*letter.event;
@@ -298,7 +325,7 @@ fn write_dead(
     for _ in 0..surplus {
         dead.pop_first()?;
     }
-    Ok(surplus)
+    Ok(Committed { dead: dead.len()?, dropped: surplus })
 }
 
 fn entry(order: u64, row: EventRow<'_>, spent: u32, first_at: u64) -> Result<Entry, StoreError> {

@@ -21,10 +21,12 @@ use super::breaker::{Breaker, Change, RoutingGuard, Sign, State};
 use super::lane::{Lane, LaneState, Queued, Step};
 use super::retry::RetryPolicy;
 use super::slot::Slot;
+use super::vitals::Vitals;
 use crate::delivery::Attempt;
 use crate::delivery::failure::Failure;
 use crate::event::{CallId, Event, EventType};
 use crate::journal::Entry;
+use crate::routing::NoDecision;
 
 /// How long the numbering of a call without events is kept: longer than calls stay silent.
 const LANE_KEPT: Duration = Duration::from_secs(4 * 60 * 60);
@@ -90,6 +92,8 @@ pub struct Dispatcher {
     breaker: Breaker,
     guard: RoutingGuard,
     paused_until: Option<Instant>,
+    /// When each event that is not settled was accepted, the oldest first.
+    since: BTreeMap<u64, Instant>,
     in_flight: usize,
     unsettled: usize,
     accepted: u64,
@@ -110,6 +114,7 @@ impl Dispatcher {
             breaker: Breaker::new(limits.breaker),
             guard: RoutingGuard::new(limits.breaker),
             paused_until: None,
+            since: BTreeMap::new(),
             in_flight: 0,
             unsettled: 0,
             accepted: 0,
@@ -127,17 +132,37 @@ impl Dispatcher {
         self.unsettled
     }
 
-    /// Whether waiting for a decision until the deadline is of no use: nobody is there, the
+    /// How it all is.
+    pub fn vitals(&self, now: Instant) -> Vitals {
+        let oldest = self.since.first_key_value();
+        Vitals {
+            events: self.unsettled,
+            in_flight: self.in_flight,
+            oldest: oldest.map(|(_, since)| now.saturating_duration_since(*since)),
+            down: self.breaker.is_down(),
+            paused: self.paused_until.is_some_and(|until| until > now),
+            routing_broken: self.guard.is_closed(),
+        }
+    }
+
+    /// Why waiting for a decision until the deadline is of no use, if so: nobody is there, the
     /// receiver's routing is broken, or the receiver asked to be left alone for longer.
-    pub fn cannot_decide_by(&self, deadline: Instant) -> bool {
+    pub fn cannot_decide_by(&self, deadline: Instant) -> Option<NoDecision> {
         let paused = self.paused_until.is_some_and(|until| until > deadline);
-        self.breaker.is_down() || self.guard.is_closed() || paused
+        if self.breaker.is_down() {
+            Some(NoDecision::ReceiverDown)
+        } else if self.guard.is_closed() {
+            Some(NoDecision::RoutingBroken)
+        } else {
+            paused.then_some(NoDecision::ReceiverPaused)
+        }
     }
 
     /// Takes a new event into its call's lane; returns its place among all, and within the call.
     pub fn accept(&mut self, event: Arc<Event>, slot: Option<Slot>, now: Instant) -> (u64, u64) {
         let order = self.next_order();
         let mut sequence = 0;
+        self.since.insert(order, now);
         self.join(event.call, now, |lane| sequence = lane.join(event, order, slot));
         (order, sequence)
     }
@@ -147,6 +172,7 @@ impl Dispatcher {
         let order = self.next_order();
         let (call, spent, first_failed_at, slot) = (event.call, 0, None, None);
         let queued = Queued { event, order, sequence, spent, first_failed_at, slot };
+        self.since.insert(order, now);
         self.join(call, now, |lane| lane.rejoin(queued));
         order
     }
@@ -162,8 +188,10 @@ impl Dispatcher {
         (order, lane.reserve())
     }
 
-    /// Takes an event as the journal holds it. They come in the order of their acceptance.
-    pub fn restore(&mut self, entry: Entry, now: Instant) {
+    /// Takes an event as the journal holds it, accepted at that time. They come in the order of their
+    /// acceptance.
+    pub fn restore(&mut self, entry: Entry, since: Instant, now: Instant) {
+        self.since.insert(entry.order, since);
         let queued = Queued {
             event: entry.event,
             order: entry.order,
@@ -191,6 +219,7 @@ impl Dispatcher {
         let before = lane.state();
         let front = lane.front().map(|front| front.order);
         let withdrawn = lane.withdraw(order, now)?;
+        self.since.remove(&order);
         self.unsettled -= 1;
         if front == Some(order) {
             self.awaited.remove(&order);
@@ -298,7 +327,7 @@ impl Dispatcher {
             Verdict::Retry(Some(spent))
         };
         if changes.contains(&Change::WentDown) {
-            self.close_slots();
+            self.close_slots(NoDecision::ReceiverDown);
             self.release_all();
         }
         (verdict, changes)
@@ -369,10 +398,12 @@ impl Dispatcher {
         let delay = self.policy.delay_after(front.spent);
         let at = now + delay.max(failure.retry_after.unwrap_or_default());
         let order = front.order;
-        if let Some(slot) = &front.slot
-            && (at > slot.deadline() || self.guard.is_closed())
-        {
-            slot.close();
+        if let Some(slot) = &front.slot {
+            if self.guard.is_closed() {
+                slot.close(NoDecision::RoutingBroken);
+            } else if at > slot.deadline() {
+                slot.close(NoDecision::Failed);
+            }
         }
         if self.breaker.is_down() {
             // This attempt found the receiver down: now the event waits for a probe instead.
@@ -394,14 +425,15 @@ impl Dispatcher {
     pub fn settle(&mut self, call: CallId, now: Instant) {
         self.unsettled -= 1;
         let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
-        lane.settle_front(now);
+        let settled = lane.settle_front(now);
+        self.since.remove(&settled.order);
         self.enqueue_or_idle(call, now);
     }
 
     fn close_front(&mut self, call: CallId) {
         let front = self.lanes.get(&call).and_then(Lane::front);
         if let Some(slot) = front.and_then(|front| front.slot.as_ref()) {
-            slot.close();
+            slot.close(NoDecision::Failed);
         }
     }
 
@@ -451,11 +483,11 @@ impl Dispatcher {
         self.ready.pop_first().map(|(_, call)| call)
     }
 
-    /// No decision will come for anybody who waits now.
-    pub fn close_slots(&mut self) {
+    /// No decision will come for anybody who waits now, and why.
+    pub fn close_slots(&mut self, why: NoDecision) {
         for queued in self.lanes.values().flat_map(Lane::waiting) {
             if let Some(slot) = &queued.slot {
-                slot.close();
+                slot.close(why);
             }
         }
     }

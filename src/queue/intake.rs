@@ -4,7 +4,6 @@
 //! which makes an event due at once, and the journal's, which makes it a promise.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 use tracing::{debug, error};
@@ -115,6 +114,7 @@ impl Inner {
             })
             .collect();
         let count = entries.len();
+        self.metrics.events.replayed.inc_by(count as u64);
         self.journal.append(entries, Vec::new(), &ticket);
         Ok((count, ticket))
     }
@@ -126,11 +126,11 @@ impl Inner {
         let mut shared = self.lock();
         let mark = mark_of(&event);
         if !self.delivers(&event.kind) {
-            self.metrics.dropped.fetch_add(1, Relaxed);
+            self.metrics.events.dropped.count((&event.kind).into());
             self.journal.record(None, mark, &self.journal.ticket(0, 0));
             return None;
         }
-        self.metrics.accepted.fetch_add(1, Relaxed);
+        self.metrics.events.accepted.count((&event.kind).into());
         let event = Arc::new(event);
         let waits = mark.is_some() && self.journal.is_durable() && self.journal.fault().is_none();
         let full = !shared.dispatcher.has_room_for(1);
@@ -162,7 +162,7 @@ impl Inner {
             error,
             "event of a bridged call becomes a dead letter"
         );
-        self.metrics.dead.fetch_add(1, Relaxed);
+        self.metrics.events.dead.count((&entry.event.kind).into());
         self.journal.record(None, mark, &self.journal.ticket(0, 0));
         // Nothing of its call waits for a letter that was never sent.
         self.journal.died(DeadLetter {
@@ -200,12 +200,13 @@ impl Inner {
     fn take_one(&self, shared: &mut Shared, event: Event, now: Instant, intake: &mut Intake) {
         if !self.delivers(&event.kind) {
             debug!(r#type = event.kind.name(), uuid = %event.call, "event of a type that is not delivered");
-            self.metrics.dropped.fetch_add(1, Relaxed);
+            self.metrics.events.dropped.count((&event.kind).into());
             intake.accepted.push(Accepted { id: None, slot: None });
             return;
         }
         let id = Some(event.id.clone());
         if let Some(known) = shared.window.find(&event.id, now) {
+            self.metrics.events.repeated.inc();
             intake.tickets.extend(known.ticket);
             intake.accepted.push(Accepted { id, slot: known.slot });
             return;
@@ -217,7 +218,7 @@ impl Inner {
             shared.window.remember(event.id.clone(), known, now);
             intake.ids.push(KnownId { id: event.id.clone(), at: unix_millis(), decision: None });
         }
-        self.metrics.accepted.fetch_add(1, Relaxed);
+        self.metrics.events.accepted.count((&event.kind).into());
         let event = Arc::new(event);
         let (order, sequence) = shared.dispatcher.accept(Arc::clone(&event), slot.clone(), now);
         let entry =
@@ -229,8 +230,8 @@ impl Inner {
     fn open_slot(&self, dispatcher: &Dispatcher, now: Instant) -> Slot {
         let deadline = now + self.settings.routing_timeout;
         let slot = Slot::until(deadline);
-        if dispatcher.cannot_decide_by(deadline) {
-            slot.close();
+        if let Some(why) = dispatcher.cannot_decide_by(deadline) {
+            slot.close(why);
         }
         slot
     }

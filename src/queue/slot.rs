@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::routing::Decision;
+use crate::routing::{Decision, NoDecision};
 
 /// A place for one decision, with a deadline. Clones share the place.
 #[derive(Clone, Debug)]
@@ -22,10 +22,8 @@ pub struct Slot {
 #[derive(Debug)]
 enum Settled {
     Decided(Arc<Decision>),
-    /// No decision will come.
-    Closed,
-    /// None came in time.
-    TimedOut,
+    /// None will be followed any more.
+    Without(NoDecision),
 }
 
 #[derive(Debug, Default)]
@@ -41,10 +39,10 @@ impl Slot {
         Self { deadline, place: Arc::default() }
     }
 
-    /// Settled from the start: nobody will decide.
+    /// Settled from the start: nobody is asked.
     pub fn without_decision() -> Self {
         let slot = Self::until(Instant::now());
-        slot.close();
+        slot.close(NoDecision::NotAsked);
         slot
     }
 
@@ -75,14 +73,17 @@ impl Slot {
         now <= self.deadline && self.settle(Settled::Decided(Arc::new(decision)))
     }
 
-    /// No decision will come.
-    pub fn close(&self) {
-        self.settle(Settled::Closed);
+    /// No decision will come, and why.
+    pub fn close(&self, why: NoDecision) {
+        self.settle(Settled::Without(why));
     }
 
-    /// Whether somebody waited until the deadline in vain.
-    pub fn timed_out(&self) -> bool {
-        matches!(self.place.settled.get(), Some(Settled::TimedOut))
+    /// Why there is no decision, once that is settled.
+    pub fn no_decision(&self) -> Option<NoDecision> {
+        match self.place.settled.get() {
+            Some(Settled::Without(why)) => Some(*why),
+            Some(Settled::Decided(_)) | None => None,
+        }
     }
 
     /// Waits for the decision, at most until the deadline, which settles the slot.
@@ -91,11 +92,11 @@ impl Slot {
             let changed = self.place.changed.notified();
             match self.place.settled.get() {
                 Some(Settled::Decided(decision)) => return Some(Arc::clone(decision)),
-                Some(Settled::Closed | Settled::TimedOut) => return None,
+                Some(Settled::Without(_)) => return None,
                 None => {}
             }
             if timeout_at(self.deadline, changed).await.is_err() {
-                self.settle(Settled::TimedOut);
+                self.close(NoDecision::TimedOut);
             }
         }
     }

@@ -1,0 +1,71 @@
+//! Labels: one metric for each of a few values, all known beforehand.
+//!
+//! Invariants:
+//! - Every value is exposed from the start, at 0: a rate sees the first one, and an alert the lack of it.
+//! - Counting neither allocates nor locks; cardinality is what [`Label::all`] says, and no call's id is
+//!   among it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+
+/// What a metric is told apart by.
+pub trait Label: Copy + PartialEq + fmt::Debug + Send + Sync + 'static {
+    /// Every value there is.
+    fn all() -> Vec<Self>;
+
+    /// A value as it is exposed: names of labels, each with its value.
+    fn pairs(self) -> Vec<(&'static str, &'static str)>;
+}
+
+/// A metric for each value of a label.
+#[derive(Clone, Debug)]
+pub struct Each<L, M = Counter>(Arc<[(L, M)]>);
+
+impl<L: Label, M> Each<L, M> {
+    /// One metric for each value.
+    pub fn made_by(make: impl Fn() -> M) -> Self {
+        Self(L::all().into_iter().map(|label| (label, make())).collect())
+    }
+
+    /// The metric of this value.
+    pub fn of(&self, label: L) -> &M {
+        let found = self.0.iter().find(|(known, _)| *known == label);
+        debug_assert!(found.is_some(), "{label:?} is missing among all values");
+        &found.unwrap_or(&self.0[0]).1
+    }
+}
+
+impl<L: Label> Each<L> {
+    /// Counts one of these.
+    pub fn count(&self, label: L) {
+        self.of(label).inc();
+    }
+
+    /// All together.
+    pub fn sum(&self) -> u64 {
+        self.0.iter().map(|(_, counter)| counter.get()).sum()
+    }
+}
+
+impl<L: Label, M: Default> Default for Each<L, M> {
+    fn default() -> Self {
+        Self::made_by(M::default)
+    }
+}
+
+impl<L: Label, M: EncodeMetric + TypedMetric> EncodeMetric for Each<L, M> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        for (label, metric) in &*self.0 {
+            metric.encode(encoder.encode_family(&label.pairs())?)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        M::TYPE
+    }
+}

@@ -1,0 +1,39 @@
+//! The process as the system sees it.
+
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Memory that the process holds, in bytes; `None` on systems that do not tell under `/proc`.
+pub fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    resident_of(&status)
+}
+
+/// Now, in seconds since 1970.
+pub fn unix_seconds() -> f64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_epoch.expect("the clock is past 1970").as_secs_f64()
+}
+
+/// Reads the line `VmRSS:   12345 kB`, whose unit does not depend on the size of a page
+/// (<https://docs.kernel.org/filesystems/proc.html>).
+fn resident_of(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_in_kibibytes_and_told_in_bytes() {
+        let status = "Name:\tcallhook\nVmHWM:\t   9000 kB\nVmRSS:\t   8192 kB\nThreads:\t4\n";
+        assert_eq!(resident_of(status), Some(8 * 1024 * 1024));
+        for odd in ["", "VmRSS:\n", "VmRSS: x kB", "VmRSS: 5 MB", "VmRSS: 99999999999999999999 kB"]
+        {
+            assert_eq!(resident_of(odd), None, "{odd:?}");
+        }
+    }
+}
