@@ -15,6 +15,8 @@ mod documents;
 mod events;
 #[path = "metrics/exposition.rs"]
 mod exposition;
+#[path = "support/phone.rs"]
+mod phone;
 #[path = "metrics/routing.rs"]
 mod routing;
 
