@@ -119,9 +119,9 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 }
 
 async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
+    let route = Answered::route_of(request.uri().path());
     let response = next.run(request).await;
-    metrics.requests.count(Answered::new(&path, response.status().as_u16()));
+    metrics.requests.count(Answered::new(route, response.status().as_u16()));
     response
 }
 

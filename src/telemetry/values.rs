@@ -140,16 +140,21 @@ impl Answered {
     /// The classes of statuses that are answered; none is informational or a redirect.
     const STATUSES: [&'static str; 3] = ["2xx", "4xx", "5xx"];
 
-    /// A request for this path, answered with this status.
-    pub fn new(path: &str, status: u16) -> Self {
+    /// The route of a path.
+    pub fn route_of(path: &str) -> &'static str {
         let known = Self::ROUTES.into_iter().find(|route| *route == path);
+        known.unwrap_or("other")
+    }
+
+    /// A request for this route, answered with this status.
+    pub fn new(route: &'static str, status: u16) -> Self {
         let [fine, refused, failed] = Self::STATUSES;
         let status = match status {
             ..400 => fine,
             400..500 => refused,
             500.. => failed,
         };
-        Self { route: known.unwrap_or("other"), status }
+        Self { route, status }
     }
 }
 
@@ -188,7 +193,7 @@ mod tests {
             ("/events", 503, [("route", "/events"), ("status", "5xx")]),
             ("/wp-login.php", 404, [("route", "other"), ("status", "4xx")]),
         ] {
-            let answered = Answered::new(path, status);
+            let answered = Answered::new(Answered::route_of(path), status);
             assert!(all.contains(&answered));
             assert_eq!(answered.pairs(), expected);
         }
