@@ -32,6 +32,7 @@ use crate::bridge::playout::Clock;
 use crate::calls::Calls;
 use crate::config::{Listen, Settings, WebhookSettings};
 use crate::delivery::{Deliver, Webhook, innermost};
+use crate::history::History;
 use crate::http::{self, Budget, Front};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
@@ -117,6 +118,7 @@ impl App {
             queue_settings(&settings),
             deliver,
             Arc::clone(&metrics),
+            History::of_calls(settings.admin.calls),
             journal,
             recovered,
         );

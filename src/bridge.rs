@@ -146,6 +146,7 @@ impl Bridge {
             let begun = Instant::now();
             let metrics = Arc::clone(&self.metrics);
             let reporter = Reporter { call, events: reporter, metrics };
+            self.queue.history().started(call);
             reporter.report(EventType::CallStarted, &Payload::empty());
             let talk = AssertUnwindSafe(talk(reporter.clone())).catch_unwind();
             let reason = talk.await.unwrap_or_else(|_| {
@@ -171,6 +172,7 @@ impl Bridge {
         let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
         info!(uuid = %call, reason = reason.name(), duration_ms, "call ended");
         self.metrics.calls.ended.count(reason);
+        self.queue.history().ended(call, reason.name(), lasted);
         let payload = if self.settings.ended_details {
             Payload::of(&json!({"reason": reason.name(), "duration_ms": duration_ms}))
         } else {
@@ -224,7 +226,7 @@ mod tests {
         fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
             let body = String::from_utf8(attempt.event.body.to_vec()).unwrap();
             self.0.lock().unwrap().push(body);
-            Box::pin(async { Outcome::Delivered { answer: None } })
+            Box::pin(async { Outcome::Delivered { status: 200, answer: None } })
         }
     }
 
@@ -239,7 +241,9 @@ mod tests {
         };
         let (journal, recovered) = (Journal::in_memory(1), Recovered::default());
         let deliver: Arc<dyn Deliver> = Arc::new(notes.clone());
-        let queue = Queue::start(settings, Some(deliver), Arc::default(), journal, recovered);
+        let metrics = Arc::default();
+        let history = crate::history::History::default();
+        let queue = Queue::start(settings, Some(deliver), metrics, history, journal, recovered);
         Bridge {
             queue,
             calls: Arc::default(),

@@ -188,13 +188,15 @@ pub struct AdminSettings {
     pub listen: Listen,
     /// What it asks for.
     pub token: Option<SecretString>,
+    /// Calls that the inspector remembers; 0 = none.
+    pub calls: usize,
 }
 
 impl AdminSettings {
     /// Reads the admin port's settings alone, which is all that `callhook dead` needs.
     ///
     /// # Errors
-    /// Every fault of `ADMIN_HOST`, `ADMIN_PORT`, `ADMIN_TOKEN` and the settings file.
+    /// Every fault of `ADMIN_HOST`, `ADMIN_PORT`, `ADMIN_TOKEN`, `INSPECTOR_CALLS` and the settings file.
     pub fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, Vec<Fault>> {
         read_part(environment, read_admin)
     }
@@ -413,7 +415,7 @@ fn read_admin(reader: &mut Reader<'_>) -> AdminSettings {
             ),
         ));
     }
-    AdminSettings { listen, token }
+    AdminSettings { listen, token, calls: size(reader.number("INSPECTOR_CALLS", 0..=20_000)) }
 }
 
 fn read_listen(reader: &mut Reader<'_>, host: &str, port: &str) -> Listen {

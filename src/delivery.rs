@@ -22,7 +22,8 @@ use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use reqwest::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+    USER_AGENT,
 };
 use reqwest::redirect;
 use secrecy::ExposeSecret;
@@ -64,11 +65,16 @@ pub struct Attempt {
     pub sequence: u64,
 }
 
+/// What is shown in place of a secret.
+const MASK: &str = "••••••••";
+
 /// How an attempt went.
 #[derive(Debug)]
 pub enum Outcome {
     /// A 2xx came back.
     Delivered {
+        /// Which 2xx.
+        status: u16,
         /// The whole body, where it could be read in time and within [`MAX_ANSWER`].
         answer: Option<Bytes>,
     },
@@ -76,13 +82,14 @@ pub enum Outcome {
     Failed(Failure),
 }
 
-/// How an attempt went, and the status that says so.
-#[derive(Debug)]
-pub struct Answered {
+impl Outcome {
     /// The receiver's status, where it answered.
-    pub status: Option<u16>,
-    /// What it means.
-    pub outcome: Outcome,
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Delivered { status, .. } => Some(*status),
+            Self::Failed(failure) => failure.status,
+        }
+    }
 }
 
 /// How a request's body goes out.
@@ -98,6 +105,11 @@ pub enum Pace {
 pub trait Deliver: Send + Sync + 'static {
     /// Makes one attempt. Ends by itself, within a limit of its own.
     fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome>;
+
+    /// The headers of an attempt that was made at that time (to the second), what is secret masked.
+    fn shown_headers(&self, _attempt: &Attempt, _at: SystemTime) -> Vec<(String, String)> {
+        Vec::new()
+    }
 }
 
 /// The receiver, reached over HTTP.
@@ -155,8 +167,8 @@ impl Webhook {
         self.0.client.execute(request).await
     }
 
-    /// Makes one attempt at this pace, and tells the status, too.
-    pub async fn ask(&self, attempt: &Attempt, pace: Pace) -> Answered {
+    /// Makes one attempt at this pace.
+    pub async fn ask(&self, attempt: &Attempt, pace: Pace) -> Outcome {
         self.0.attempt(attempt, pace).await
     }
 }
@@ -164,29 +176,49 @@ impl Webhook {
 impl Deliver for Webhook {
     fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.attempt(&attempt, Pace::Whole).await.outcome })
+        Box::pin(async move { inner.attempt(&attempt, Pace::Whole).await })
+    }
+
+    fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
+        self.0.shown_headers(attempt, at)
     }
 }
 
 impl Inner {
-    async fn attempt(&self, attempt: &Attempt, pace: Pace) -> Answered {
+    fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
+        let mut headers = self.blank.headers().clone();
+        self.put_headers(attempt, &mut headers);
+        if headers.contains_key(signature::TIMESTAMP_HEADER) {
+            let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            headers.insert(signature::TIMESTAMP_HEADER, since.as_secs().into());
+        }
+        let shown = |name: &HeaderName, value: &HeaderValue| {
+            let masked = value.is_sensitive()
+                || [AUTHORIZATION, SECRET_HEADER, signature::SIGNATURE_HEADER].contains(name);
+            if masked { MASK.to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into() }
+        };
+        headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect()
+    }
+
+    async fn attempt(&self, attempt: &Attempt, pace: Pace) -> Outcome {
         let begun = Instant::now();
         let deadline = begun + self.settings.timeout;
         let request = self.request(attempt, pace);
         let response = match timeout_at(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
-                return Failure::of_request(&error, &self.settings, begun.elapsed()).into();
+                let took = begun.elapsed();
+                return Outcome::Failed(Failure::of_request(&error, &self.settings, took));
             }
-            Err(_) => return Failure::of_timeout(&self.settings, begun.elapsed()).into(),
+            Err(_) => return Outcome::Failed(Failure::of_timeout(&self.settings, begun.elapsed())),
         };
         let status = response.status();
         let retry_after = retry_after(response.headers());
         let answer = timeout_at(deadline, read_bounded(response)).await.ok().flatten();
         if status.is_success() {
-            Answered { status: Some(status.as_u16()), outcome: Outcome::Delivered { answer } }
+            Outcome::Delivered { status: status.as_u16(), answer }
         } else {
-            Failure::of_status(status, retry_after, begun.elapsed()).into()
+            Outcome::Failed(Failure::of_status(status, retry_after, begun.elapsed()))
         }
     }
 
@@ -222,12 +254,6 @@ impl Inner {
             headers.insert(signature::SIGNATURE_HEADER, header(&signed.signature));
         }
         headers.insert(signature::ID_HEADER, header(&id));
-    }
-}
-
-impl From<Failure> for Answered {
-    fn from(failure: Failure) -> Self {
-        Self { status: failure.status, outcome: Outcome::Failed(failure) }
     }
 }
 

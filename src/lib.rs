@@ -29,6 +29,7 @@
 //! | [`listener`] | who connects? |
 //! | [`calls`] | was this call announced before, and is it live? |
 //! | [`queue`] | when is an event due, in what order, and what follows from an outcome? |
+//! | [`history`] | what happened lately? |
 //! | [`journal`] | what was promised? |
 //! | [`delivery`] | how did one attempt go? |
 //! | [`routing`] | what did the receiver decide? |
@@ -50,6 +51,7 @@ pub mod config;
 pub mod delivery;
 pub mod event;
 pub mod health;
+pub mod history;
 pub mod http;
 pub mod inspector;
 pub mod journal;

@@ -10,18 +10,18 @@
 //!   kept as a dead letter. Whoever waits for the promise gets it when the journal has the event.
 //! - Nothing is awaited under the lock.
 
+mod age;
 mod breaker;
 mod dispatcher;
 mod intake;
 mod lane;
 pub mod retry;
 pub mod slot;
-mod vitals;
 mod window;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt as _;
 use tokio::sync::Notify;
@@ -30,18 +30,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
+use self::age::accepted_at;
 use self::breaker::Change;
-pub use self::dispatcher::Limits;
+pub use self::dispatcher::{Availability, Limits, Status};
 use self::dispatcher::{Dispatch, Dispatcher, Spent, Verdict};
 pub use self::intake::{Accepted, Receipt};
 use self::retry::RetryPolicy;
 use self::slot::Slot;
-pub use self::vitals::Vitals;
-use self::vitals::accepted_at;
 use self::window::Window;
 use crate::delivery::failure::Failure;
-use crate::delivery::{Deliver, Outcome};
+use crate::delivery::{Attempt, Deliver, Outcome};
 use crate::event::{Event, EventFilter, EventId, EventType};
+use crate::history::History;
 use crate::journal::{
     DeadLetter, DiskError, Entry, Journal, KnownId, Recovered, Ticket, unix_millis,
 };
@@ -107,6 +107,7 @@ struct Inner {
     tasks: TaskTracker,
     stop: CancellationToken,
     metrics: Arc<Metrics>,
+    history: History,
 }
 
 struct Shared {
@@ -124,10 +125,14 @@ impl Queue {
         settings: QueueSettings,
         deliver: Option<Arc<dyn Deliver>>,
         metrics: Arc<Metrics>,
+        history: History,
         journal: Journal,
         recovered: Recovered,
     ) -> Self {
         metrics.events.recovered.inc_by(recovered.events.len() as u64);
+        for entry in &recovered.events {
+            history.accepted(&entry.event, entry.order, entry.sequence);
+        }
         let mut shared = Shared::restore(&settings, &journal, recovered);
         if deliver.is_none() {
             shared.dispatcher.stop();
@@ -142,6 +147,7 @@ impl Queue {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             metrics,
+            history,
         }));
         queue.0.tell_limits();
         queue.0.tasks.spawn(Arc::clone(&queue.0).run_timer());
@@ -250,6 +256,28 @@ impl Queue {
         self.0.lock().dispatcher.next_place()
     }
 
+    /// How the receiver and the queue stand.
+    pub fn status(&self) -> Status {
+        let shared = self.0.lock();
+        shared.dispatcher.status(Instant::now())
+    }
+
+    /// What happened lately.
+    pub fn history(&self) -> &History {
+        &self.0.history
+    }
+
+    /// The numbers and addresses that the queue works with.
+    pub fn settings(&self) -> &QueueSettings {
+        &self.0.settings
+    }
+
+    /// The headers of an attempt that was made at that time, without what is secret.
+    pub fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
+        let deliver = self.0.deliver.as_ref();
+        deliver.map(|deliver| deliver.shown_headers(attempt, at)).unwrap_or_default()
+    }
+
     /// The journal, for its dead letters.
     pub fn journal(&self) -> &Journal {
         &self.0.journal
@@ -281,6 +309,13 @@ impl Shared {
 }
 
 impl Inner {
+    /// Sets what is told once.
+    fn tell_limits(&self) {
+        let limits = self.settings.limits;
+        self.metrics.queue.limit.set(limits.queue.try_into().unwrap_or(i64::MAX));
+        self.metrics.attempts.limit.set(limits.concurrency.try_into().unwrap_or(i64::MAX));
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.state.lock().unwrap_or_else(|_| {
             error!("the queue's order is broken, which is a bug; ending at once, to begin anew in order");
@@ -344,8 +379,9 @@ impl Inner {
                 outcome = attempt => outcome.unwrap_or_else(|_| Outcome::Failed(Failure::of_panic())),
                 () = self.stop.cancelled() => return,
             };
-            self.measure(&outcome, begun.elapsed());
-            self.conclude(&dispatch, outcome).await;
+            let took = begun.elapsed();
+            self.measure(&outcome, took);
+            self.conclude(&dispatch, outcome, took).await;
             let mut due = self.due().into_iter();
             next = due.next();
             self.send(due);
@@ -363,9 +399,13 @@ impl Inner {
         self.metrics.attempts.seconds.of(attempted).observe(took.as_secs_f64());
     }
 
-    async fn conclude(self: &Arc<Self>, dispatch: &Dispatch, outcome: Outcome) {
+    async fn conclude(self: &Arc<Self>, dispatch: &Dispatch, outcome: Outcome, took: Duration) {
         let (changes, then) = match outcome {
-            Outcome::Delivered { answer } => self.delivered(dispatch, answer.as_deref()),
+            Outcome::Delivered { status, answer } => {
+                let Dispatch { attempt, order, probe } = dispatch;
+                self.history.delivered(attempt, *order, *probe, status, took);
+                self.delivered(dispatch, answer.as_deref())
+            }
             Outcome::Failed(failure) => self.failed(dispatch, &failure),
         };
         for change in changes {
@@ -427,6 +467,7 @@ impl Inner {
                 shared.window.revoke(&entry.event.id);
                 self.journal.withdraw(entry.order);
                 self.metrics.events.refused.count(Refusal::Disk);
+                self.history.withdrawn(entry.event.call, entry.order);
                 if let Some(slot) = queued.slot {
                     slot.close(NoDecision::Refused);
                 }
@@ -450,6 +491,7 @@ impl Inner {
                 let place = decision.url.place();
                 let given = decision.given.clone();
                 if slot.decide(decision, now) {
+                    self.history.routed(call, &place);
                     self.remember_decision(&dispatch.attempt.event.id, given);
                 } else {
                     self.metrics.routing.late.inc();
@@ -486,14 +528,15 @@ impl Inner {
 
     fn log_failure(&self, dispatch: &Dispatch, verdict: &Verdict, failure: &Failure) {
         let given_up = matches!(verdict, Verdict::GivenUp(_));
+        let Dispatch { attempt, order, probe } = dispatch;
+        self.history.failed(attempt, *order, *probe, failure, given_up);
         let events = &self.metrics.events;
         let counter = if given_up { &events.dead } else { &events.retried };
-        counter.count((&dispatch.attempt.event.kind).into());
+        counter.count((&attempt.event.kind).into());
         let attempts = self.settings.retry.attempts();
-        let probe = dispatch.probe;
         telemetry::log_failure(
-            &dispatch.attempt,
-            probe,
+            attempt,
+            *probe,
             attempts,
             failure,
             &self.settings.receiver,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use callhook::delivery::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventType, Payload};
+use callhook::history::History;
 use callhook::journal::{DeadFilter, Journal, Recovered};
 use callhook::queue::retry::RetryPolicy;
 use callhook::queue::{Limits, Queue, QueueSettings};
@@ -63,7 +64,7 @@ impl Deliver for Witness {
             witness.open.acquire().await.unwrap().forget();
             witness.seen.lock().unwrap().push((attempt, witness.disk.bytes()));
             witness.count.add_permits(1);
-            Outcome::Delivered { answer: Some(Bytes::new()) }
+            Outcome::Delivered { status: 200, answer: Some(Bytes::new()) }
         })
     }
 }
@@ -81,7 +82,8 @@ fn queue(disk: &Disk, witness: &Witness, limit: usize, filter: EventFilter) -> (
     let calls = std::mem::take(&mut recovered.calls);
     let metrics = Arc::new(Metrics::default());
     let deliver: Arc<dyn Deliver> = Arc::new(witness.clone());
-    let queue = Queue::start(settings, Some(deliver), metrics, journal, recovered);
+    let queue =
+        Queue::start(settings, Some(deliver), metrics, History::default(), journal, recovered);
     (queue, Recovered { calls, ..Recovered::default() })
 }
 

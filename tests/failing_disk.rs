@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use callhook::delivery::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload, timestamp_now};
+use callhook::history::History;
 use callhook::journal::Journal;
 use callhook::queue::retry::RetryPolicy;
 use callhook::queue::{Limits, Queue, QueueSettings, Refused};
@@ -50,7 +51,7 @@ impl Deliver for Gate {
         Box::pin(async move {
             gate.open.acquire().await.unwrap().forget();
             gate.seen.add_permits(1);
-            Outcome::Delivered { answer: Some(Bytes::new()) }
+            Outcome::Delivered { status: 200, answer: Some(Bytes::new()) }
         })
     }
 }
@@ -66,7 +67,14 @@ fn queue(disk: &Disk, gate: &Gate) -> Queue {
     };
     let (journal, recovered) = Journal::open(disk.opener(), true, 100).unwrap();
     let metrics = Arc::new(Metrics::default());
-    Queue::start(settings, Some(Arc::new(gate.clone())), metrics, journal, recovered)
+    Queue::start(
+        settings,
+        Some(Arc::new(gate.clone())),
+        metrics,
+        History::default(),
+        journal,
+        recovered,
+    )
 }
 
 fn event(call: CallId, id: &str) -> Event {

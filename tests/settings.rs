@@ -25,6 +25,7 @@ const FAULTS: &[(&str, &str, &[&str])] = &[
     ("AUDIO_CODEC", "opus", &["auto", "slin", "ulaw", "alaw"]),
     ("CALL_IDLE_TIMEOUT", "1e3x", &[]),
     ("CALL_ENDED_DETAILS", "maybe", &["true", "false"]),
+    ("INSPECTOR_CALLS", "20001", &["0", "20000"]),
     ("QUEUE_LIMIT", "lots", &[]),
     ("DRAIN_TIMEOUT", "ten", &[]),
     ("LOG_FORMAT", "xml", &["text", "json"]),

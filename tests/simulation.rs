@@ -13,6 +13,7 @@ use bytes::Bytes;
 use callhook::delivery::failure::{Code, Failure};
 use callhook::delivery::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload, timestamp_now};
+use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
 use callhook::queue::retry::RetryPolicy;
 use callhook::queue::{Limits, Queue, QueueSettings};
@@ -107,7 +108,7 @@ impl Flapping {
 }
 
 fn outcome(mood: Mood, rng: &mut StdRng, took: Duration) -> Outcome {
-    let delivered = || Outcome::Delivered { answer: Some(Bytes::new()) };
+    let delivered = || Outcome::Delivered { status: 200, answer: Some(Bytes::new()) };
     let status = |status: u16, retry_after: Option<u64>| {
         let status = StatusCode::from_u16(status).unwrap();
         Outcome::Failed(Failure::of_status(status, retry_after.map(Duration::from_secs), took))
@@ -166,6 +167,7 @@ async fn play(seed: u64, calls: usize, hours: u64) {
         settings(retries, concurrency),
         Some(deliver),
         Arc::clone(&metrics),
+        History::default(),
         journal,
         Recovered::default(),
     );

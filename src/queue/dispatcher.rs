@@ -11,17 +11,19 @@
 //!   no attempt. While it is paused nothing goes.
 //! - An event leaves only as delivered or given up; both free its place under `limit`.
 
+mod status;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use self::status::{Availability, Status};
 use super::breaker::{Breaker, Change, RoutingGuard, Sign, State};
 use super::lane::{Lane, LaneState, Queued, Step};
 use super::retry::RetryPolicy;
 use super::slot::Slot;
-use super::vitals::Vitals;
 use crate::delivery::Attempt;
 use crate::delivery::failure::Failure;
 use crate::event::{CallId, Event, EventType};
@@ -130,19 +132,6 @@ impl Dispatcher {
     /// Events accepted and not yet settled.
     pub fn unsettled(&self) -> usize {
         self.unsettled
-    }
-
-    /// How it all is.
-    pub fn vitals(&self, now: Instant) -> Vitals {
-        let oldest = self.since.first_key_value();
-        Vitals {
-            events: self.unsettled,
-            in_flight: self.in_flight,
-            oldest: oldest.map(|(_, since)| now.saturating_duration_since(*since)),
-            down: self.breaker.is_down(),
-            paused: self.paused_until.is_some_and(|until| until > now),
-            routing_broken: self.guard.is_closed(),
-        }
     }
 
     /// Why waiting for a decision until the deadline is of no use, if so: nobody is there, the

@@ -103,14 +103,11 @@ impl Inner {
         let ticket = self.journal.ticket(letters.len(), 0);
         let entries: Vec<Entry> = letters
             .into_iter()
-            .map(|DeadLetter { order: dead, sequence, event, .. }| Entry {
-                order: shared.dispatcher.replay(Arc::clone(&event), sequence, now),
-                sequence,
-                spent: 0,
-                first_at: 0,
-                event,
-                replays: Some(dead),
-                bridged: false,
+            .map(|DeadLetter { order: dead, sequence, event, .. }| {
+                let order = shared.dispatcher.replay(Arc::clone(&event), sequence, now);
+                self.history.replayed(&event, dead, order, sequence);
+                let (spent, first_at, replays, bridged) = (0, 0, Some(dead), false);
+                Entry { order, sequence, spent, first_at, event, replays, bridged }
             })
             .collect();
         let count = entries.len();
@@ -127,6 +124,7 @@ impl Inner {
         let mark = mark_of(&event);
         if !self.delivers(&event.kind) {
             self.metrics.events.dropped.count((&event.kind).into());
+            self.history.dropped(event);
             self.journal.record(None, mark, &self.journal.ticket(0, 0));
             return None;
         }
@@ -139,6 +137,7 @@ impl Inner {
         } else {
             shared.dispatcher.accept(Arc::clone(&event), None, now)
         };
+        self.history.accepted(&event, order, sequence);
         let entry =
             Entry { order, sequence, spent: 0, first_at: 0, event, replays: None, bridged: true };
         if full {
@@ -163,6 +162,7 @@ impl Inner {
             "event of a bridged call becomes a dead letter"
         );
         self.metrics.events.dead.count((&entry.event.kind).into());
+        self.history.died_unsent(entry.event.call, entry.order);
         self.journal.record(None, mark, &self.journal.ticket(0, 0));
         // Nothing of its call waits for a letter that was never sent.
         self.journal.died(DeadLetter {
@@ -201,6 +201,7 @@ impl Inner {
         if !self.delivers(&event.kind) {
             debug!(r#type = event.kind.name(), uuid = %event.call, "event of a type that is not delivered");
             self.metrics.events.dropped.count((&event.kind).into());
+            self.history.dropped(event);
             intake.accepted.push(Accepted { id: None, slot: None });
             return;
         }
@@ -221,6 +222,7 @@ impl Inner {
         self.metrics.events.accepted.count((&event.kind).into());
         let event = Arc::new(event);
         let (order, sequence) = shared.dispatcher.accept(Arc::clone(&event), slot.clone(), now);
+        self.history.accepted(&event, order, sequence);
         let entry =
             Entry { order, sequence, spent: 0, first_at: 0, event, replays: None, bridged: false };
         intake.entries.push(entry);

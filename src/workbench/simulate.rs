@@ -39,6 +39,7 @@ use crate::config::WebhookSettings;
 use crate::delivery::signature::{BadSigningKey, SigningKey};
 use crate::delivery::{Webhook, innermost};
 use crate::event::EventFilter;
+use crate::history::History;
 use crate::journal::{Journal, Recovered};
 use crate::queue::retry::RetryPolicy;
 use crate::queue::{Limits, Queue, QueueSettings};
@@ -240,6 +241,7 @@ impl Options {
             },
             Some(Arc::new(sender.clone())),
             Arc::new(Metrics::default()),
+            History::default(),
             Journal::in_memory(1),
             Recovered::default(),
         );

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::faults::Fault;
 use super::tally::Tally;
-use crate::delivery::{Answered, Attempt, Deliver, Outcome, Pace, Webhook};
+use crate::delivery::{Attempt, Deliver, Outcome, Pace, Webhook};
 use crate::event::EventId;
 
 /// The pieces of a body that trickles in.
@@ -109,20 +109,20 @@ impl Inner {
         let order = self.orders().get(&attempt.event.id).cloned();
         let order = order.expect("an event is expected before the queue has it");
         attempt.sequence = order.sequence;
-        let answered = self.ask(&attempt, &order).await;
-        let accepted = matches!(answered.outcome, Outcome::Delivered { .. });
+        let outcome = self.ask(&attempt, &order).await;
+        let accepted = matches!(outcome, Outcome::Delivered { .. });
         if accepted && order.faults.contains(&Fault::Duplicate) {
             let again = self.ask(&attempt, &order).await;
             self.tally.repeated(&again);
         }
-        if self.is_settled(&attempt, &answered.outcome) {
-            self.tally.settled(&attempt.event.kind, &order.faults, &answered.outcome);
+        if self.is_settled(&attempt, &outcome) {
+            self.tally.settled(&attempt.event.kind, &order.faults, &outcome);
             self.orders().remove(&attempt.event.id);
         }
-        answered.outcome
+        outcome
     }
 
-    async fn ask(&self, attempt: &Attempt, order: &Order) -> Answered {
+    async fn ask(&self, attempt: &Attempt, order: &Order) -> Outcome {
         let hit = |fault| order.faults.contains(&fault);
         let webhook = if hit(Fault::WrongSecret) { &self.wrong } else { &self.right };
         let pace = match (hit(Fault::SlowBody), hit(Fault::Split)) {
@@ -131,11 +131,11 @@ impl Inner {
             (false, false) => Pace::Whole,
         };
         let begun = Instant::now();
-        let answered = webhook.ask(attempt, pace).await;
+        let outcome = webhook.ask(attempt, pace).await;
         // What is slow on purpose says nothing about the receiver.
         let took = (pace == Pace::Whole).then(|| begun.elapsed());
-        self.tally.answered(&attempt.event.kind, &answered, took);
-        answered
+        self.tally.answered(&attempt.event.kind, &outcome, took);
+        outcome
     }
 
     /// Whether the queue, whose receiver never counts as down here, makes no further attempt.

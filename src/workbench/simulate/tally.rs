@@ -12,8 +12,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::faults::Fault;
+use crate::delivery::Outcome;
 use crate::delivery::failure::Failure;
-use crate::delivery::{Answered, Outcome};
 use crate::event::EventType;
 use crate::routing::{self, AllowedHosts};
 use crate::workbench::scenario::Plan;
@@ -132,26 +132,27 @@ impl Tally {
     }
 
     /// A request was answered, or not. `took` is left out where the request itself took its time.
-    pub fn answered(&self, kind: &EventType, answered: &Answered, took: Option<Duration>) {
+    pub fn answered(&self, kind: &EventType, outcome: &Outcome, took: Option<Duration>) {
         let mut numbers = self.lock();
         numbers.attempts += 1;
-        let answer = match (&answered.outcome, answered.status) {
-            (_, Some(status)) => status.to_string(),
-            (Outcome::Failed(failure), None) => failure.code.name().to_owned(),
-            (Outcome::Delivered { .. }, None) => OTHERS.to_owned(),
+        let answer = match outcome {
+            Outcome::Delivered { status, .. } => status.to_string(),
+            Outcome::Failed(failure) => failure
+                .status
+                .map_or_else(|| failure.code.name().to_owned(), |status| status.to_string()),
         };
         *numbers.answers.entry(answer).or_default() += 1;
-        if let Outcome::Failed(failure) = &answered.outcome {
+        if let Outcome::Failed(failure) = outcome {
             numbers.note_pause(failure);
         }
-        if let Some(took) = took.filter(|_| answered.status.is_some()) {
+        if let Some(took) = took.filter(|_| outcome.status().is_some()) {
             numbers.note_latency(kind, took);
         }
     }
 
     /// A second sending of an event was answered, or not.
-    pub fn repeated(&self, answered: &Answered) {
-        let accepted = matches!(answered.outcome, Outcome::Delivered { .. });
+    pub fn repeated(&self, outcome: &Outcome) {
+        let accepted = matches!(outcome, Outcome::Delivered { .. });
         self.lock().note_fault(Fault::Duplicate, accepted);
     }
 
@@ -214,7 +215,7 @@ impl Numbers {
 
 impl Decisions {
     fn note(&mut self, outcome: &Outcome) {
-        let Outcome::Delivered { answer } = outcome else {
+        let Outcome::Delivered { answer, .. } = outcome else {
             self.failed += 1;
             return;
         };

@@ -1,44 +1,10 @@
-//! Vitals: how the queue and the receiver are, for whoever looks from outside.
+//! Age: since when has an event of the journal been waiting?
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-use super::{Inner, Queue};
 use crate::event::EventId;
-
-/// How the queue and the receiver are at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vitals {
-    /// Events accepted and not yet settled.
-    pub events: usize,
-    /// Attempts under way.
-    pub in_flight: usize,
-    /// How long the oldest event that is not settled waits, where there is one.
-    pub oldest: Option<Duration>,
-    /// Whether the receiver counts as down.
-    pub down: bool,
-    /// Whether the receiver asked to be left alone, and still is.
-    pub paused: bool,
-    /// Whether its routing counts as broken.
-    pub routing_broken: bool,
-}
-
-impl Queue {
-    /// How it is now. Holds the lock for a few reads, however many events wait.
-    pub fn vitals(&self) -> Vitals {
-        self.0.lock().dispatcher.vitals(Instant::now())
-    }
-}
-
-impl Inner {
-    /// Sets what is told once.
-    pub(super) fn tell_limits(&self) {
-        let limits = self.settings.limits;
-        self.metrics.queue.limit.set(limits.queue.try_into().unwrap_or(i64::MAX));
-        self.metrics.attempts.limit.set(limits.concurrency.try_into().unwrap_or(i64::MAX));
-    }
-}
 
 /// When an event of the journal was accepted: an id that was made here holds the time, and others are
 /// taken as accepted now.

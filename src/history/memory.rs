@@ -1,0 +1,222 @@
+//! Memory: the calls that are remembered, and which go when there are too many.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::record::{Call, Kept, Standing, Tried};
+use super::{Changed, MOST_BYTES, Size, Totals};
+use crate::event::{CallId, Event};
+
+/// All that is remembered.
+#[derive(Debug)]
+pub struct Memory {
+    most: usize,
+    calls: HashMap<CallId, Call>,
+    /// The calls by their place; those that were first seen longest ago go first.
+    places: BTreeMap<u64, CallId>,
+    next_place: u64,
+    bytes: usize,
+    live: usize,
+    /// Whether somebody watches, and what changed since they last looked: each call once.
+    watched: bool,
+    changed: Vec<CallId>,
+    overflowed: bool,
+    /// What was counted since the start.
+    pub totals: Totals,
+}
+
+impl Memory {
+    /// An empty one, for so many calls.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            calls: HashMap::new(),
+            places: BTreeMap::new(),
+            next_place: 1,
+            bytes: 0,
+            live: 0,
+            watched: false,
+            changed: Vec::new(),
+            overflowed: false,
+            totals: Totals::default(),
+        }
+    }
+
+    pub fn accepted(&mut self, event: &Arc<Event>, order: u64, sequence: u64, now: u64) {
+        self.totals.accepted += 1;
+        self.note(event.call, now, |call| call.keep(Kept::new(event, order, sequence, now)));
+    }
+
+    pub fn dropped(&mut self, event: &Arc<Event>, now: u64) {
+        let kept = Kept { standing: Standing::Dropped, ..Kept::new(event, u64::MAX, 0, now) };
+        self.note(event.call, now, |call| call.keep(kept));
+    }
+
+    pub fn replayed(&mut self, event: &Arc<Event>, dead: u64, order: u64, sequence: u64, now: u64) {
+        self.totals.accepted += 1;
+        let is_known = self.calls.contains_key(&event.call);
+        self.note(event.call, now, |call| {
+            let again = |kept: &mut Kept| {
+                kept.order = order;
+                kept.standing = Standing::Waiting;
+                kept.replays += 1;
+            };
+            if !call.change(dead, again) {
+                call.revive_omitted();
+                call.keep(Kept { replays: 1, ..Kept::new(event, order, sequence, now) });
+            }
+            if !is_known {
+                // A call whose dead letters are all that is left of it is over.
+                call.ended_at = Some(now);
+                call.live_at = None;
+            }
+            call.last_at = now;
+        });
+    }
+
+    pub fn withdrawn(&mut self, call: CallId, order: u64) {
+        self.totals.accepted = self.totals.accepted.saturating_sub(1);
+        self.change(call, |call| call.remove(order));
+        if self.calls.get(&call).is_some_and(|call| call.counts.events == 0 && !call.bridged) {
+            self.forget(call);
+        }
+    }
+
+    pub fn tried(&mut self, call: CallId, order: u64, tried: Tried, standing: Standing) {
+        self.totals.failed += u64::from(tried.failure.is_some());
+        self.totals.delivered += u64::from(standing == Standing::Delivered);
+        self.totals.dead += u64::from(standing == Standing::Dead);
+        self.change(call, |call| {
+            call.change(order, |kept| {
+                kept.tried(tried);
+                kept.standing = standing;
+            });
+        });
+    }
+
+    pub fn died_unsent(&mut self, call: CallId, order: u64) {
+        self.totals.dead += 1;
+        self.change(call, |call| {
+            call.change(order, |kept| kept.standing = Standing::Dead);
+        });
+    }
+
+    pub fn deleted(&mut self, call: CallId, order: u64) {
+        self.change(call, |call| {
+            if !call.change(order, |kept| kept.standing = Standing::Deleted) {
+                call.revive_omitted();
+            }
+        });
+    }
+
+    pub fn routed(&mut self, call: CallId, place: &str, now: u64) {
+        self.note(call, now, |call| call.routed_to = Some(place.into()));
+    }
+
+    pub fn started(&mut self, call: CallId, now: u64) {
+        self.note(call, now, |call| {
+            call.bridged = true;
+            call.live_at = Some(now);
+            (call.ended_at, call.end) = (None, None);
+        });
+    }
+
+    pub fn ended(&mut self, call: CallId, reason: &'static str, lasted: Duration, now: u64) {
+        self.note(call, now, |call| {
+            call.bridged = true;
+            call.ended_at = Some(now);
+            call.end = Some((reason, lasted));
+        });
+    }
+
+    /// The calls before this place, newest first, without their events.
+    pub fn calls_before(&self, cursor: u64, most: usize) -> Vec<Call> {
+        let newest_first = self.places.range(..cursor).rev().take(most);
+        newest_first.filter_map(|(_, id)| Some(self.calls.get(id)?.without_events())).collect()
+    }
+
+    /// A call with its events.
+    pub fn call(&self, call: CallId) -> Option<Call> {
+        self.calls.get(&call).cloned()
+    }
+
+    pub fn size(&self) -> Size {
+        let (calls, live, bytes) = (self.calls.len(), self.live, self.bytes);
+        Size { calls, live, bytes, limit: self.most }
+    }
+
+    pub fn watch(&mut self, watched: bool) {
+        if self.watched == watched {
+            return;
+        }
+        self.watched = watched;
+        self.overflowed = false;
+        for id in std::mem::take(&mut self.changed) {
+            if let Some(call) = self.calls.get_mut(&id) {
+                call.is_noted = false;
+            }
+        }
+    }
+
+    pub fn take_changed(&mut self, most: usize) -> Changed {
+        let ids = std::mem::take(&mut self.changed);
+        let overflowed = std::mem::take(&mut self.overflowed) || ids.len() > most;
+        let mut calls = Vec::new();
+        for id in ids {
+            let Some(call) = self.calls.get_mut(&id) else { continue };
+            call.is_noted = false;
+            if !overflowed {
+                calls.push(call.without_events());
+            }
+        }
+        Changed { calls, overflowed }
+    }
+
+    /// Changes a call, which is new if nothing was known of it.
+    fn note(&mut self, id: CallId, now: u64, change: impl FnOnce(&mut Call)) {
+        if !self.calls.contains_key(&id) {
+            let place = self.next_place;
+            self.next_place += 1;
+            let call = Call::new(id, place, now);
+            self.bytes += call.bytes();
+            self.places.insert(place, id);
+            self.calls.insert(id, call);
+        }
+        self.change(id, change);
+        while self.calls.len() > self.most || self.bytes > MOST_BYTES {
+            let Some((_, oldest)) = self.places.first_key_value() else { return };
+            self.forget(*oldest);
+        }
+    }
+
+    /// Changes a call, if it is remembered.
+    fn change(&mut self, id: CallId, change: impl FnOnce(&mut Call)) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let (bytes, live) = (call.bytes(), is_live(call));
+        change(call);
+        self.bytes = self.bytes - bytes + call.bytes();
+        self.live = self.live - usize::from(live) + usize::from(is_live(call));
+        if !self.watched || call.is_noted {
+            return;
+        }
+        // Calls that come and go faster than anybody looks must not fill the memory.
+        if self.changed.len() < self.most {
+            call.is_noted = true;
+            self.changed.push(id);
+        } else {
+            self.overflowed = true;
+        }
+    }
+
+    fn forget(&mut self, id: CallId) {
+        let Some(call) = self.calls.remove(&id) else { return };
+        self.places.remove(&call.place);
+        self.bytes -= call.bytes();
+        self.live -= usize::from(is_live(&call));
+    }
+}
+
+fn is_live(call: &Call) -> bool {
+    call.live_at.is_some() && call.ended_at.is_none()
+}
