@@ -156,8 +156,9 @@ impl App {
             metrics: Arc::clone(&metrics),
         };
         app.tasks.spawn(http::serve(listener, serving.router(), app.stop.clone()));
-        let inspector = Inspector::new(app.queue.clone(), metrics, settings.admin.token);
+        let inspector = Inspector::new(app.queue.clone(), metrics, settings.admin);
         app.tasks.spawn(http::serve(admin_listener, inspector.router(), app.stop.clone()));
+        app.tasks.spawn(inspector.run(app.stop.clone()));
         app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
         info!(address = %admin, "admin port listening on port {}", admin.port());
         // In AVR Core's words, which people's scripts wait for.

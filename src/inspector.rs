@@ -1,25 +1,30 @@
 //! The inspector: the admin port, where operators look and act.
 //!
-//! Owns who may use the port, the API of the dead letters, and when metrics are read. Whoever has the token may read
-//! payloads, so the port is bound to loopback unless there is one.
+//! Owns the page, the API behind it, when metrics are read, and who may use the port ([`guard`]).
+//! Whoever may use it reads payloads, so the port is bound to loopback unless there is a token.
 
+mod calls;
 pub mod client;
 mod dead;
+mod guard;
 mod metrics;
+mod page;
+mod pulse;
+mod state;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{delete, get, post};
 use secrecy::SecretString;
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
-use crate::config::is_same_secret;
-use crate::http::{Fault, bearer, method_not_allowed};
+use self::pulse::Pulse;
+use crate::config::AdminSettings;
+use crate::http::{Fault, method_not_allowed};
 use crate::queue::Queue;
 use crate::telemetry::Metrics;
 
@@ -30,48 +35,49 @@ pub struct Inspector {
     token: Option<SecretString>,
     /// Held while dead letters are moved, so that two requests cannot replay one twice.
     moving: Mutex<()>,
+    pulse: Pulse,
 }
 
 impl Inspector {
     /// An inspector of this queue, which asks for the token if there is one.
-    pub fn new(queue: Queue, metrics: Arc<Metrics>, token: Option<SecretString>) -> Self {
-        Self { queue, metrics, token, moving: Mutex::new(()) }
+    pub fn new(queue: Queue, metrics: Arc<Metrics>, settings: AdminSettings) -> Arc<Self> {
+        let AdminSettings { token, .. } = settings;
+        Arc::new(Self { queue, metrics, token, moving: Mutex::new(()), pulse: Pulse::default() })
+    }
+
+    /// Measures and tells those who watch, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        stop.run_until_cancelled(pulse::beat(&self)).await;
+        self.pulse.end();
     }
 
     /// The admin port's routes.
-    pub fn router(self) -> Router {
-        let inspector = Arc::new(self);
-        Router::new()
+    pub fn router(self: &Arc<Self>) -> Router {
+        let api = Router::new()
             .route("/metrics", get(metrics::expose))
+            .route("/api/calls", get(calls::list))
+            .route("/api/calls/{uuid}", get(calls::timeline))
+            .route("/api/state", get(state::state))
+            .route("/api/stream", get(pulse::stream))
             .route("/api/dead", get(dead::list))
             .route("/api/dead/replay", post(dead::replay_all))
             .route("/api/dead/{id}/replay", post(dead::replay))
             .route("/api/dead/{id}", delete(dead::delete))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
-            .layer(from_fn_with_state(Arc::clone(&inspector), authorise))
-            .with_state(inspector)
+            .layer(from_fn_with_state(Arc::clone(self), guard::authorise))
+            .with_state(Arc::clone(self));
+        // The page is no secret: it asks for the token itself.
+        page::routes()
+            .method_not_allowed_fallback(method_not_allowed)
+            .merge(api)
+            .layer(from_fn_with_state(Arc::clone(self), guard::check_host))
+            .layer(map_response(guard::protect))
     }
-}
-
-async fn authorise(
-    State(inspector): State<Arc<Inspector>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Fault> {
-    if let Some(token) = &inspector.token
-        && !bearer(request.headers()).is_some_and(|given| is_same_secret(given, token))
-    {
-        let error = "send ADMIN_TOKEN as Authorization: Bearer".to_owned();
-        return Err(Fault::new(StatusCode::UNAUTHORIZED, error));
-    }
-    Ok(next.run(request).await)
 }
 
 async fn not_found(uri: Uri) -> Fault {
-    let error = format!(
-        "{} is no path here; dead letters are at /api/dead, metrics at /metrics",
-        uri.path()
-    );
+    let error =
+        format!("{} is no path here; the inspector is at /, metrics are at /metrics", uri.path());
     Fault::new(StatusCode::NOT_FOUND, error)
 }

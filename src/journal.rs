@@ -406,6 +406,19 @@ impl Journal {
         Ok((found, next))
     }
 
+    /// How many dead letters are on disk. Reads the disk: not for the async threads.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn dead_count(&self) -> Result<u64, DiskError> {
+        let mut count = 0;
+        self.shared.read(|store| {
+            count = store.dead_count()?;
+            Ok(())
+        })?;
+        Ok(count)
+    }
+
     /// Writes what waits and stops. Blocks for that long: not for the async threads.
     pub fn close(&self) {
         self.shared.lock().closing = true;

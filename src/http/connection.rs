@@ -3,6 +3,9 @@
 //! Asterisk's `CURL()` leaves its connection open and idle until the call ends, so an idle one is
 //! kept for a minute; a client that dawdles in the middle of a head is cut off much sooner. hyper's
 //! own header timeout does not tell the two apart, hence the [`Phase`].
+//!
+//! An answer that streams is being served for as long as its client takes what there is; one that takes
+//! nothing for a minute is cut off.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -14,8 +17,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use hyper::body::Incoming;
+use axum::body::{Body, Bytes};
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -45,9 +48,14 @@ pub async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
         let answer = router.clone().call(request.map(Body::new));
         let serving = Arc::clone(&serving);
         async move {
-            let answer = answer.await;
-            serving.enter(Step::Idle);
-            answer as Result<_, Infallible>
+            let answer: Result<_, Infallible> = answer.await;
+            answer.map(|answer| {
+                if answer.body().size_hint().exact().is_some() {
+                    serving.enter(Step::Idle);
+                    return answer;
+                }
+                answer.map(|body| Body::new(Streaming { body, phase: serving }))
+            })
         }
     });
     let mut connection =
@@ -79,6 +87,44 @@ enum Step {
     Head = 1,
     /// A request is being served, which has limits of its own.
     Serving = 2,
+    /// An answer without an end in sight goes out.
+    Streaming = 3,
+}
+
+/// The body of an answer that streams: it notes that the client takes it, and when it ends.
+struct Streaming {
+    body: Body,
+    phase: Arc<Phase>,
+}
+
+impl HttpBody for Streaming {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_ready() {
+            self.phase.enter(Step::Streaming);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.phase.enter(Step::Idle);
+    }
 }
 
 /// The current step, and a count of steps taken so that a quick round is noticed too.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Inspector;
+use crate::event::Event;
 use crate::http::Fault;
 use crate::journal::{DeadFilter, DeadLetter};
 
@@ -116,15 +117,25 @@ fn unix_millis_of(text: &str) -> Result<u64, String> {
     millis.ok_or_else(|| "expected a time such as 2026-01-31T12:00:00Z".to_owned())
 }
 
+/// What is read from an event's body.
+#[derive(Deserialize)]
+pub struct Envelope {
+    /// When it happened.
+    pub timestamp: String,
+    /// What happened.
+    pub payload: Box<RawValue>,
+}
+
+impl Envelope {
+    /// That of this event.
+    pub fn of(event: &Event) -> Self {
+        serde_json::from_slice(&event.body).expect("an event's body was made as JSON")
+    }
+}
+
 impl From<DeadLetter> for Item {
     fn from(letter: DeadLetter) -> Self {
-        #[derive(Deserialize)]
-        struct Envelope {
-            timestamp: String,
-            payload: Box<RawValue>,
-        }
-        let envelope: Envelope =
-            serde_json::from_slice(&letter.event.body).expect("an event's body was made as JSON");
+        let envelope = Envelope::of(&letter.event);
         Self {
             id: letter.event.id.to_string(),
             uuid: letter.event.call.to_string(),
@@ -141,7 +152,8 @@ impl From<DeadLetter> for Item {
     }
 }
 
-fn shown_time(unix_millis: u64) -> String {
+/// A time as AVR writes it.
+pub fn shown_time(unix_millis: u64) -> String {
     let time = i64::try_from(unix_millis).ok().and_then(DateTime::from_timestamp_millis);
     time.unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
 }
@@ -213,6 +225,9 @@ pub async fn delete(
     let _moving = inspector.moving.lock().await;
     let letters = find(&inspector, id).await?;
     let deleted = letters.len();
+    for letter in &letters {
+        inspector.queue.history().deleted(letter.event.call, letter.order);
+    }
     inspector.queue.journal().bury(letters.iter().map(|letter| letter.order).collect());
     Ok(Json(Deleted { deleted }))
 }

@@ -1,0 +1,207 @@
+// The page as a whole: which view is shown, who is signed in, and what the stream brings.
+//
+// Updates are gathered and painted once a frame, so that a busy callhook costs the browser no more than
+// a quiet one.
+
+import { Unauthorised, ask, hasToken, setToken, updates } from "/api.js";
+import * as calls from "/calls.js";
+import * as dead from "/dead.js";
+import { chart, get, rate, readable, setClass, setText, span, toast, whole } from "/show.js";
+import * as timeline from "/timeline.js";
+
+const MOST_PENDING = 1000;
+const RELOAD_EVERY = 1000;
+const SECONDS = 300;
+
+let pending = new Map();
+let isPainting = false;
+let reloading = null;
+let state = null;
+let skew = 0;
+let samples = [];
+
+function failed(fault) {
+  if (fault instanceof Unauthorised) askForToken();
+  else toast(fault.message, true);
+}
+
+// ── What the stream brings ──
+
+function take({ name, data }) {
+  if (name === "state") {
+    state = data;
+    skew = Date.parse(data.now) - Date.now();
+    if (data.sample && data.sample.at > (samples.at(-1)?.at ?? 0)) samples.push(data.sample);
+    samples = samples.slice(-SECONDS);
+    paintSoon();
+  } else if (name === "calls") {
+    for (const call of data.items) pending.set(call.uuid, call);
+    if (pending.size > MOST_PENDING) reloadSoon();
+    paintSoon();
+  } else if (name === "reload" || name === "open") {
+    reloadSoon();
+  }
+}
+
+/** Everything again: not more often than once a second, and not while nobody looks. */
+function reloadSoon() {
+  pending = new Map();
+  reloading ??= setTimeout(() => {
+    if (document.hidden) {
+      reloading = null;
+      document.addEventListener("visibilitychange", reloadSoon, { once: true });
+      return;
+    }
+    reload().catch(failed).finally(() => { reloading = null; });
+  }, reload.last && performance.now() - reload.last < RELOAD_EVERY ? RELOAD_EVERY : 0);
+}
+
+async function reload() {
+  reload.last = performance.now();
+  const report = await ask("GET", "/api/state");
+  ({ samples } = report);
+  take({ name: "state", data: report });
+  await calls.load();
+  timeline.refresh(failed);
+}
+
+function paintSoon() {
+  if (isPainting) return;
+  isPainting = true;
+  requestAnimationFrame(() => {
+    isPainting = false;
+    const changed = [...pending.values()];
+    pending = new Map();
+    if (changed.length > 0) calls.change(changed);
+    if (changed.some((call) => timeline.isShown(call.uuid))) timeline.refresh(failed);
+    if (state) paintState();
+  });
+}
+
+// ── The state ──
+
+const RECEIVER = { up: "Up", down: "Down", paused: "Paused", none: "None" };
+
+function receiverNote({ receiver }) {
+  const wait = (time) => span(Math.max(0, Date.parse(time) - Date.now() - skew));
+  if (receiver.state === "none") return "WEBHOOK_URL=none: events are dropped";
+  if (receiver.state === "paused") return `asked for a pause; on in ${wait(receiver.paused_until)}`;
+  if (receiver.state === "down") {
+    return receiver.next_probe_at ? `next probe in ${wait(receiver.next_probe_at)}` : "a probe is on its way";
+  }
+  if (receiver.routing_broken) return "up, but its routing keeps failing";
+  if (receiver.unanswered > 0) return `${receiver.unanswered} in a row unanswered`;
+  return readable(receiver.url);
+}
+
+function alarmOf({ receiver, queue, journal, calls: remembered }) {
+  if (journal.error) return `${journal.error}. New events are refused.`;
+  if (queue.draining) return "callhook is stopping.";
+  if (receiver.state === "down") return "The receiver is down: events wait, and callers are routed to STS_URL.";
+  if (remembered.limit === 0) return "INSPECTOR_CALLS=0: calls are not remembered, so there are none to show.";
+  return null;
+}
+
+function paintState() {
+  const { receiver, queue, rates } = state;
+  setClass(get("receiver-state"), `pill big ${receiver.state}${receiver.routing_broken ? " broken" : ""}`);
+  setText(get("receiver-state"), RECEIVER[receiver.state]);
+  setText(get("receiver-note"), receiverNote(state));
+  get("receiver-note").title = receiver.url ?? "";
+  setText(get("waiting"), whole(queue.waiting));
+  setText(get("waiting-note"), queue.oldest_ms === null
+    ? `of ${whole(queue.limit)}`
+    : `oldest for ${span(queue.oldest_ms)}`);
+  setText(get("delivered"), rate(rates.delivered));
+  setText(get("delivered-note"), `${rate(rates.accepted)}/s come in`);
+  setText(get("failed"), rate(rates.failed));
+  setText(get("failed-note"), rates.dead > 0 ? `${rate(rates.dead)}/s given up` : "none given up");
+  chart(get("waiting-chart"), samples.map((sample) => sample.waiting));
+  chart(get("delivered-chart"), samples.map((sample) => sample.delivered));
+  chart(get("failed-chart"), samples.map((sample) => sample.failed));
+  const live = get("live-count");
+  live.hidden = state.calls.live === 0;
+  setText(live, `${whole(state.calls.live)} live`);
+  dead.count(state.dead_letters);
+  const alarm = alarmOf(state);
+  get("alarm").hidden = alarm === null;
+  setText(get("alarm"), readable(alarm ?? ""));
+  document.title = receiver.state === "down" ? "⚠ callhook inspector" : "callhook inspector";
+}
+
+// ── Views ──
+
+function route() {
+  const [, name, uuid] = /^#(dead|call)?(?:=([0-9a-f-]{36}))?/.exec(location.hash) ?? [];
+  const isDead = name === "dead";
+  get("dead-pane").hidden = !isDead;
+  get("calls-pane").hidden = isDead;
+  get("detail").hidden = isDead;
+  document.body.classList.toggle("has-call", Boolean(uuid));
+  get(isDead ? "tab-dead" : "tab-calls").setAttribute("aria-current", "page");
+  get(isDead ? "tab-calls" : "tab-dead").removeAttribute("aria-current");
+  calls.select(uuid ?? null);
+  if (isDead) dead.load().catch(failed);
+  else timeline.open(uuid ?? null).catch(failed);
+}
+
+// ── Signing in ──
+
+function askForToken() {
+  const dialog = get("login");
+  if (hasToken()) setText(get("login-wrong"), "That is not the token.");
+  setToken(null);
+  get("leave").hidden = true;
+  if (!dialog.open) dialog.showModal();
+  get("token").focus();
+}
+
+async function signIn(event) {
+  event.preventDefault();
+  setToken(get("token").value);
+  try {
+    await ask("GET", "/api/state");
+  } catch (fault) {
+    if (fault instanceof Unauthorised) return askForToken();
+    setText(get("login-wrong"), readable(fault.message));
+    return;
+  }
+  get("token").value = "";
+  setText(get("login-wrong"), "");
+  get("login").close();
+  route();
+  follow();
+}
+
+async function follow() {
+  get("leave").hidden = !hasToken();
+  try {
+    for await (const update of updates(linked)) take(update);
+  } catch (fault) {
+    linked(false);
+    failed(fault);
+  }
+}
+
+function linked(isLinked) {
+  setClass(get("link"), isLinked ? "link on" : "link");
+  setText(get("link").lastElementChild, isLinked ? "live" : "connecting");
+}
+
+function begin() {
+  calls.begin(failed);
+  dead.begin(failed);
+  addEventListener("hashchange", route);
+  get("login-form").addEventListener("submit", signIn);
+  get("login").addEventListener("cancel", (event) => event.preventDefault());
+  get("leave").addEventListener("click", () => { setToken(null); location.reload(); });
+  setInterval(() => {
+    calls.tick();
+    timeline.tick();
+    if (state) setText(get("receiver-note"), receiverNote(state));
+  }, 1000);
+  route();
+  follow();
+}
+
+begin();

@@ -1,0 +1,108 @@
+// The stage: a receiver, the callhook binary, and a browser, all on loopback; all of it ends with `leave`.
+
+import { spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+
+const { CALLHOOK, BROWSER_MODULES, CHROMIUM } = process.env;
+const require = createRequire(join(BROWSER_MODULES ?? ".", "package.json"));
+const { chromium } = require("playwright-core");
+
+const USUAL = {
+  HTTP_HOST: "127.0.0.1", HTTP_PORT: "0", AUDIOSOCKET_HOST: "127.0.0.1", PORT: "0", ADMIN_PORT: "0",
+  JOURNAL_PATH: "none", DRAIN_TIMEOUT: "500",
+};
+
+/** A receiver that answers each event `[status, body, headers]`, as told. */
+async function receiver(answer) {
+  const server = createServer(async (request, response) => {
+    let body = "";
+    for await (const chunk of request) body += chunk;
+    const [status, object, headers] = answer(JSON.parse(body)) ?? [200];
+    response.writeHead(status, { "content-type": "application/json", ...headers });
+    response.end(JSON.stringify(object ?? {}));
+  });
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  return { server, url: `http://127.0.0.1:${server.address().port}/events` };
+}
+
+/** callhook with these settings, once it listens. */
+async function callhook(settings) {
+  const directory = mkdtempSync(join(tmpdir(), "callhook-browser-"));
+  const child = spawn(CALLHOOK, ["serve"], {
+    cwd: directory, env: { ...USUAL, ...settings }, stdio: ["ignore", "ignore", "pipe"],
+  });
+  const ports = {};
+  const log = [];
+  const names = { "admin port": "admin", "AVR AudioSocket Server": "audio", "AVR HTTP Server": "front" };
+  await new Promise((ready, failed) => {
+    child.on("exit", (code) => failed(new Error(`callhook ended with ${code}:\n${log.join("\n")}`)));
+    child.on("error", failed);
+    createInterface({ input: child.stderr }).on("line", (line) => {
+      log.push(line);
+      const said = /(admin port|AVR AudioSocket Server|AVR HTTP Server) listening on port (\d+)/.exec(line);
+      if (said) ports[names[said[1]]] = Number(said[2]);
+      if (ports.front) ready();
+    });
+  });
+  return { child, directory, ports, log };
+}
+
+/** One stage for a test: what answers, with which settings. */
+export async function enter({ answer = () => [200], settings = {}, context = {} } = {}) {
+  const served = await receiver(answer);
+  const service = await callhook({ WEBHOOK_URL: served.url, ...settings });
+  const browser = await chromium.launch({
+    executablePath: CHROMIUM, args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+  });
+  const page = await (await browser.newContext({ viewport: { width: 1280, height: 800 }, ...context })).newPage();
+  const faults = [];
+  page.on("pageerror", (fault) => faults.push(String(fault)));
+  page.on("console", (said) => { if (said.type() === "error") faults.push(said.text()); });
+  const lines = [];
+  const url = `http://127.0.0.1:${service.ports.admin}/`;
+  const front = `http://127.0.0.1:${service.ports.front}`;
+
+  const post = async (path, body) => {
+    const answered = await fetch(front + path, { method: "POST", body: JSON.stringify(body) });
+    if (!answered.ok) throw new Error(`${path}: ${answered.status} ${await answered.text()}`);
+    return answered.json();
+  };
+  return {
+    page, url, faults, log: service.log,
+    /** An event, as AVR Core sends it. */
+    send: (uuid, type, payload = {}) => post("/events", { uuid, type, payload }),
+    sendAll: (events) => post("/events", events),
+    announce: (uuid, payload) => post("/call", { uuid, payload }),
+    /** A caller on AudioSocket, who stays on the line until told to hang up. */
+    dial: (uuid) => {
+      const line = connect(service.ports.audio, "127.0.0.1");
+      line.on("error", () => {});
+      const frame = Buffer.concat([Buffer.from([1, 0, 16]), Buffer.from(uuid.replaceAll("-", ""), "hex")]);
+      line.write(frame);
+      lines.push(line);
+      return () => line.end(Buffer.from([0, 0, 0]));
+    },
+    leave: async () => {
+      for (const line of lines) line.destroy();
+      await browser.close();
+      const ended = new Promise((gone) => service.child.once("exit", gone));
+      service.child.removeAllListeners("exit");
+      const gone = new Promise((done) => service.child.once("exit", done));
+      service.child.kill("SIGKILL");
+      await Promise.race([gone, ended]);
+      served.server.closeAllConnections();
+      served.server.close();
+      rmSync(service.directory, { recursive: true, force: true });
+    },
+  };
+}
+
+export const newCall = () => randomUUID();
+export const pause = (ms) => new Promise((over) => setTimeout(over, ms));
