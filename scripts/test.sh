@@ -60,6 +60,12 @@ cargo clippy --locked --all-targets -- -D warnings
 heading "tests"
 cargo test --locked
 
+heading "browser"
+need node nodejs
+need npm npm
+need chromium chromium
+./scripts/browser.sh
+
 heading "documentation"
 # With private items: the library is there for the program, so its readers are its maintainers.
 RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items

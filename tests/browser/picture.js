@@ -1,20 +1,18 @@
 // The picture in README: an evening's calls, as an operator sees them. `node picture.js FILE.png`
 
-import { enter, newCall, pause } from "./stage.js";
+import { enter, newCall, pause, speech } from "./stage.js";
 
 const [, , file = "inspector.png", theme = "light", tempo = "1"] = process.argv;
 const wait = (ms) => pause(ms * Number(tempo));
 
-const PLACES = {
-  "+39055213344": "booking-agent:6030",
-  "+442079460018": "clinic-agent:6031",
-  "+4930901820": "service-desk:6032",
-};
+const PLACES = { "+39055213344": 6030, "+442079460018": 6031, "+4930901820": 6032 };
 const ours = Object.keys(PLACES);
+
+for (const port of Object.values(PLACES)) await speech(port);
 
 let isBusy = false;
 const answer = ({ type, payload }) => {
-  if (type === "call_initiated") return [200, { sts_url: `ws://${PLACES[payload.to]}` }];
+  if (type === "call_initiated") return [200, { sts_url: `ws://localhost:${PLACES[payload.to]}` }];
   if (payload.text?.startsWith("And a high chair")) return [422, { error: "text is too long" }];
   if (isBusy && payload.text?.startsWith("I can offer")) return [500];
   return [200];
@@ -103,4 +101,6 @@ try {
   if (stage.faults.length > 0) throw new Error(stage.faults.join("\n"));
 } finally {
   await stage.leave();
+  // The speech servers hold nothing open.
+  process.exitCode ??= 0;
 }

@@ -1,7 +1,7 @@
 // The stage: a receiver, the callhook binary, and a browser, all on loopback; all of it ends with `leave`.
 
 import { spawn } from "node:child_process";
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -11,7 +11,9 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const { CALLHOOK, BROWSER_MODULES, CHROMIUM } = process.env;
-const require = createRequire(join(BROWSER_MODULES ?? ".", "package.json"));
+if (!CALLHOOK || !BROWSER_MODULES || !CHROMIUM) throw new Error("scripts/browser.sh sets what this needs");
+// The modules are kept outside the source tree.
+const require = createRequire(join(BROWSER_MODULES, "package.json"));
 const { chromium } = require("playwright-core");
 
 const USUAL = {
@@ -54,6 +56,23 @@ async function callhook(settings) {
   return { child, directory, ports, log };
 }
 
+/** A speech server that listens, and says nothing. */
+export async function speech(port = 0) {
+  const server = createServer();
+  server.on("upgrade", (request, socket) => {
+    // https://www.rfc-editor.org/rfc/rfc6455#section-4.2.2
+    const key = request.headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    const accept = createHash("sha1").update(key).digest("base64");
+    socket.on("error", () => {});
+    socket.on("data", () => {});
+    socket.on("end", () => socket.end());
+    socket.write(`HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`);
+  });
+  await new Promise((listening, failed) => server.on("error", failed).listen(port, "127.0.0.1", listening));
+  server.unref();
+  return server;
+}
+
 /** One stage for a test: what answers, with which settings. */
 export async function enter({ answer = () => [200], settings = {}, context = {} } = {}) {
   const served = await receiver(answer);
@@ -92,11 +111,9 @@ export async function enter({ answer = () => [200], settings = {}, context = {} 
     leave: async () => {
       for (const line of lines) line.destroy();
       await browser.close();
-      const ended = new Promise((gone) => service.child.once("exit", gone));
-      service.child.removeAllListeners("exit");
       const gone = new Promise((done) => service.child.once("exit", done));
       service.child.kill("SIGKILL");
-      await Promise.race([gone, ended]);
+      await gone;
       served.server.closeAllConnections();
       served.server.close();
       rmSync(service.directory, { recursive: true, force: true });

@@ -154,7 +154,7 @@ function fill({ call, cells }) {
     cells.who.replaceChildren(...parties(call));
   }
   const what = [call.uuid.slice(0, 8)];
-  if (call.routed_to) what.push(`routed to ${readable(call.routed_to)}`);
+  if (call.routed_to) what.push(`via ${readable(call.routed_to)}`);
   if (call.reason) what.push(REASONS[call.reason] ?? call.reason);
   setText(cells.what, what.join(" · "));
   setText(cells.began, clock(call.first_at));

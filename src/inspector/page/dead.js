@@ -48,7 +48,7 @@ function letter(item) {
     make("div", { class: "actions" },
       make("button", { type: "button", class: "replay", on: { click: () => act(element, "POST", `/api/dead/${id}/replay`, "Under way again") } }, "Replay"),
       make("button", { type: "button", class: "delete", on: { click: () => remove(element, item, id) } }, "Delete")),
-    make("details", {}, make("summary", {}, "Payload"),
+    make("details", {}, make("summary", {}, make("span", { class: "toggle" }, "payload")),
       make("p", { class: "note" }, "id ", foreign(item.id)),
       make("pre", { class: "payload" }, json(item.payload))));
   return element;

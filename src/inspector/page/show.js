@@ -59,6 +59,7 @@ export function length(ms) {
 
 /** 850 ms, 3.2 s, 4 min, 2 h. */
 export function span(ms) {
+  if (ms < 1) return "<1 ms";
   if (ms < 1000) return `${Math.round(ms)} ms`;
   if (ms < 10_000) return `${(ms / 1000).toFixed(1)} s`;
   if (ms < 90_000) return `${Math.round(ms / 1000)} s`;
@@ -76,7 +77,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
 const HEIGHT = 40;
 
-/** A small chart: a line over a filled area, as wide as `WIDTH` values. */
+/** A small chart: a line over a filled area; what there is of at most five minutes, at least one. */
 export function chart(svg, values) {
   if (!svg.firstChild) {
     svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
@@ -89,14 +90,15 @@ export function chart(svg, values) {
     }
   }
   const most = Math.max(1, ...values);
+  const step = WIDTH / Math.max(60, values.length);
   const points = values.map((value, index) => {
-    const x = WIDTH - (values.length - 1 - index);
-    return `${x} ${(HEIGHT - 1 - (value / most) * (HEIGHT - 4)).toFixed(1)}`;
+    const x = WIDTH - (values.length - 1 - index) * step;
+    return `${x.toFixed(1)} ${(HEIGHT - 1 - (value / most) * (HEIGHT - 4)).toFixed(1)}`;
   });
   const [area, line] = svg.children;
   const path = points.length > 0 ? `M${points.join("L")}` : "";
   line.setAttribute("d", path);
-  const left = WIDTH - (values.length - 1);
+  const left = (WIDTH - (values.length - 1) * step).toFixed(1);
   area.setAttribute("d", path && `${path}L${WIDTH} ${HEIGHT}L${left} ${HEIGHT}Z`);
 }
 

@@ -120,7 +120,6 @@ function eventOf(item, call, begun) {
         make("span", { class: `mark ${item.state}` }, STATES[item.state]),
         item.replays > 0 ? make("span", { class: "mark" }, `replayed ${item.replays}×`) : null),
       gist(item),
-      attempts(item, call),
       more(item, call)));
 }
 
@@ -141,7 +140,7 @@ function gist({ type, payload }) {
 
 function attempts(item, call) {
   if (item.state === "dropped") {
-    return make("p", { class: "attempts note" }, "Its type is not in WEBHOOK_EVENTS.");
+    return [make("span", { class: "chip" }, "its type is not in WEBHOOK_EVENTS")];
   }
   const chips = item.attempts.map((attempt) => {
     const result = attempt.status ?? attempt.code;
@@ -154,18 +153,14 @@ function attempts(item, call) {
   if (item.state === "waiting" && item.attempts.length > 0) {
     chips.push(make("span", { class: "chip wait" }, `next of ${call.attempts_allowed}`));
   }
-  if (chips.length === 0) {
-    return make("p", { class: "attempts note" }, item.state === "dead"
-      ? "Given up unsent: there was no room in the queue."
-      : "Not sent yet.");
-  }
-  return make("p", { class: "attempts" }, ...chips);
+  if (chips.length > 0) return chips;
+  return [make("span", { class: "chip wait" }, item.state === "dead" ? "no room in the queue" : "not sent yet")];
 }
 
 function more(item, call) {
   const failed = item.attempts.filter((attempt) => attempt.code !== null);
   return make("details", {},
-    make("summary", {}, "Payload, headers, attempts"),
+    make("summary", {}, ...attempts(item, call), make("span", { class: "toggle" }, "details")),
     make("pre", { class: "payload" }, json(item.payload)),
     make("table", {}, ...[["event id", item.id], ["timestamp", item.timestamp], ["POST", call.url]]
       .concat(item.headers ?? [])
