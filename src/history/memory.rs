@@ -220,3 +220,108 @@ impl Memory {
 fn is_live(call: &Call) -> bool {
     call.live_at.is_some() && call.ended_at.is_none()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::CALL_BYTES;
+    use super::super::{MOST_ATTEMPTS, MOST_CALL_BYTES};
+    use super::*;
+    use crate::event::{EventId, EventType, Payload, timestamp_now};
+
+    fn event(call: CallId, bytes: usize) -> Arc<Event> {
+        let payload = Payload::of(&serde_json::json!({"text": "x".repeat(bytes)}));
+        let kind = EventType::Transcription;
+        Arc::new(Event::new(EventId::make(), call, kind, &timestamp_now(), &payload))
+    }
+
+    fn tried(number: u32) -> Tried {
+        Tried::delivered(number, false, 200, Duration::ZERO)
+    }
+
+    #[test]
+    fn the_oldest_calls_are_forgotten_beyond_the_bytes_of_all() {
+        let mut memory = Memory::new(20_000);
+        let calls: Vec<CallId> = (0..400).map(|_| CallId::random()).collect();
+        for (order, call) in (0..).zip(&calls) {
+            memory.accepted(&event(*call, MOST_CALL_BYTES - 2000), order, 1, 1);
+            assert!(memory.size().bytes <= MOST_BYTES);
+        }
+        let kept = memory.size().calls;
+        assert_eq!(kept, MOST_BYTES / memory.call(calls[399]).unwrap().bytes());
+        assert!(memory.call(calls[399 - kept]).is_none());
+        assert!(memory.call(calls[400 - kept]).is_some());
+    }
+
+    #[test]
+    fn an_event_that_is_larger_than_a_call_may_be_is_not_kept_but_counted() {
+        let mut memory = Memory::new(1);
+        let call = CallId::random();
+        memory.accepted(&event(call, MOST_CALL_BYTES), 1, 1, 1);
+        memory.tried(call, 1, tried(1), Standing::Dead);
+        let seen = memory.call(call).unwrap();
+        assert_eq!((seen.events.len(), seen.events_omitted, seen.counts.events), (0, 1, 1));
+        assert_eq!(seen.bytes(), CALL_BYTES);
+    }
+
+    #[test]
+    fn what_is_dead_stays_so_when_it_is_forgotten_until_it_is_replayed() {
+        let mut memory = Memory::new(1);
+        let call = CallId::random();
+        let lost = event(call, 10);
+        memory.accepted(&lost, 1, 1, 1);
+        memory.tried(call, 1, tried(1), Standing::Dead);
+        memory.accepted(&event(call, MOST_CALL_BYTES - 1100), 2, 2, 1);
+        assert_eq!(memory.call(call).unwrap().counts.dead, 1);
+        memory.replayed(&lost, 1, 3, 1, 1);
+        memory.tried(call, 3, tried(1), Standing::Delivered);
+        let seen = memory.call(call).unwrap();
+        assert_eq!((seen.counts.dead, seen.counts.waiting), (0, 0));
+    }
+
+    #[test]
+    fn the_first_attempt_and_the_last_ones_are_kept() {
+        let mut memory = Memory::new(1);
+        let call = CallId::random();
+        memory.accepted(&event(call, 10), 1, 1, 1);
+        let before = memory.size().bytes;
+        for number in 1..=100 {
+            memory.tried(call, 1, tried(number), Standing::Waiting);
+        }
+        let seen = memory.call(call).unwrap();
+        let numbers: Vec<u32> = seen.events[0].attempts.iter().map(|tried| tried.number).collect();
+        assert_eq!(numbers.len(), MOST_ATTEMPTS);
+        assert_eq!((numbers[0], numbers[1], numbers[MOST_ATTEMPTS - 1]), (1, 70, 100));
+        assert_eq!(seen.events[0].attempts_omitted, 68);
+        memory.withdrawn(call, 1);
+        assert!(before > 0);
+        assert_eq!((memory.size().calls, memory.size().bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_changes_is_noted_once_a_call_and_for_no_more_calls_than_are_kept() {
+        let mut memory = Memory::new(3);
+        let call = CallId::random();
+        memory.accepted(&event(call, 10), 1, 1, 1);
+        assert!(memory.take_changed(9).calls.is_empty(), "nobody watched");
+        memory.watch(true);
+        memory.tried(call, 1, tried(1), Standing::Delivered);
+        memory.accepted(&event(call, 10), 2, 2, 1);
+        let changed = memory.take_changed(9);
+        assert_eq!((changed.calls.len(), changed.overflowed), (1, false));
+        for order in 3..9 {
+            memory.accepted(&event(CallId::random(), 10), order, 1, 1);
+        }
+        assert!(memory.changed.len() <= 3);
+        assert!(memory.take_changed(9).overflowed);
+        assert!(!memory.take_changed(9).overflowed);
+    }
+
+    #[test]
+    fn a_call_that_only_a_replay_is_known_of_is_over() {
+        let mut memory = Memory::new(3);
+        let call = CallId::random();
+        memory.replayed(&event(call, 10), 1, 9, 1, 1);
+        assert_eq!(memory.size().live, 0);
+        assert!(memory.call(call).unwrap().ended_at.is_some());
+    }
+}

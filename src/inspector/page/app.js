@@ -115,7 +115,8 @@ function paintState() {
   setText(get("delivered"), rate(rates.delivered));
   setText(get("delivered-note"), `${rate(rates.accepted)}/s come in`);
   setText(get("failed"), rate(rates.failed));
-  setText(get("failed-note"), rates.dead > 0 ? `${rate(rates.dead)}/s given up` : "none given up");
+  const letters = state.dead_letters;
+  setText(get("failed-note"), letters ? `${whole(letters)} dead letter${letters === 1 ? "" : "s"}` : "no dead letters");
   chart(get("waiting-chart"), samples.map((sample) => sample.waiting));
   chart(get("delivered-chart"), samples.map((sample) => sample.delivered));
   chart(get("failed-chart"), samples.map((sample) => sample.failed));
