@@ -33,7 +33,7 @@ const ITEMS: usize = 100;
 const MOST_SEARCHED: usize = 20_000;
 
 /// Calls that are copied at a time: the queue waits for no longer than that.
-const AT_A_TIME: usize = 100;
+const AT_A_TIME: usize = 50;
 
 /// What a list is restricted to.
 #[derive(Debug, Default, Deserialize)]
