@@ -24,6 +24,9 @@ pub const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("webhook-signat
 
 const PREFIX: &str = "whsec_";
 
+/// Before each signature: the version of the scheme, which is symmetric.
+const VERSION: &str = "v1,";
+
 /// Keys come with and without padding.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
     &ALPHABET,
@@ -47,11 +50,26 @@ impl SigningKey {
     pub fn sign(&self, id: &str, now: SystemTime, body: &[u8]) -> Signed {
         let since_epoch = now.duration_since(UNIX_EPOCH);
         let timestamp = since_epoch.expect("the clock is past 1970").as_secs();
+        let mac = self.mac(id, &timestamp.to_string(), body);
+        let signature = STANDARD.encode(mac.finalize().into_bytes());
+        Signed { timestamp, signature: format!("{VERSION}{signature}") }
+    }
+
+    /// Whether this key made one of the signatures, which spaces separate. Takes as long wherever
+    /// they differ; leaves to the caller how old the timestamp may be.
+    pub fn has_signed(&self, id: &str, timestamp: &str, body: &[u8], signatures: &str) -> bool {
+        let mac = self.mac(id, timestamp, body);
+        let given = signatures.split(' ').filter_map(|signature| signature.strip_prefix(VERSION));
+        given
+            .filter_map(|encoded| STANDARD.decode(encoded).ok())
+            .any(|signature| mac.clone().verify_slice(&signature).is_ok())
+    }
+
+    fn mac(&self, id: &str, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.0.clone();
         mac.update(format!("{id}.{timestamp}.").as_bytes());
         mac.update(body);
-        let signature = STANDARD.encode(mac.finalize().into_bytes());
-        Signed { timestamp, signature: format!("v1,{signature}") }
+        mac
     }
 }
 
@@ -97,6 +115,24 @@ mod tests {
         let reference = standardwebhooks::Webhook::new(text).unwrap();
         reference.verify(body, &headers).unwrap();
         assert!(reference.verify(b"{}", &headers).is_err());
+    }
+
+    #[test]
+    fn a_signature_is_told_from_one_of_another_key_id_time_or_body_among_several() {
+        let key: SigningKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
+        let other: SigningKey = "whsec_AAAA9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
+        let Signed { timestamp, signature } = key.sign("msg_1", SystemTime::now(), b"{}");
+        let time = timestamp.to_string();
+        for signatures in [&signature, &format!("v1a,AAAA v1,%% v1,AAAA {signature}")] {
+            assert!(key.has_signed("msg_1", &time, b"{}", signatures), "{signatures}");
+            assert!(!other.has_signed("msg_1", &time, b"{}", signatures), "{signatures}");
+            assert!(!key.has_signed("msg_2", &time, b"{}", signatures), "{signatures}");
+            assert!(!key.has_signed("msg_1", "1", b"{}", signatures), "{signatures}");
+            assert!(!key.has_signed("msg_1", &time, b"{ }", signatures), "{signatures}");
+        }
+        for bad in ["", "v1,", &signature["v1,".len()..], &signature[..signature.len() - 4]] {
+            assert!(!key.has_signed("msg_1", &time, b"{}", bad), "{bad}");
+        }
     }
 
     #[test]
