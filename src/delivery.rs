@@ -52,7 +52,8 @@ pub const SECRET_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-sec
 pub const ATTEMPT_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-attempt");
 /// 1, 2, … within the call.
 pub const SEQUENCE_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-sequence");
-const AGENT_HEADER: HeaderName = HeaderName::from_static("x-avr-agent-id");
+/// `AGENT_ID`, by which AVR's dashboard knows whose call it is.
+pub const AGENT_HEADER: HeaderName = HeaderName::from_static("x-avr-agent-id");
 
 /// One HTTP request that is to be made.
 #[derive(Clone, Debug)]

@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use callhook::app::{self, StartError};
 use callhook::config::{self, AdminSettings, Fault, FrontSettings, Settings};
 use callhook::inspector::client as dead;
+use callhook::workbench::receive::{self, ReceiveError};
 use callhook::workbench::simulate::{self, SimulateError};
-use callhook::workbench::{check, demo, receive};
+use callhook::workbench::{check, demo};
 use callhook::{health, telemetry};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -53,8 +54,8 @@ enum Command {
         #[command(subcommand)]
         command: dead::Command,
     },
-    /// Be a receiver that prints one line an event
-    Receive(receive::Options),
+    /// Be a receiver that prints one line an event, with faults on order
+    Receive(Box<receive::Options>),
     /// Judge a receiver: what a call can bring, repeats, secrets, oddities, load
     #[command(
         after_help = "Example: callhook check http://localhost:9000/events --secret \"$SECRET\"\n\
@@ -82,6 +83,15 @@ impl From<Vec<Fault>> for Failure {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         Self::Start(error)
+    }
+}
+
+impl From<ReceiveError> for Failure {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Start(error) => Self::Start(error),
+            ReceiveError::Record { .. } | ReceiveError::Output(_) => Self::Other(error.into()),
+        }
     }
 }
 
@@ -148,7 +158,7 @@ async fn run(command: Command) -> Result<(), Failure> {
             let settings = AdminSettings::of_environment(&environment)?;
             dead::run(command, &settings).await.map_err(anyhow::Error::from)?;
         }
-        Command::Receive(options) => receive::run(options).await?,
+        Command::Receive(options) => receive::run(*options).await?,
         Command::Check(options) => check::run(&options).await?,
         Command::Simulate(options) => simulate::run(*options).await?,
     }

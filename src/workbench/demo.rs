@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::agent::{Agent, Turn};
 use self::phone::{Exchange, Impression, Step};
-use super::receive::{Answer, Behaviour, Received, Receiver};
+use super::receive::{Answer, Behaviour, Ended, Notice, Received, Receiver};
 use crate::app::App;
 use crate::config::Settings;
 use crate::delivery::client_builder;
@@ -125,7 +125,7 @@ fn behaviour(agent: SocketAddr) -> Behaviour {
     let elsewhere = format!("ws://{agent}/vip?language=it");
     let faults = Mutex::new(FAULTS);
     let carol = Mutex::new(None::<String>);
-    Arc::new(move |received| {
+    Arc::new(move |received: &Received| {
         let event = &received.event;
         let from = event.payload.get("from").and_then(Value::as_str);
         let mut carol = carol.lock().expect("nothing panics while it holds this lock");
@@ -139,7 +139,7 @@ fn behaviour(agent: SocketAddr) -> Behaviour {
         Answer {
             status: if fails { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK },
             sts_url: (from == Some("2002")).then(|| elsewhere.clone()),
-            delay: Duration::ZERO,
+            ..Answer::default()
         }
     })
 }
@@ -224,55 +224,53 @@ async fn watch(
     receiver: &mut Receiver,
     names: &BTreeMap<String, &str>,
     expected: usize,
-) -> anyhow::Result<Vec<Received>> {
+) -> anyhow::Result<Vec<Ended>> {
     let begun = Instant::now();
     let mut delivered = Vec::new();
     while delivered.len() < expected {
-        let Ok(Some(received)) = timeout(PATIENCE, receiver.received.recv()).await else {
+        let Ok(Some(notice)) = timeout(PATIENCE, receiver.notices.recv()).await else {
             bail!("only {} of {expected} events arrived", delivered.len());
         };
-        println!("{}", line(&received, begun, names));
-        if received.status.is_success() {
-            delivered.push(received);
+        // Nothing else is sent here, and no answer takes its time.
+        let Notice::Ended(ended) = notice else { continue };
+        println!("{}", line(&ended, begun, names));
+        if ended.answer.status.is_success() {
+            delivered.push(*ended);
         }
     }
     Ok(delivered)
 }
 
-fn line(received: &Received, begun: Instant, names: &BTreeMap<String, &str>) -> String {
+fn line(ended: &Ended, begun: Instant, names: &BTreeMap<String, &str>) -> String {
+    let (received, status) = (&ended.received, ended.answer.status);
     let event = &received.event;
+    let attempt = received.attempt().unwrap_or_default();
+    let sequence = received.sequence().unwrap_or_default();
     let name = names.get(&event.uuid).copied().unwrap_or("?");
     let after = received.at.duration_since(begun).as_secs_f64();
-    let fault = if received.status.is_success() {
+    let fault = if status.is_success() {
         String::new()
     } else {
-        format!(
-            "   → {} on attempt {}, will be tried again",
-            received.status.as_u16(),
-            received.attempt
-        )
+        format!("   → {} on attempt {attempt}, will be tried again", status.as_u16())
     };
-    let again = match received.attempt {
-        1 => "",
-        _ if received.status.is_success() => "   → 200 at last",
-        _ => "",
-    };
+    let again = if attempt > 1 && status.is_success() { "   → 200 at last" } else { "" };
     format!(
-        "{after:6.3} s  {name:<6} #{} {:<14} {}{fault}{again}",
-        received.sequence, event.kind, event.payload
+        "{after:6.3} s  {name:<6} #{sequence} {:<14} {}{fault}{again}",
+        event.kind, event.payload
     )
 }
 
 fn check_order(
     scripts: &[Script],
     names: &BTreeMap<String, &str>,
-    seen: &[Received],
+    seen: &[Ended],
 ) -> anyhow::Result<()> {
     for script in scripts {
         let arrived: Vec<&str> = seen
             .iter()
-            .filter(|received| names.get(&received.event.uuid) == Some(&script.name))
-            .map(|received| received.event.kind.as_str())
+            .map(|ended| &ended.received.event)
+            .filter(|event| names.get(&event.uuid) == Some(&script.name))
+            .map(|event| event.kind.as_str())
             .collect();
         let expected = &script.events;
         ensure!(
