@@ -29,7 +29,7 @@ pub mod trust;
 pub mod watch;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,34 +89,37 @@ pub async fn run(options: Options) -> Result<(), ReceiveError> {
         started.map_err(|cause| StartError::Bind { listen, variables: "--host:--port", cause })?;
     let begun = Instant::now();
     let mut printer = Printer::new(*json);
-    greet(&mut printer, &receiver, options.faults(seed).by_chance().then_some(seed));
-    let mut signalled = false;
-    let followed = tokio::select! {
-        followed = printer.follow(&mut receiver.notices) => followed,
+    greet(&mut printer, &receiver, desk.by_chance().then_some(seed));
+    let (mut asked_to, mut written) = (false, Ok(()));
+    tokio::select! {
+        followed = printer.follow(&mut receiver.notices) => written = followed,
         // What is still being answered ends with the process: nobody relies on it.
-        _ = signals.next() => { signalled = true; Ok(()) }
-        () = enough(&desk, *run_time) => finish(&mut printer, &mut receiver).await,
-    };
-    // The recording is kept even where nobody reads the output.
-    let written = desk.close();
-    let record = |cause| ReceiveError::Record { path: options.record.unwrap_or_default(), cause };
-    let mut report = written.map_err(record)?;
+        _ = signals.next() => asked_to = true,
+        () = enough(&desk, *run_time) => written = finish(&mut printer, &mut receiver).await,
+    }
+    let (mut report, recorded) = desk.close();
     report.took_ms = millis(begun.elapsed());
-    printer.catch_up(&mut receiver.notices);
-    printer.put("report", &report.to_string(), &report);
-    let printed = match followed {
-        Ok(()) => tokio::select! {
+    if written.is_ok() {
+        printer.catch_up(&mut receiver.notices);
+        printer.put("report", &report.to_string(), &report);
+        written = tokio::select! {
             flushed = printer.flush() => flushed,
             // Whoever reads slowly is waited for, unless it was asked to end.
-            () = sleep(CLOSING), if signalled => Ok(()),
+            () = sleep(CLOSING), if asked_to => Ok(()),
             _ = signals.next() => Ok(()),
-        },
-        Err(error) => Err(error),
-    };
-    match printed {
-        // As with `| head`: whoever read it has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed.map_err(ReceiveError::Output),
+        };
+    }
+    recorded.map_err(|cause| ReceiveError::record(options.record.as_deref(), cause))?;
+    // As with `| head`: whoever read it has seen enough.
+    let has_seen_enough = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    written
+        .or_else(|error| if has_seen_enough(&error) { Ok(()) } else { Err(error) })
+        .map_err(ReceiveError::Output)
+}
+
+impl ReceiveError {
+    fn record(path: Option<&Path>, cause: io::Error) -> Self {
+        Self::Record { path: path.map(Path::to_owned).unwrap_or_default(), cause }
     }
 }
 
@@ -162,14 +165,11 @@ impl Options {
         };
         let recorder = self.record.as_ref().map(|path| {
             let opened = Recorder::create(path);
-            opened.map_err(|cause| ReceiveError::Record { path: path.clone(), cause })
+            opened.map_err(|cause| ReceiveError::record(Some(path), cause))
         });
         let most = self.events.map(Into::into);
-        Ok(Desk::new(usual, trust, self.faults(seed), recorder.transpose()?, most))
-    }
-
-    fn faults(&self, seed: u64) -> Faults {
         let orders = &self.faults;
-        Faults::new(&orders.drop, &orders.fail, &orders.delay, seed)
+        let faults = Faults::new(&orders.drop, &orders.fail, &orders.delay, seed);
+        Ok(Desk::new(usual, trust, faults, recorder.transpose()?, most))
     }
 }

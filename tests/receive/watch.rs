@@ -51,7 +51,7 @@ async fn an_event_that_was_answered_and_comes_again_is_a_duplicate() {
     let report = remarks(&[], &[("", first()), ("duplicate", again)]).await;
     assert_eq!((&report["duplicates"], &report["repeats"]), (&json!(1), &json!(1)));
     assert_eq!(report["events"], 1);
-    let crashed = [("", first()), ("duplicate attempt", first())];
+    let crashed = [("", first()), ("duplicate", first())];
     assert_eq!(remarks(&[], &crashed).await["duplicates"], 1);
 }
 

@@ -74,15 +74,24 @@ impl Desk {
         self.enough.cancelled().await;
     }
 
-    /// What came of it; the recording is written now.
-    ///
-    /// # Errors
-    /// Where it cannot be written.
-    pub fn close(&self) -> io::Result<Report> {
+    /// Whether any fault depends on the seed.
+    pub fn by_chance(&self) -> bool {
+        self.state().faults.by_chance()
+    }
+
+    /// What came of it. The recording is written now; whether that went well.
+    pub fn close(&self) -> (Report, io::Result<()>) {
         let mut state = self.state();
         let mut report = state.watch.report();
-        report.recorded = state.recorder.as_mut().map(Recorder::write).transpose()?;
-        Ok(report)
+        let written = match state.recorder.as_mut().map(Recorder::write) {
+            Some(Err(error)) => Err(error),
+            Some(Ok(recorded)) => {
+                report.recorded = Some(recorded);
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        (report, written)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

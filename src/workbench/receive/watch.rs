@@ -215,14 +215,17 @@ impl Known {
             remarks.push(Remark::OtherCall);
         }
         match self.state {
+            // After a crash the sender may count its attempts from anywhere.
             State::Taken => remarks.push(Remark::Duplicate),
             State::Open => remarks.push(Remark::Overlap),
-            State::Failed => self.state = State::Open,
-        }
-        if let (Some(before), Some(now)) = (self.attempt, sighting.attempt)
-            && before.checked_add(1) != Some(now)
-        {
-            remarks.push(Remark::Attempt { before, now });
+            State::Failed => {
+                self.state = State::Open;
+                if let (Some(before), Some(now)) = (self.attempt, sighting.attempt)
+                    && before.checked_add(1) != Some(now)
+                {
+                    remarks.push(Remark::Attempt { before, now });
+                }
+            }
         }
         self.attempt = sighting.attempt;
     }
@@ -281,8 +284,7 @@ mod tests {
         assert_eq!(take(&mut watch, &second, End::Gone), []);
         let third = Sighting { attempt: Some(3), ..first };
         assert_eq!(take(&mut watch, &third, OK), []);
-        let attempt = Remark::Attempt { before: 3, now: 1 };
-        assert_eq!(take(&mut watch, &first, OK), [Remark::Duplicate, attempt]);
+        assert_eq!(take(&mut watch, &first, OK), [Remark::Duplicate]);
         let report = watch.report();
         assert_eq!((report.events, report.repeats, report.duplicates), (1, 3, 1));
         assert_eq!((report.requests, report.gone), (4, 1));
