@@ -3,8 +3,8 @@
 //! Pure: the orders and a request's call and type in, its fate out.
 //!
 //! Invariants:
-//! - The same orders, seed and place of a request (the how manieth request of the how manieth call)
-//!   give the same fate, whatever the calls are called.
+//! - The same orders, seed and place of a request (the third of the second call, say) give the same
+//!   fate, whatever the calls' uuids are.
 //! - Orders add up: `--fail 10%:503 --fail 10%:500` fails one request in five, `--fail 2:500 --fail
 //!   1:503` the first three of a call. A dropped request counts for neither. Delays are added.
 //!
@@ -23,7 +23,7 @@ use crate::workbench::dice::Dice;
 /// How many calls are remembered; those that were silent the longest are forgotten first.
 pub const CALLS: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not 0");
 
-/// Requests of a call that have dice of their own; a call has fewer.
+/// So many bits of the dice's stream are the request's place in its call, the others the call's.
 const REQUESTS_BITS: u32 = 24;
 
 /// What becomes of a request.
