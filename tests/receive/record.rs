@@ -141,6 +141,16 @@ async fn where_nothing_came_a_file_is_left_as_it_was() {
 }
 
 #[tokio::test]
+async fn where_the_port_is_taken_no_file_is_left_behind() {
+    let (_directory, path, file) = place();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (code, _, err) = run(&["receive", "--port", &port, "--record", &file], &[]).await;
+    assert_eq!(code, 69, "{err}");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
 async fn a_file_that_cannot_be_written_ends_it_with_1_at_once() {
     let (directory, _, _) = place();
     let file = directory.path().join("no/such/calls.toml");

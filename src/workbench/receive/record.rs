@@ -32,7 +32,7 @@ const AROUND: usize = 128;
 pub struct Recorder {
     path: PathBuf,
     file: File,
-    /// The file was not there before.
+    /// The file was not there before, and has nothing in it yet.
     is_new: bool,
     calls: Vec<Course>,
     /// The place of each call.
@@ -138,14 +138,29 @@ impl Recorder {
             }
         }
         if calls > 0 {
+            self.is_new = false;
             self.file.set_len(0)?;
             self.file.rewind()?;
             self.file.write_all(text.as_bytes())?;
-        } else if self.is_new {
-            remove_file(&self.path)?;
+        } else {
+            self.leave()?;
         }
         let file = printable(&self.path.display().to_string());
         Ok(Recorded { file, calls, events, left_out: self.left_out })
+    }
+}
+
+impl Recorder {
+    /// Leaves nothing behind that was not there.
+    fn leave(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.is_new) { remove_file(&self.path) } else { Ok(()) }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        // An empty file does no harm, and there is nobody to tell.
+        self.leave().ok();
     }
 }
 
