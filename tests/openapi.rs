@@ -48,15 +48,21 @@ impl Running {
     /// One request, to the port that the path belongs to.
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut wire = self.wire(path).await;
-        wire.send(request(method, path, headers, body)).await;
+        wire.send(local(&request(method, path, headers, body))).await;
         let answer = wire.answer().await;
         answer.unwrap_or_else(|| panic!("{method} {path} was answered by a close"))
     }
 
     async fn wire(&self, path: &str) -> Wire {
-        let is_admin = path == "/metrics" || path.starts_with("/api/");
+        let is_admin = ["/", "/metrics"].contains(&path) || path.starts_with("/api/");
         Wire::open(if is_admin { self.admin } else { self.service.addr }).await
     }
+}
+
+/// The same request to this machine by its name, as the admin port wants it where there is no token.
+fn local(request: &[u8]) -> String {
+    let request = std::str::from_utf8(request).unwrap();
+    request.replacen("Host: callhook.test", "Host: localhost", 1)
 }
 
 async fn port(service: &Service, prefix: &str) -> SocketAddr {
@@ -82,8 +88,9 @@ fn sources() -> Vec<PathBuf> {
 #[test]
 fn every_route_of_the_source_is_documented_and_no_other() {
     let document = Document::read();
-    let mut routes = BTreeSet::new();
-    for file in sources() {
+    // The page, and the files beside it, are routed from a table, and are no API.
+    let mut routes = BTreeSet::from(["/".to_owned()]);
+    for file in sources().into_iter().filter(|file| !file.ends_with("inspector/page.rs")) {
         let source = fs::read_to_string(&file).unwrap();
         for rest in source.split(".route(").skip(1) {
             let path = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
@@ -100,7 +107,8 @@ async fn each_path_takes_the_documented_methods_and_no_other() {
     let document = Document::read();
     let running = Running::start(&[("WEBHOOK_URL", "none")]).await;
     for path in document.paths() {
-        let answer = running.ask("PATCH", &path.replace("{id}", "x"), &[], "").await;
+        let answer =
+            running.ask("PATCH", &path.replace("{id}", "x").replace("{uuid}", "x"), &[], "").await;
         assert_eq!(answer.status, 405, "PATCH {path}");
         let allowed = answer.header("allow").unwrap().split(',');
         let allowed: BTreeSet<&str> = allowed.map(str::trim).filter(|m| *m != "HEAD").collect();
@@ -109,7 +117,7 @@ async fn each_path_takes_the_documented_methods_and_no_other() {
         assert_eq!(allowed, documented, "{path}");
         document.validate("a 405", "#/components/schemas/Error", &answer.json());
     }
-    for path in ["/", "/call/", "/webhooks", "/api/none", "/metrics/"] {
+    for path in ["/call/", "/webhooks", "/api/none", "/metrics/"] {
         let answer = running.ask("GET", path, &[], "").await;
         assert_eq!(answer.status, 404, "{path}");
         document.validate("a 404", "#/components/schemas/Error", &answer.json());

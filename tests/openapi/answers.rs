@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use tokio::join;
 use uuid::Uuid;
 
-use crate::Running;
 use crate::document::Document;
 use crate::support::receiver::{Receiver, Reply, closed_gate, free_port};
-use crate::support::service::{Service, request};
+use crate::support::service::{Answer, Service, Wire, request};
+use crate::{Running, local};
 
 /// A request of a test: method, documented path, path with its query, body, status.
 type Step = (&'static str, &'static str, String, String, u16);
@@ -48,6 +48,8 @@ async fn every_documented_answer_is_given_and_is_as_documented() {
     join!(
         what_goes_well(&document),
         what_is_refused_for_a_secret(&document),
+        what_is_refused_to_other_pages(&document),
+        what_is_streamed(&document),
         what_comes_too_slowly(&document),
         what_finds_no_room(&document),
         what_finds_no_disk(&document),
@@ -69,6 +71,8 @@ async fn what_goes_well(document: &Document) {
     let many = json!([event("dtmf_digit"), event("error")]);
     let unrouted = event("call_initiated");
     let routed = json!({"uuid": Uuid::new_v4().to_string(), "type": "call_initiated", "payload": {"from": "2000"}});
+    let known = format!("/api/calls/{}", decided["uuid"].as_str().unwrap());
+    let unknown = format!("/api/calls/{}", Uuid::new_v4());
     let steps = [
         step("POST", "/call", "/call", &decided, 200),
         step("POST", "/call", "/call", &bare, 200),
@@ -84,7 +88,14 @@ async fn what_goes_well(document: &Document) {
         step("POST", "/events", "/events", &" ".repeat(9_000_000), 413),
         step("GET", "/health", "/health", "", 200),
         step("GET", "/ready", "/ready", "", 200),
+        step("GET", "/", "/", "", 200),
         step("GET", "/metrics", "/metrics", "", 200),
+        step("GET", "/api/state", "/api/state", "", 200),
+        step("GET", "/api/calls", "/api/calls", "", 200),
+        step("GET", "/api/calls", "/api/calls?state=over", "", 400),
+        step("GET", "/api/calls/{uuid}", &known, "", 200),
+        step("GET", "/api/calls/{uuid}", &unknown, "", 404),
+        step("GET", "/api/calls/{uuid}", "/api/calls/x", "", 400),
         step("GET", "/api/dead", "/api/dead", "", 200),
         step("GET", "/api/dead", "/api/dead?limit=0", "", 400),
         step("POST", "/api/dead/replay", "/api/dead/replay?since=soon", "", 400),
@@ -128,6 +139,10 @@ async fn what_is_refused_for_a_secret(document: &Document) {
         step("POST", "/call", "/call", &call(), 401),
         step("POST", "/events", "/events", &event("dtmf_digit"), 401),
         step("GET", "/metrics", "/metrics", "", 401),
+        step("GET", "/api/state", "/api/state", "", 401),
+        step("GET", "/api/stream", "/api/stream", "", 401),
+        step("GET", "/api/calls", "/api/calls", "", 401),
+        step("GET", "/api/calls/{uuid}", "/api/calls/x", "", 401),
         step("GET", "/api/dead", "/api/dead", "", 401),
         step("POST", "/api/dead/replay", "/api/dead/replay", "", 401),
         step("POST", "/api/dead/{id}/replay", "/api/dead/x/replay", "", 401),
@@ -141,6 +156,80 @@ async fn what_is_refused_for_a_secret(document: &Document) {
     walk(document, &running, &[("Authorization", "Bearer sesame")], &fine).await;
     let fine = [step("POST", "/call", "/call", &call(), 200)];
     walk(document, &running, &[("X-AVR-WEBHOOK-SECRET", "sesame")], &fine).await;
+}
+
+async fn what_is_refused_to_other_pages(document: &Document) {
+    let running = Running::start(&[("WEBHOOK_URL", "none")]).await;
+    let steps = [
+        step("GET", "/metrics", "/metrics", "", 403),
+        step("GET", "/api/state", "/api/state", "", 403),
+        step("GET", "/api/stream", "/api/stream", "", 403),
+        step("GET", "/api/calls", "/api/calls", "", 403),
+        step("GET", "/api/calls/{uuid}", "/api/calls/x", "", 403),
+        step("GET", "/api/dead", "/api/dead", "", 403),
+        step("POST", "/api/dead/replay", "/api/dead/replay", "", 403),
+        step("POST", "/api/dead/{id}/replay", "/api/dead/x/replay", "", 403),
+        step("DELETE", "/api/dead/{id}", "/api/dead/x", "", 403),
+    ];
+    walk(document, &running, &[("Origin", "https://evil.test")], &steps).await;
+    let mut wire = running.wire("/").await;
+    wire.send(request("GET", "/", &[], "")).await;
+    let answer = wire.answer().await.expect("an answer to another host's name");
+    assert_eq!(answer.status, 403);
+    document.check("GET", "/", &answer);
+}
+
+/// The most that watch at a time.
+const WATCHERS: usize = 16;
+
+async fn what_is_streamed(document: &Document) {
+    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let mut running = Running::start(&[("WEBHOOK_URL", &receiver.url)]).await;
+    let mut watching = Vec::new();
+    for _ in 0..WATCHERS {
+        watching.push(watch(&running).await);
+    }
+    walk(document, &running, &[], &[step("GET", "/api/stream", "/api/stream", "", 503)]).await;
+    let steps = [step("POST", "/events", "/events", &event("dtmf_digit"), 202)];
+    walk(document, &running, &[], &steps).await;
+    receiver.seen(1).await;
+    let told = |wire: &mut Wire| wire.so_far().contains("event: calls");
+    let first = &mut watching[0];
+    while !told(first) {
+        assert!(first.more().await, "it is told of the call");
+    }
+    running.service.terminate();
+    let answer = first.answer().await.expect("the stream ends with callhook");
+    assert_eq!(running.service.wait().await, 0);
+    document.check("GET", "/api/stream", &answer);
+    check_stream(document, &answer);
+}
+
+/// Somebody who watches, and was told something.
+async fn watch(running: &Running) -> Wire {
+    let mut wire = running.wire("/api/stream").await;
+    wire.send(local(&request("GET", "/api/stream", &[], ""))).await;
+    while !wire.so_far().contains("event: state") {
+        assert!(wire.more().await, "it is told how things stand");
+    }
+    wire
+}
+
+/// Each event of the stream is as documented.
+fn check_stream(document: &Document, answer: &Answer) {
+    for event in answer.body.trim_end().split("\n\n") {
+        let (name, data) = event.split_once('\n').unwrap();
+        let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+        match name.strip_prefix("event: ").unwrap() {
+            "state" => document.validate(name, "#/components/schemas/Standing", &data),
+            "calls" => {
+                for call in data["items"].as_array().unwrap() {
+                    document.validate(name, "#/components/schemas/CallSummary", call);
+                }
+            }
+            other => assert_eq!((other, data), ("reload", json!({}))),
+        }
+    }
 }
 
 async fn what_comes_too_slowly(document: &Document) {

@@ -169,8 +169,7 @@ async fn a_receivers_url_is_followed_exactly_where_the_schema_admits_it() {
 #[tokio::test]
 async fn a_page_of_dead_letters_has_at_most_and_usually_the_documented_items() {
     let document = Document::read();
-    let parameters = document.at("#/paths/~1api~1dead/get/parameters").as_array().unwrap();
-    let limit = parameters.iter().find(|parameter| parameter["name"] == "limit").unwrap();
+    let limit = document.at("#/components/parameters/Limit");
     let receiver = Receiver::start(|_| Reply::status(422)).await;
     let running = Running::start(&[("WEBHOOK_URL", &receiver.url)]).await;
     let usual = usize::try_from(limit["schema"]["default"].as_u64().unwrap()).unwrap();
@@ -188,8 +187,10 @@ async fn a_page_of_dead_letters_has_at_most_and_usually_the_documented_items() {
     let [least, most] =
         ["minimum", "maximum"].map(|bound| limit["schema"][bound].as_u64().unwrap());
     for (asked, expected) in [(least, 200), (most, 200), (most + 1, 400), (least - 1, 400)] {
-        let answer = running.ask("GET", &format!("/api/dead?limit={asked}"), &[], "").await;
-        assert_eq!(answer.status, expected, "limit={asked}");
+        for path in ["/api/dead", "/api/calls"] {
+            let answer = running.ask("GET", &format!("{path}?limit={asked}"), &[], "").await;
+            assert_eq!(answer.status, expected, "{path}?limit={asked}");
+        }
     }
 }
 

@@ -96,7 +96,12 @@ async fn what_happens_in_a_bridged_call_is_sent_as_documented() {
         json!({"type": "error", "message": "the model is overloaded"}),
     ];
     let (url, _server) = server(said).await;
-    let own = [("WEBHOOK_URL", &*receiver.url), ("STS_URL", &*url), ("CALL_ENDED_DETAILS", "true")];
+    let own = [
+        ("WEBHOOK_URL", &*receiver.url),
+        ("STS_URL", &*url),
+        ("CALL_ENDED_DETAILS", "true"),
+        ("ADMIN_TOKEN", "sesame"),
+    ];
     let running = Running::start(&[&own[..], &DRESSED].concat()).await;
     let mut asterisk = begin(port(&running.service, AUDIO).await).await;
     // What the server says is all there once its last message is.
@@ -114,6 +119,15 @@ async fn what_happens_in_a_bridged_call_is_sent_as_documented() {
         document.validate("callhook's own timestamp", place, &seen.body["timestamp"]);
     }
     assert_eq!(seen[5].body["payload"]["reason"], "hangup");
+    for (path, place) in [
+        (format!("/api/calls/{}", seen[0].uuid()), "CallTimeline"),
+        ("/api/calls".to_owned(), "Calls"),
+        ("/api/state".to_owned(), "State"),
+    ] {
+        let headers = [("Authorization", "Bearer sesame")];
+        let answer = running.ask("GET", &path, &headers, "").await;
+        document.validate(&path, &format!("#/components/schemas/{place}"), &answer.json());
+    }
 }
 
 #[tokio::test]

@@ -72,6 +72,16 @@ impl Wire {
         self.next_response().await.map(|bytes| decode(&bytes))
     }
 
+    /// What came and was not read as a whole response yet.
+    pub fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
+    /// Waits for more; false at the end of the stream.
+    pub async fn more(&mut self) -> bool {
+        self.receive().await
+    }
+
     /// The bytes of the next whole response; what there is of it if the peer closes before its end.
     pub async fn response_bytes(&mut self) -> Vec<u8> {
         match self.next_response().await {
