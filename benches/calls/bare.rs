@@ -1,0 +1,122 @@
+//! The bare bridge: what comes from the one side goes to the other at once, in the other's form.
+
+use std::net::Ipv4Addr;
+use std::num::NonZero;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use uuid::Uuid;
+
+use crate::frames::{AUDIO, Frames, HEADER, UUID};
+use crate::small_buffers;
+
+type Sts = WebSocketStream<TcpStream>;
+
+/// Of a message from the STS server, what the bridge looks at.
+#[derive(Deserialize)]
+struct FromSts<'a> {
+    r#type: &'a str,
+    audio: Option<&'a str>,
+}
+
+/// Serves on the loopback interface until the process is ended, with as many threads as callhook has.
+pub fn serve(port: u16, sts_url: &str) -> anyhow::Result<()> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let runtime = match processors / 2 {
+        0 | 1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
+    }?;
+    // The socket is read where it is spawned, not on the thread that waits here.
+    runtime.block_on(async { tokio::spawn(accept(port, sts_url.into())).await? })
+}
+
+async fn accept(port: u16, sts_url: Arc<str>) -> anyhow::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    println!("listening on port {}", listener.local_addr()?.port());
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let sts_url = Arc::clone(&sts_url);
+        tokio::spawn(async move {
+            if let Err(error) = bridge(stream, &sts_url).await {
+                eprintln!("call ended: {error:#}");
+            }
+        });
+    }
+}
+
+/// One call, until either side ends it.
+async fn bridge(mut caller: TcpStream, sts_url: &str) -> anyhow::Result<()> {
+    caller.set_nodelay(true)?;
+    let (from_caller, to_caller) = caller.split();
+    let mut from_caller = Frames::new(from_caller);
+    let Some((UUID, uuid)) = from_caller.next().await? else {
+        bail!("a call that does not begin with its UUID");
+    };
+    let mut sts = connect(sts_url).await?;
+    let uuid = Uuid::from_slice(&uuid)?;
+    sts.send(format!(r#"{{"type":"init","uuid":"{uuid}"}}"#).into()).await?;
+    let (to_sts, from_sts) = sts.split();
+    tokio::select! {
+        ended = hear(from_caller, to_sts) => ended,
+        ended = speak(from_sts, to_caller) => ended,
+    }
+}
+
+async fn connect(sts_url: &str) -> anyhow::Result<Sts> {
+    let url = url::Url::parse(sts_url)?;
+    let host = url.host_str().context("an STS URL without a host")?;
+    let stream = TcpStream::connect((host, url.port_or_known_default().unwrap_or(80))).await?;
+    stream.set_nodelay(true)?;
+    let (sts, _) =
+        tokio_tungstenite::client_async_with_config(sts_url, stream, Some(small_buffers())).await?;
+    Ok(sts)
+}
+
+/// From the caller to the STS server.
+async fn hear(
+    mut from_caller: Frames<ReadHalf<'_>>,
+    mut to_sts: SplitSink<Sts, Message>,
+) -> anyhow::Result<()> {
+    const BEFORE: &str = r#"{"type":"audio","audio":""#;
+    const AFTER: &str = r#""}"#;
+    while let Some((kind, payload)) = from_caller.next().await? {
+        if kind == AUDIO {
+            let encoded = payload.len().div_ceil(3) * 4;
+            let mut text = String::with_capacity(BEFORE.len() + encoded + AFTER.len());
+            text.push_str(BEFORE);
+            BASE64.encode_string(&payload, &mut text);
+            text.push_str(AFTER);
+            to_sts.send(text.into()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// From the STS server to the caller.
+async fn speak(mut from_sts: SplitStream<Sts>, mut to_caller: WriteHalf<'_>) -> anyhow::Result<()> {
+    let mut frame = Vec::new();
+    while let Some(message) = from_sts.next().await {
+        let Message::Text(text) = message? else { continue };
+        let FromSts { r#type: "audio", audio: Some(audio) } = serde_json::from_str(&text)? else {
+            continue;
+        };
+        frame.clear();
+        frame.extend_from_slice(&[AUDIO, 0, 0]);
+        BASE64.decode_vec(audio, &mut frame)?;
+        let length = u16::try_from(frame.len() - HEADER).context("more than a frame can hold")?;
+        frame[1..HEADER].copy_from_slice(&length.to_be_bytes());
+        to_caller.write_all(&frame).await?;
+    }
+    Ok(())
+}

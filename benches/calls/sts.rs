@@ -1,0 +1,41 @@
+//! The STS server that sends back what it hears. It looks at no more of a message than tells that it
+//! is audio.
+
+use std::net::Ipv4Addr;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::small_buffers;
+
+const AUDIO: &str = r#"{"type":"audio""#;
+
+/// Serves on the loopback interface until the process is ended.
+#[tokio::main(flavor = "current_thread")]
+pub async fn serve(port: u16) -> anyhow::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    println!("listening on port {}", listener.local_addr()?.port());
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        tokio::spawn(async move {
+            // A client that hangs up in the middle is no news here.
+            drop(echo(stream).await);
+        });
+    }
+}
+
+async fn echo(stream: TcpStream) -> anyhow::Result<()> {
+    let mut socket =
+        tokio_tungstenite::accept_async_with_config(stream, Some(small_buffers())).await?;
+    while let Some(message) = socket.next().await {
+        match message? {
+            Message::Text(text) if text.starts_with(AUDIO) => {
+                socket.send(Message::Text(text)).await?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
