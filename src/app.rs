@@ -130,6 +130,7 @@ impl App {
             settings: settings.call,
             connector: Connector::default(),
             clock: Arc::new(Clock::new(metrics.playout.clone())),
+            recording: TaskTracker::new(),
             metrics: Arc::clone(&metrics),
         });
         // Without a receiver they wait in the journal, as events do.

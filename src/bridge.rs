@@ -30,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use self::frames::{Caller, NoCall};
@@ -79,6 +80,8 @@ pub struct Bridge {
     pub clock: Arc<Clock>,
     /// Where calls and their audio are counted.
     pub metrics: Arc<Metrics>,
+    /// The tasks that hand calls' events on.
+    pub recording: TaskTracker,
 }
 
 impl Bridge {
@@ -137,32 +140,33 @@ impl Bridge {
     }
 
     /// One call, from its first event to its last.
-    async fn report_all<F>(&self, call: CallId, talk: impl FnOnce(Reporter) -> F)
+    async fn report_all<F>(self: &Arc<Self>, call: CallId, talk: impl FnOnce(Reporter) -> F)
     where
         F: Future<Output = Reason>,
     {
-        let (reporter, reports) = mpsc::channel(MOST_REPORTED);
-        let talking = async {
-            let begun = Instant::now();
-            let metrics = Arc::clone(&self.metrics);
-            let reporter = Reporter { call, events: reporter, metrics };
-            self.queue.history().started(call);
-            reporter.report(EventType::CallStarted, &Payload::empty());
-            let talk = AssertUnwindSafe(talk(reporter.clone())).catch_unwind();
-            let reason = talk.await.unwrap_or_else(|_| {
-                error!(uuid = %call, "a call broke off, which is a bug; other calls go on");
-                Reason::Restart
-            });
-            let lasted = begun.elapsed();
-            self.metrics.calls.seconds.observe(lasted.as_secs_f64());
-            let event = self.ended(call, reason, lasted);
-            reporter.send(event);
-        };
-        tokio::join!(talking, self.record(reports));
+        let (events, reports) = mpsc::channel(MOST_REPORTED);
+        // A task of its own: it wakes for events, and the call for each of its frames.
+        let recording = self.recording.spawn(Arc::clone(self).record(reports));
+        let begun = Instant::now();
+        let reporter = Reporter { call, events, metrics: Arc::clone(&self.metrics) };
+        self.queue.history().started(call);
+        reporter.report(EventType::CallStarted, &Payload::empty());
+        let talk = AssertUnwindSafe(talk(reporter.clone())).catch_unwind();
+        let reason = talk.await.unwrap_or_else(|_| {
+            error!(uuid = %call, "a call broke off, which is a bug; other calls go on");
+            Reason::Restart
+        });
+        let lasted = begun.elapsed();
+        self.metrics.calls.seconds.observe(lasted.as_secs_f64());
+        reporter.send(self.ended(call, reason, lasted));
+        drop(reporter);
+        if recording.await.is_err() {
+            error!(uuid = %call, "the events of a call could not be handed on, which is a bug");
+        }
     }
 
     /// Hands the events of a call to the queue, in their order, for as long as its disk takes.
-    async fn record(&self, mut events: mpsc::Receiver<Box<Event>>) {
+    async fn record(self: Arc<Self>, mut events: mpsc::Receiver<Box<Event>>) {
         while let Some(event) = events.recv().await {
             self.queue.record(*event).await;
         }
@@ -256,6 +260,7 @@ mod tests {
             },
             connector: Connector::default(),
             clock: Arc::default(),
+            recording: TaskTracker::new(),
             metrics: Arc::default(),
         }
     }
@@ -263,7 +268,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_a_call_ends_that_call_alone() {
         let notes = Notes::default();
-        let bridge = bridge(&notes);
+        let bridge = Arc::new(bridge(&notes));
         let (broken, other) = (CallId::random(), CallId::random());
         let breaks = bridge.report_all(broken, |_| async { panic!("on purpose") });
         let goes_on = bridge.report_all(other, |reporter| async move {

@@ -109,11 +109,12 @@ impl Playout {
 
     fn take_frame(&mut self) -> [u8; FRAME_AUDIO] {
         let mut frame = [0; FRAME_AUDIO];
-        for (to, byte) in
-            frame.iter_mut().zip(self.queue.drain(..FRAME_AUDIO.min(self.queue.len())))
-        {
-            *to = byte;
-        }
+        let length = FRAME_AUDIO.min(self.queue.len());
+        let (front, back) = self.queue.as_slices();
+        let (one, other) = frame[..length].split_at_mut(front.len().min(length));
+        one.copy_from_slice(&front[..one.len()]);
+        other.copy_from_slice(&back[..other.len()]);
+        self.queue.drain(..length);
         if self.queue.is_empty() && self.queue.capacity() > 16 * FRAME_AUDIO {
             // After a whole utterance its room is not needed.
             self.queue = VecDeque::new();
