@@ -188,16 +188,15 @@ impl Line {
         let mut state = self.lock();
         state.playout.owe(frames - 1);
         let (mut played, mut unread) = (0, 0);
-        let mut audio = state.playout.tick();
-        for _ in 0..MOST_AT_ONCE {
-            let Some(frame) = audio else {
+        for nth in 0..MOST_AT_ONCE {
+            let frame = if nth == 0 { state.playout.tick() } else { state.playout.make_good() };
+            let Some(frame) = frame else {
                 break;
             };
             match self.write(&mut state, &audiosocket::audio_frame(&frame)) {
                 true => played += 1,
                 false => unread += 1,
             }
-            audio = state.playout.make_good();
         }
         state.unread += u64::from(unread);
         state.listed = !state.playout.is_at_rest();
@@ -327,6 +326,9 @@ mod tests {
     use std::time::Duration;
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
+
+    const LIMIT: Duration = Duration::from_secs(10);
 
     fn heard(playout: &mut Playout) -> Vec<Vec<u8>> {
         std::iter::from_fn(|| playout.tick().map(|frame| frame.to_vec())).collect()
@@ -457,6 +459,21 @@ mod tests {
         clock.started.notified().await;
         clock.tick_while_playing().await;
         far.read_exact(&mut wire[..3 + FRAME_AUDIO]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_tick_that_owes_more_than_may_be_sent_at_once_loses_nothing() {
+        let (line, mut far) = line().await;
+        let audio: Vec<u8> = (1..=10).flat_map(|frame| [frame; FRAME_AUDIO]).collect();
+        line.lock().playout.add(&audio);
+        line.lock().playout.tick();
+        for _ in 0..9 {
+            line.tick(MOST_OWED + 1);
+        }
+        let mut wire = vec![0; 9 * (3 + FRAME_AUDIO)];
+        timeout(LIMIT, far.read_exact(&mut wire)).await.unwrap().unwrap();
+        let heard: Vec<u8> = wire.chunks(3 + FRAME_AUDIO).map(|frame| frame[3]).collect();
+        assert_eq!(heard, [2, 3, 4, 5, 6, 7, 8, 9, 10]);
     }
 
     #[tokio::test]
