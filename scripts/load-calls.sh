@@ -15,7 +15,8 @@
 # time, so that memory is counted from idle; the medians of the rounds are printed. All of it shares the
 # processors, and somebody else's load on the machine is in every figure: a run waits a while for quiet,
 # is done again, up to three times, where the rest of the machine took more than a tenth of a processor
-# after all, and the quietest counts. Everything stays on the loopback interface.
+# after all, and the quietest counts. On a machine that is never quiet, root may let all of it go first:
+# nice -n -10 scripts/load-calls.sh. Everything stays on the loopback interface.
 set -euo pipefail
 export LC_ALL=C # a decimal point
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -36,7 +37,7 @@ fi
 step=100
 attempts=4    # runs of which the quietest counts
 quiet=0.10    # processors that the rest of the machine may take
-patience=120  # seconds to wait for such quiet
+patience=60   # seconds to wait for such quiet
 gap_limit=25  # ms, as are the following
 echo_limit=45
 cpu_limit=1.3 # times the bare bridge's
