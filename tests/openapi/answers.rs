@@ -190,6 +190,10 @@ async fn what_is_streamed(document: &Document) {
         watching.push(watch(&running).await);
     }
     walk(document, &running, &[], &[step("GET", "/api/stream", "/api/stream", "", 503)]).await;
+    // What happened before it was noticed that somebody watches is told as one reload.
+    while !watching[0].so_far().contains("event: reload") {
+        assert!(watching[0].more().await, "it is told to load what happened before");
+    }
     let steps = [step("POST", "/events", "/events", &event("dtmf_digit"), 202)];
     walk(document, &running, &[], &steps).await;
     receiver.seen(1).await;
