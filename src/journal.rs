@@ -12,6 +12,8 @@
 //! - After a crash at most one event of a call is delivered again.
 //! - What was written stays until it is settled, through any fault of the disk.
 //! - An event that was refused because of the disk is not found in the journal later, nor its id.
+//! - An event that nobody waits for, which a `call_initiated` of `POST /call` is, may take [`UNHURRIED`]
+//!   before it is written: a crash within that time loses it if it was not delivered.
 //!
 //! Limits: what waits to be written is bounded by `QUEUE_LIMIT`, as it is part of the queue.
 //!
@@ -27,10 +29,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use self::inbox::{Inbox, Work};
+use self::inbox::{Due, Inbox, Work};
 pub use self::store::Opener;
 use self::store::{Batch, Committed, IdChange, Store, Wanted};
 pub use self::ticket::Ticket;
@@ -40,6 +43,10 @@ use crate::telemetry::metrics::JournalMetrics;
 /// How long the writer waits for company, and for events to be settled, before it writes: about
 /// as long as an fsync takes, and well under the 20 ms that a sender may wait.
 const LINGER: Duration = Duration::from_millis(2);
+
+/// How long an event may wait that nobody waits for. A receiver that is well has answered by then, and
+/// the event never touches the disk.
+const UNHURRIED: Duration = Duration::from_millis(50);
 
 /// How often a disk that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -114,6 +121,15 @@ pub struct KnownId {
     pub at: u64,
     /// The receiver's `sts_url`, for a `call_initiated` that brought one.
     pub decision: Option<Box<str>>,
+}
+
+/// How soon something is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    /// Somebody waits for it, or may.
+    Soon,
+    /// Nobody waits for it.
+    Unhurried,
 }
 
 /// What a journal holds at the start.
@@ -198,7 +214,7 @@ struct Shared {
     dead_limit: u64,
     metrics: JournalMetrics,
     inbox: Mutex<Inbox>,
-    /// There is something to write, or nothing any more.
+    /// The writer rests too long for what came meanwhile.
     wake: Condvar,
     /// The writer is done with a batch.
     done: Condvar,
@@ -206,6 +222,8 @@ struct Shared {
     refused: Notify,
     /// Gone while a disk that failed is tried again.
     store: RwLock<Option<Store>>,
+    /// Where those run who wait on tickets.
+    runtime: Option<Handle>,
 }
 
 impl Journal {
@@ -248,6 +266,7 @@ impl Journal {
             done: Condvar::new(),
             refused: Notify::new(),
             store: RwLock::new(Some(store)),
+            runtime: Handle::try_current().ok(),
         });
         let writing = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
@@ -267,66 +286,54 @@ impl Journal {
     /// Takes events to be kept, for which the ticket was made, and the ids among them that clients
     /// gave. Both get into one transaction: an id that is known without its event would be taken for
     /// a repeat, and the event be lost.
-    pub fn append(&self, entries: Vec<Entry>, ids: Vec<KnownId>, ticket: &Ticket) {
-        let mut inbox = self.shared.lock();
-        if self.shared.durable {
-            inbox.known.extend(ids.iter().map(|_| ticket.clone()));
-            inbox.ids.extend(ids.into_iter().map(IdChange::Known));
+    pub fn append(&self, entries: Vec<Entry>, ids: Vec<KnownId>, ticket: &Ticket, haste: Haste) {
+        if entries.is_empty() && ids.is_empty() {
+            return;
         }
-        for entry in entries {
-            if self.shared.durable {
-                inbox.appends.insert(entry.order, (entry, ticket.clone()));
-            } else {
-                inbox.undead.extend(entry.replays);
-            }
-        }
-        drop(inbox);
-        self.shared.wake.notify_one();
+        let durable = self.shared.durable;
+        self.shared.change(|inbox| match durable {
+            true => inbox.append(entries, ids, ticket, haste),
+            false => inbox.revive(entries.into_iter().filter_map(|entry| entry.replays)),
+        });
     }
 
     /// Takes what happened in a bridged call, and the mark that goes with it, into one transaction. The
     /// ticket is refused as soon as the disk does not take the event; it is tried again all the same.
     pub fn record(&self, entry: Option<Entry>, mark: Option<Mark>, ticket: &Ticket) {
         if self.shared.durable {
-            let mut inbox = self.shared.lock();
-            inbox.marks.extend(mark);
-            inbox.appends.extend(entry.map(|entry| (entry.order, (entry, ticket.clone()))));
-            drop(inbox);
-            self.shared.wake.notify_one();
+            self.shared.change(|inbox| {
+                inbox.marks.extend(mark);
+                inbox.append(entry.into_iter().collect(), Vec::new(), ticket, Haste::Soon);
+            });
         }
     }
 
     /// The event was delivered. With a ticket, it is on disk, and the call's next event must wait
     /// until it is taken away: a crash in between would deliver both again.
     pub fn delivered(&self, order: u64) -> Option<Ticket> {
-        if !self.shared.durable {
-            return None;
-        }
-        let ticket = self.shared.lock().deliver(order);
-        self.shared.wake.notify_one();
-        ticket
+        if self.shared.durable { self.shared.change(|inbox| inbox.deliver(order)) } else { None }
     }
 
     /// The event was given up; the call's next one waits for the ticket, as with a delivery.
     pub fn died(&self, letter: DeadLetter) -> Option<Ticket> {
-        let ticket = self.shared.lock().bury(letter);
-        self.shared.wake.notify_one();
+        let ticket = self.shared.change(|inbox| inbox.bury(letter));
         ticket.filter(|_| self.shared.durable)
     }
 
     /// The event spent another attempt.
     pub fn spent(&self, order: u64, attempts: u32, first_at: u64) {
         if self.shared.durable {
-            self.shared.lock().spent.insert(order, (attempts, first_at));
-            self.shared.wake.notify_one();
+            self.shared.change(|inbox| {
+                inbox.spent.insert(order, (attempts, first_at));
+                inbox.hasten(Haste::Soon);
+            });
         }
     }
 
     /// Remembers an id, or the decision that it brought.
     pub fn remember(&self, known: KnownId) {
         if self.shared.durable {
-            self.shared.lock().ids.push(IdChange::Known(known));
-            self.shared.wake.notify_one();
+            self.shared.change(|inbox| inbox.note_ids([IdChange::Known(known)]));
         }
     }
 
@@ -334,15 +341,13 @@ impl Journal {
     pub fn forget(&self, ids: Vec<EventId>) {
         if self.shared.durable && !ids.is_empty() {
             let forgotten = ids.into_iter().map(IdChange::Forgotten);
-            self.shared.lock().ids.extend(forgotten);
-            self.shared.wake.notify_one();
+            self.shared.change(|inbox| inbox.note_ids(forgotten));
         }
     }
 
     /// Takes dead letters away.
     pub fn bury(&self, orders: Vec<u64>) {
-        self.shared.lock().undead.extend(orders);
-        self.shared.wake.notify_one();
+        self.shared.change(|inbox| inbox.revive(orders));
     }
 
     /// Why nothing can be promised now, if so.
@@ -373,7 +378,7 @@ impl Journal {
 
     /// The queue does not keep the event: whoever waits for the promise is refused.
     pub fn withdraw(&self, order: u64) {
-        let promise = self.shared.lock().withdraw(order);
+        let promise = self.shared.change(|inbox| inbox.withdraw(order));
         promise.into_iter().for_each(|promise| promise.refuse());
     }
 
@@ -422,6 +427,7 @@ impl Journal {
     /// Writes what waits and stops. Blocks for that long: not for the async threads.
     pub fn close(&self) {
         self.shared.lock().closing = true;
+        // It may rest for any reason.
         self.shared.wake.notify_one();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer
@@ -445,6 +451,32 @@ impl Shared {
         self.inbox.lock().expect("nothing panics while it holds this lock")
     }
 
+    /// Changes the inbox, and wakes the writer where it rests longer than it now may. Waking costs a
+    /// system call, even if nobody rests.
+    fn change<T>(&self, change: impl FnOnce(&mut Inbox) -> T) -> T {
+        let mut inbox = self.lock();
+        let result = change(&mut inbox);
+        let late = inbox.resting.is_some_and(|known| known != inbox.due);
+        if late {
+            inbox.resting = None;
+        }
+        drop(inbox);
+        if late {
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    /// Keeps promises, all from one task on the runtime: each that this thread kept itself would wake
+    /// the runtime anew, with a system call.
+    fn keep(&self, promises: Vec<Ticket>) {
+        let keep = move || promises.iter().for_each(Ticket::keep);
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn(async move { keep() })),
+            None => keep(),
+        }
+    }
+
     fn write_until_closed(&self) {
         while let Some(work) = self.next_work() {
             match self.commit(&work.batch) {
@@ -460,11 +492,8 @@ impl Shared {
 
     /// Waits for something to write; `None` when there is nothing left and nothing will come.
     fn next_work(&self) -> Option<Work> {
-        let mut inbox = self.lock();
         loop {
-            while inbox.is_empty() && !inbox.closing {
-                inbox = self.wake.wait(inbox).expect("nothing panics while it holds this lock");
-            }
+            let mut inbox = self.rest();
             if !inbox.closing {
                 drop(inbox);
                 std::thread::sleep(LINGER);
@@ -474,10 +503,31 @@ impl Shared {
                 inbox.taken += 1;
                 return Some(Work::of(&mut inbox));
             }
+            inbox.due = Due::Never;
             if inbox.closing {
                 return None;
             }
         }
+    }
+
+    /// Waits until something is due, or nothing more will come.
+    fn rest(&self) -> MutexGuard<'_, Inbox> {
+        let mut inbox = self.lock();
+        while !inbox.closing {
+            let left = match inbox.due {
+                Due::Soon => break,
+                Due::By(time) => time.saturating_duration_since(Instant::now()),
+                Due::Never => Duration::MAX,
+            };
+            if left.is_zero() {
+                break;
+            }
+            inbox.resting = Some(inbox.due);
+            let woken = self.wake.wait_timeout(inbox, left);
+            (inbox, _) = woken.expect("nothing panics while it holds this lock");
+            inbox.resting = None;
+        }
+        inbox
     }
 
     fn commit(&self, batch: &Batch) -> Result<Committed, DiskError> {
@@ -509,12 +559,14 @@ impl Shared {
             );
         }
         let mut inbox = self.lock();
-        work.keep(&mut inbox);
+        let promises = work.keep(&mut inbox);
         inbox.done += 1;
         if inbox.failing.take().is_some() {
             info!("the journal is written again");
         }
+        drop(inbox);
         self.done.notify_all();
+        self.keep(promises);
     }
 
     /// Waits until what was handed in so far is written, or cannot be.

@@ -43,7 +43,7 @@ use crate::delivery::{Attempt, Deliver, Outcome};
 use crate::event::{Event, EventFilter, EventId, EventType};
 use crate::history::History;
 use crate::journal::{
-    DeadLetter, DiskError, Entry, Journal, KnownId, Recovered, Ticket, unix_millis,
+    DeadLetter, DiskError, Entry, Haste, Journal, KnownId, Recovered, Ticket, unix_millis,
 };
 use crate::routing::{self, AllowedHosts, NoDecision};
 use crate::telemetry::values::{Attempted, Refusal};
@@ -163,13 +163,20 @@ impl Queue {
     /// # Errors
     /// [`Refused`], with nothing taken.
     pub fn accept(&self, events: Vec<Event>) -> Result<Receipt, Refused> {
-        let count = events.len() as u64;
-        let taken = self.0.take(events).inspect_err(|refused| {
-            self.0.metrics.events.refused.of(refused.into()).inc_by(count);
-        });
-        let (accepted, tickets) = taken?;
-        self.0.pump();
+        let (accepted, tickets) = self.take(events, Haste::Soon)?;
         Ok(Receipt { accepted, tickets, queue: self.clone() })
+    }
+
+    /// Takes a `call_initiated`; the slot is where its decision will be. Nobody is promised that it is
+    /// kept, as it is answered with the decision: it is written only if it is not delivered soon.
+    ///
+    /// # Errors
+    /// [`Refused`], with nothing taken.
+    pub fn ask(&self, event: Event) -> Result<Slot, Refused> {
+        let (accepted, _) = self.take(vec![event], Haste::Unhurried)?;
+        let slot = accepted.into_iter().next().and_then(|accepted| accepted.slot);
+        // Where call_initiated is not delivered nobody will decide.
+        Ok(slot.unwrap_or_else(Slot::without_decision))
     }
 
     /// Takes what happened in a call that callhook bridges. There is nobody to refuse it to, so it is
@@ -281,6 +288,19 @@ impl Queue {
     /// The journal, for its dead letters.
     pub fn journal(&self) -> &Journal {
         &self.0.journal
+    }
+
+    fn take(
+        &self,
+        events: Vec<Event>,
+        haste: Haste,
+    ) -> Result<(Vec<Accepted>, Vec<Ticket>), Refused> {
+        let count = events.len() as u64;
+        let taken = self.0.take(events, haste).inspect_err(|refused| {
+            self.0.metrics.events.refused.of(refused.into()).inc_by(count);
+        });
+        self.0.pump();
+        taken
     }
 
     async fn close_journal(&self) {

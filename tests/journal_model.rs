@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use callhook::event::{CallId, Event, EventId, EventType, Payload};
-use callhook::journal::{DeadFilter, DeadLetter, Entry, Journal, OpenError, Recovered};
+use callhook::journal::{DeadFilter, DeadLetter, Entry, Haste, Journal, OpenError, Recovered};
 use proptest::prelude::*;
 
 use self::disk::Disk;
@@ -56,7 +56,7 @@ fn dead(entry: &Entry) -> DeadLetter {
 /// Whether the promise for these events is kept.
 fn kept(journal: &Journal, entries: Vec<Entry>) -> bool {
     let ticket = journal.ticket(entries.len(), 0);
-    journal.append(entries, Vec::new(), &ticket);
+    journal.append(entries, Vec::new(), &ticket, Haste::Soon);
     block_on(ticket.kept())
 }
 
@@ -201,7 +201,7 @@ fn a_full_disk_refuses_new_events_keeps_the_old_and_recovers_by_itself() {
     assert!(kept(&journal, vec![entry(0), entry(1)]));
     disk.fill_up(true);
     let ticket = journal.ticket(2, 0);
-    journal.append(vec![entry(2), entry(3)], Vec::new(), &ticket);
+    journal.append(vec![entry(2), entry(3)], Vec::new(), &ticket, Haste::Soon);
     block_on(journal.refused());
     assert!(journal.fault().is_some());
     drop(journal.delivered(0));
@@ -226,7 +226,7 @@ fn an_event_that_is_given_up_while_the_disk_is_full_is_a_dead_letter_later() {
     let (journal, _) = open(&disk);
     disk.fill_up(true);
     let (ticket, lost) = (journal.ticket(1, 0), entry(0));
-    journal.append(vec![lost.clone()], Vec::new(), &ticket);
+    journal.append(vec![lost.clone()], Vec::new(), &ticket, Haste::Soon);
     block_on(journal.refused());
     journal.died(dead(&lost));
     disk.fill_up(false);

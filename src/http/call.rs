@@ -78,9 +78,6 @@ impl Front {
     /// Puts `call_initiated` into the call's lane.
     fn initiate(&self, call: CallId, payload: &Payload) -> Result<Slot, Refused> {
         let event = Event::now(call, EventType::CallInitiated, payload);
-        let accepted = self.queue.accept(vec![event])?.accepted();
-        let slot = accepted.into_iter().next().and_then(|accepted| accepted.slot);
-        // Where call_initiated is not delivered nobody will decide.
-        Ok(slot.unwrap_or_else(Slot::without_decision))
+        self.queue.ask(event)
     }
 }

@@ -5,8 +5,22 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use std::time::Instant;
+
 use super::store::{Batch, IdChange};
-use super::{DeadLetter, DiskError, Entry, Mark, Ticket};
+use super::{DeadLetter, DiskError, Entry, Haste, KnownId, Mark, Ticket, UNHURRIED};
+
+/// When something is to be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Due {
+    /// There is nothing to write.
+    #[default]
+    Never,
+    /// At that time at the latest.
+    By(Instant),
+    /// As soon as there was time for company.
+    Soon,
+}
 
 /// What waits to be written.
 #[derive(Default)]
@@ -33,12 +47,54 @@ pub struct Inbox {
     pub failing: Option<DiskError>,
     /// Nothing more will come.
     pub closing: bool,
+    /// When the writer is to take all this.
+    pub due: Due,
+    /// What the writer knew of that when it went to rest; nothing while it is at work.
+    pub resting: Option<Due>,
     /// Batches that the writer took, and those it is done with.
     pub taken: u64,
     pub done: u64,
 }
 
 impl Inbox {
+    /// Something came that is to be written in time.
+    pub fn hasten(&mut self, haste: Haste) {
+        self.due = match (haste, self.due) {
+            (Haste::Soon, Due::Never | Due::By(_) | Due::Soon) | (Haste::Unhurried, Due::Soon) => {
+                Due::Soon
+            }
+            (Haste::Unhurried, Due::By(time)) => Due::By(time),
+            (Haste::Unhurried, Due::Never) => Due::By(Instant::now() + UNHURRIED),
+        };
+    }
+
+    /// Takes events with their ids, and the promise for all of them.
+    pub fn append(
+        &mut self,
+        entries: Vec<Entry>,
+        ids: Vec<KnownId>,
+        ticket: &Ticket,
+        haste: Haste,
+    ) {
+        self.known.extend(ids.iter().map(|_| ticket.clone()));
+        self.ids.extend(ids.into_iter().map(IdChange::Known));
+        let promised = |entry: Entry| (entry.order, (entry, ticket.clone()));
+        self.appends.extend(entries.into_iter().map(promised));
+        self.hasten(haste);
+    }
+
+    /// Takes what happened to ids.
+    pub fn note_ids(&mut self, changes: impl IntoIterator<Item = IdChange>) {
+        self.ids.extend(changes);
+        self.hasten(Haste::Soon);
+    }
+
+    /// Takes dead letters away, which are replayed or deleted.
+    pub fn revive(&mut self, orders: impl IntoIterator<Item = u64>) {
+        self.undead.extend(orders);
+        self.hasten(Haste::Soon);
+    }
+
     /// The event was delivered. Where it is on disk it must be taken away before the call's next
     /// event is sent, or a crash would deliver both again: the ticket tells when it is. There is
     /// none while the disk fails, as nobody knows for how long.
@@ -53,6 +109,7 @@ impl Inbox {
         }
         let lane = self.lane();
         self.gone.insert(order, lane.clone());
+        self.hasten(Haste::Soon);
         lane
     }
 
@@ -65,6 +122,7 @@ impl Inbox {
         let lane = self.lane();
         let buried = Buried { promise, lane: lane.clone(), letter };
         self.dead.insert(buried.letter.order, buried);
+        self.hasten(Haste::Soon);
         lane
     }
 
@@ -73,6 +131,7 @@ impl Inbox {
         self.spent.remove(&order);
         // It may be on disk all the same, if the fault came after the write.
         self.gone.entry(order).or_default();
+        self.hasten(Haste::Soon);
         self.appends.remove(&order).map(|(_, ticket)| ticket)
     }
 
@@ -84,7 +143,9 @@ impl Inbox {
     fn settle_unwritten(&mut self, order: u64) -> Option<Ticket> {
         self.spent.remove(&order);
         let (entry, ticket) = self.appends.remove(&order)?;
-        self.undead.extend(entry.replays);
+        if entry.replays.is_some() {
+            self.revive(entry.replays);
+        }
         Some(ticket)
     }
 
@@ -122,6 +183,7 @@ pub struct Work {
 impl Work {
     /// Takes everything that waits.
     pub fn of(inbox: &mut Inbox) -> Self {
+        inbox.due = Due::Never;
         let appends = std::mem::take(&mut inbox.appends);
         let spent = std::mem::take(&mut inbox.spent);
         let dead = std::mem::take(&mut inbox.dead);
@@ -146,13 +208,13 @@ impl Work {
         Self { spent, dead, gone, known, batch }
     }
 
-    /// It is written.
-    pub fn keep(self, inbox: &mut Inbox) {
+    /// It is written; returns the promises that are to be kept.
+    pub fn keep(self, inbox: &mut Inbox) -> Vec<Ticket> {
         let appended = inbox.writing.drain().map(|(_, ticket)| ticket);
         let buried =
             self.dead.into_values().flat_map(|buried| [buried.promise, buried.lane]).flatten();
         let gone = self.gone.into_values().flatten();
-        appended.chain(buried).chain(gone).chain(self.known).for_each(|ticket| ticket.keep());
+        appended.chain(buried).chain(gone).chain(self.known).collect()
     }
 
     /// Puts everything back, to be tried again. What was settled meanwhile is taken away. Deliveries
@@ -188,6 +250,7 @@ impl Work {
         let buried = inbox.dead.values_mut().filter_map(|buried| buried.lane.take());
         let gone = inbox.gone.values_mut().filter_map(Option::take);
         buried.chain(gone).for_each(|lane| lane.refuse());
+        inbox.hasten(Haste::Soon);
         // Whether an event is kept is for its own promise to say. Its id is written when the disk
         // works again; until then it is remembered by the process alone.
         self.known.into_iter().for_each(|id| id.keep());

@@ -13,7 +13,7 @@ use super::slot::Slot;
 use super::window::Known;
 use super::{Inner, Queue, Refused, Shared};
 use crate::event::{Event, EventId, EventType};
-use crate::journal::{DeadLetter, Entry, KnownId, LiveCall, Mark, Ticket, unix_millis};
+use crate::journal::{DeadLetter, Entry, Haste, KnownId, LiveCall, Mark, Ticket, unix_millis};
 
 /// What became of the events that were handed in, and the promise to keep them.
 pub struct Receipt {
@@ -23,12 +23,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// What became of each event; they are in memory, and under way.
-    pub fn accepted(self) -> Vec<Accepted> {
-        self.accepted
-    }
-
-    /// The same, once every event is on disk or settled.
+    /// What became of each event, once every one is on disk or settled. They are under way before.
     ///
     /// # Errors
     /// [`Refused::Disk`] if the disk does not take them.
@@ -64,7 +59,11 @@ struct Intake {
 
 impl Inner {
     /// Takes events, all or none.
-    pub(super) fn take(&self, events: Vec<Event>) -> Result<(Vec<Accepted>, Vec<Ticket>), Refused> {
+    pub(super) fn take(
+        &self,
+        events: Vec<Event>,
+        haste: Haste,
+    ) -> Result<(Vec<Accepted>, Vec<Ticket>), Refused> {
         let now = Instant::now();
         let mut shared = self.lock();
         let is_new = |event: &&Event| {
@@ -85,7 +84,7 @@ impl Inner {
             self.take_one(&mut shared, event, now, &mut intake);
         }
         // Under the lock, so that no event can be settled in the journal before it is there.
-        self.journal.append(intake.entries, intake.ids, &intake.ticket);
+        self.journal.append(intake.entries, intake.ids, &intake.ticket, haste);
         self.journal.forget(shared.window.take_forgotten());
         intake.tickets.push(intake.ticket);
         Ok((intake.accepted, intake.tickets))
@@ -112,7 +111,7 @@ impl Inner {
             .collect();
         let count = entries.len();
         self.metrics.events.replayed.inc_by(count as u64);
-        self.journal.append(entries, Vec::new(), &ticket);
+        self.journal.append(entries, Vec::new(), &ticket, Haste::Soon);
         Ok((count, ticket))
     }
 
