@@ -156,7 +156,7 @@ impl App {
             bodies: Budget::default(),
             metrics: Arc::clone(&metrics),
         };
-        app.tasks.spawn(http::serve(listener, serving.router(), app.stop.clone()));
+        app.tasks.spawn(serving.serve(listener, app.stop.clone()));
         let inspector = Inspector::new(app.queue.clone(), metrics, settings.admin);
         app.tasks.spawn(http::serve(admin_listener, inspector.router(), app.stop.clone()));
         app.tasks.spawn(inspector.run(app.stop.clone()));

@@ -25,7 +25,7 @@ use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     USER_AGENT,
 };
-use reqwest::redirect;
+use reqwest::{redirect, retry};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -280,6 +280,8 @@ pub fn client_builder(scheme: &str) -> reqwest::ClientBuilder {
     rustls::crypto::ring::default_provider().install_default().ok();
     let builder =
         reqwest::Client::builder().redirect(redirect::Policy::none()).no_proxy().http1_only();
+    // When to try again is for the queue to say; and a request is not copied to be ready for it.
+    let builder = builder.retry(retry::never().max_retries_per_request(0));
     if scheme == "http" { builder.tls_certs_only([]) } else { builder }
 }
 

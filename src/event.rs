@@ -10,13 +10,14 @@
 //! - A [`CallId`] always prints in lower case with dashes: receivers compare it as text.
 //! - A [`Payload`] is the text of a JSON object, passed on as it came.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
 use chrono::{SecondsFormat, Utc};
-use serde::Serialize;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -260,10 +261,10 @@ impl Payload {
     }
 
     /// The fields in their own order, each value as JSON text.
-    pub fn fields(&self) -> Vec<(String, Box<RawValue>)> {
+    pub fn fields(&self) -> Vec<(Cow<'_, str>, &RawValue)> {
         struct Fields;
         impl<'de> Visitor<'de> for Fields {
-            type Value = Vec<(String, Box<RawValue>)>;
+            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
@@ -271,8 +272,8 @@ impl Payload {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::new();
-                while let Some(field) = map.next_entry()? {
-                    fields.push(field);
+                while let Some((Text(name), value)) = map.next_entry()? {
+                    fields.push((name, value));
                 }
                 Ok(fields)
             }
@@ -282,6 +283,10 @@ impl Payload {
             .expect("a payload was checked to be a JSON object when it was made")
     }
 }
+
+/// A text, borrowed where it has no escapes.
+#[derive(Deserialize)]
+pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// The payload is no JSON object.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -322,11 +327,19 @@ impl Event {
         timestamp: &str,
         payload: &Payload,
     ) -> Self {
-        let body = Envelope { uuid: call, kind: kind.name(), timestamp, payload: &payload.0 };
-        let body = serde_json::to_vec(&body).expect("text and checked JSON always serialise");
+        let envelope = Envelope { uuid: call, kind: kind.name(), timestamp, payload: &payload.0 };
+        // As long as it will be, but for what is escaped: it is kept for as long as the receiver is away.
+        let length = FRAME + kind.name().len() + timestamp.len() + payload.as_str().len();
+        let mut body = Vec::with_capacity(length);
+        serde_json::to_writer(&mut body, &envelope)
+            .expect("text and checked JSON always serialise");
         Self { id, call, kind, agent: None, body: body.into() }
     }
 }
+
+/// The envelope's length without its type, timestamp and payload, in bytes.
+const FRAME: usize =
+    r#"{"uuid":"00000000-0000-0000-0000-000000000000","type":"","timestamp":"","payload":}"#.len();
 
 #[derive(Serialize)]
 struct Envelope<'a> {

@@ -40,8 +40,13 @@ impl StsUrl {
     }
 
     /// What comes before the first parameter that is added.
-    fn separator(&self) -> char {
-        if self.0.query().is_some() { '&' } else { '?' }
+    fn separator(&self) -> &'static str {
+        match self.0.query() {
+            None => "?",
+            // After `?` alone there is nothing to be separated from.
+            Some("") => "",
+            Some(_) => "&",
+        }
     }
 }
 
@@ -222,8 +227,10 @@ impl NoDecision {
 /// # Errors
 /// [`BadDecision`] where there is an `sts_url` that cannot be followed.
 pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>, BadDecision> {
-    let Some(Ok(answer)) =
-        body.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice::<Answer>(body))
+    let Some(Ok(answer)) = body
+        .trim_ascii_start()
+        .starts_with(b"{")
+        .then(|| serde_json::from_slice::<Answer<'_>>(body))
     else {
         return Ok(None);
     };
@@ -243,8 +250,9 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
 
 /// The part of a receiver's answer that matters.
 #[derive(Deserialize)]
-struct Answer {
-    sts_url: Option<Box<RawValue>>,
+struct Answer<'a> {
+    #[serde(borrow)]
+    sts_url: Option<&'a RawValue>,
 }
 
 /// The receiver's `sts_url` cannot be followed.
@@ -286,23 +294,23 @@ pub fn route(decision: Option<&Decision>, fallback: Option<&StsUrl>, payload: &P
 /// (<https://url.spec.whatwg.org/#urlencoded-serializing>), and drops the fragment.
 fn effective_url(base: &StsUrl, payload: &Payload) -> String {
     let fragment = base.0.fragment().map_or(0, |fragment| fragment.len() + "#".len());
-    let mut url = base.as_str()[..base.as_str().len() - fragment].to_owned();
+    let kept = &base.as_str()[..base.as_str().len() - fragment];
+    let mut url = String::with_capacity(kept.len() + payload.as_str().len());
+    url.push_str(kept);
     let held: HashSet<Cow<'_, str>> = base.0.query_pairs().map(|(name, _)| name).collect();
-    let mut query = String::new();
+    let mut separator = base.separator();
     for (name, value) in payload.fields() {
-        if held.contains(name.as_str()) {
+        if held.contains(&name) {
             continue;
         }
         if let Some(value) = parameter(value.get()) {
-            query.push(if query.is_empty() { base.separator() } else { '&' });
-            query.extend(byte_serialize(name.as_bytes()));
-            query.push('=');
-            query.extend(byte_serialize(value.as_bytes()));
+            url.push_str(separator);
+            url.extend(byte_serialize(name.as_bytes()));
+            url.push('=');
+            url.extend(byte_serialize(value.as_bytes()));
+            separator = "&";
         }
     }
-    // After `?` alone there is nothing to be separated from.
-    let query = if base.0.query() == Some("") { query.trim_start_matches('&') } else { &query };
-    url.push_str(query);
     url
 }
 

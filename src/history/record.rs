@@ -213,6 +213,10 @@ impl Kept {
             self.attempts.remove(1);
             self.attempts_omitted += 1;
         }
+        if self.attempts.is_empty() {
+            // Nearly every event is tried once.
+            self.attempts.reserve_exact(1);
+        }
         self.attempts.push(tried);
     }
 

@@ -16,8 +16,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,7 +27,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tower_service::Service as _;
 
 /// How long a connection may stay without a request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -37,29 +37,48 @@ const HEAD: Duration = Duration::from_secs(5);
 /// The longest head, in bytes: Asterisk's is under 250, a relay's under 1000.
 const MAX_HEAD: usize = 16 * 1024;
 
+/// What the answers to a client are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// Of a known length, and soon there. A client that shuts its side meanwhile still gets its answer;
+    /// and nothing is read ahead, which would cost a buffer of 8 KiB a request.
+    Whole,
+    /// Also streams, which end when the client goes.
+    Streams,
+}
+
 /// Serves requests until the client goes, dawdles, or `stop` is given and the request under way is
 /// answered.
-pub async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
+pub async fn serve<A>(
+    stream: TcpStream,
+    answers: Answers,
+    answer: impl Fn(Request) -> A,
+    stop: CancellationToken,
+) where
+    A: Future<Output = Response>,
+{
     let phase = Arc::new(Phase::default());
     let io = TokioIo::new(Watched { stream, phase: Arc::clone(&phase) });
     let serving = Arc::clone(&phase);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         serving.enter(Step::Serving);
-        let answer = router.clone().call(request.map(Body::new));
+        let answer = answer(request.map(Body::new));
         let serving = Arc::clone(&serving);
         async move {
-            let answer: Result<_, Infallible> = answer.await;
-            answer.map(|answer| {
-                if answer.body().size_hint().exact().is_some() {
-                    serving.enter(Step::Idle);
-                    return answer;
-                }
-                answer.map(|body| Body::new(Streaming { body, phase: serving }))
-            })
+            let answer = answer.await;
+            if answer.body().size_hint().exact().is_some() {
+                serving.enter(Step::Idle);
+                return Ok::<_, Infallible>(answer);
+            }
+            Ok(answer.map(|body| Body::new(Streaming { body, phase: serving })))
         }
     });
-    let mut connection =
-        pin!(http1::Builder::new().max_buf_size(MAX_HEAD).serve_connection(io, service));
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_buf_size(MAX_HEAD)
+            .half_close(answers == Answers::Whole)
+            .serve_connection(io, service)
+    );
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
     let mut deadline = Deadline::new(phase);

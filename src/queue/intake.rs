@@ -66,12 +66,13 @@ impl Inner {
     ) -> Result<(Vec<Accepted>, Vec<Ticket>), Refused> {
         let now = Instant::now();
         let mut shared = self.lock();
-        let is_new = |event: &&Event| {
-            self.delivers(&event.kind) && shared.window.find(&event.id, now).is_none()
-        };
-        let new: Vec<&Event> = events.iter().filter(is_new).collect();
-        let given = new.iter().filter(|event| matches!(event.id, EventId::Given(_))).count();
-        let news = new.len();
+        let (mut news, mut given) = (0, 0);
+        for event in &events {
+            if self.delivers(&event.kind) && shared.window.find(&event.id, now).is_none() {
+                news += 1;
+                given += usize::from(matches!(event.id, EventId::Given(_)));
+            }
+        }
         self.check_room(&shared, news)?;
         let mut intake = Intake {
             accepted: Vec::with_capacity(events.len()),

@@ -126,6 +126,10 @@ impl Lane {
     /// Takes an event at the end that was counted before: one that was recovered or is replayed.
     pub fn rejoin(&mut self, queued: Queued) {
         self.last_sequence = self.last_sequence.max(queued.sequence);
+        if self.waiting.is_empty() {
+            // Most lanes hold one event at a time; the deque's own first step is four.
+            self.waiting.reserve_exact(1);
+        }
         self.waiting.push_back(queued);
         self.step(Step::Joined);
     }
