@@ -12,7 +12,7 @@
 
 mod age;
 mod breaker;
-mod dispatcher;
+pub mod dispatcher;
 mod intake;
 mod lane;
 pub mod retry;

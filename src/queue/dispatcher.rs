@@ -1,7 +1,8 @@
 //! Dispatcher: what is due?
 //!
 //! Owns all lanes, the order in which their front events go, and what an outcome means for an
-//! event. Pure: time is an argument, sending and logging are left to [`super::Queue`].
+//! event. Pure: time is an argument, sending and logging are left to [`super::Queue`]. Public for
+//! `benches/hot.rs` alone, which measures it without the tasks around it.
 //!
 //! Invariants:
 //! - One attempt per call, at most `concurrency` in all. Among lanes that are ready those for whose
