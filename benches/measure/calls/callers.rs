@@ -25,10 +25,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::figures::{Call, Figures, Heard, Micros, Said};
-use crate::frames::{AUDIO, Frames, UUID};
+use super::figures::{Call, Figures, Heard, Micros, Said};
+use super::frames::{AUDIO, Frames, UUID};
+use super::voice::{FRAME, Voice};
 use crate::processes::Processes;
-use crate::voice::{FRAME, Voice};
 
 /// How many frames of 20 ms a second has.
 pub const FRAMES_A_SECOND: usize = 50;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value, json};
 
-use crate::callers::FRAMES_A_SECOND;
+use super::callers::FRAMES_A_SECOND;
 use crate::processes::Cores;
 
 /// Microseconds since the run began.
@@ -96,7 +96,7 @@ impl Figures {
         self.cut_off += usize::from(call.cut_off);
     }
 
-    /// One line of JSON without any depth, so that a shell can read it. Times are in milliseconds.
+    /// One line of JSON. Times are in milliseconds.
     pub fn into_json(mut self, cores: &Cores, idle_kib: u64, busy_kib: u64) -> String {
         let mut line = Map::new();
         let counts = [

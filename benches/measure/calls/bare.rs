@@ -1,7 +1,7 @@
-//! The bare bridge: what comes from the one side goes to the other at once, in the other's form.
+//! The bare bridge: what comes from the one side goes to the other at once, in the other's form. No
+//! clock, no queue, no events, no detection: what is left between its figures and callhook's is what
+//! callhook's own work costs.
 
-use std::net::Ipv4Addr;
-use std::num::NonZero;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -11,15 +11,15 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Builder;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
-use crate::frames::{AUDIO, Frames, HEADER, UUID};
-use crate::small_buffers;
+use super::frames::{AUDIO, Frames, HEADER, UUID};
+use super::small_buffers;
+use crate::serving;
 
 type Sts = WebSocketStream<TcpStream>;
 
@@ -30,22 +30,16 @@ struct FromSts<'a> {
     audio: Option<&'a str>,
 }
 
-/// Serves on the loopback interface until the process is ended, with as many threads as callhook has.
-pub fn serve(port: u16, sts_url: &str) -> anyhow::Result<()> {
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let runtime = match processors / 2 {
-        0 | 1 => Builder::new_current_thread().enable_all().build(),
-        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
-    }?;
+/// Serves until the process is ended, on the runtime that callhook would have.
+pub fn serve(sts_url: &str) -> anyhow::Result<()> {
     // The socket is read where it is spawned, not on the thread that waits here.
-    runtime.block_on(async { tokio::spawn(accept(port, sts_url.into())).await? })
+    serving::runtime_of_callhook()?.block_on(async { tokio::spawn(accept(sts_url.into())).await? })
 }
 
-async fn accept(port: u16, sts_url: Arc<str>) -> anyhow::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-    println!("listening on port {}", listener.local_addr()?.port());
+async fn accept(sts_url: Arc<str>) -> anyhow::Result<()> {
+    let listener = serving::listen().await?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let stream = serving::accept(&listener).await?;
         let sts_url = Arc::clone(&sts_url);
         tokio::spawn(async move {
             if let Err(error) = bridge(stream, &sts_url).await {
@@ -57,7 +51,6 @@ async fn accept(port: u16, sts_url: Arc<str>) -> anyhow::Result<()> {
 
 /// One call, until either side ends it.
 async fn bridge(mut caller: TcpStream, sts_url: &str) -> anyhow::Result<()> {
-    caller.set_nodelay(true)?;
     let (from_caller, to_caller) = caller.split();
     let mut from_caller = Frames::new(from_caller);
     let Some((UUID, uuid)) = from_caller.next().await? else {

@@ -1,24 +1,21 @@
 //! The STS server that sends back what it hears. It looks at no more of a message than tells that it
 //! is audio.
 
-use std::net::Ipv4Addr;
-
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::small_buffers;
+use super::small_buffers;
+use crate::serving;
 
 const AUDIO: &str = r#"{"type":"audio""#;
 
-/// Serves on the loopback interface until the process is ended.
+/// Serves until the process is ended.
 #[tokio::main(flavor = "current_thread")]
-pub async fn serve(port: u16) -> anyhow::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
-    println!("listening on port {}", listener.local_addr()?.port());
+pub async fn serve() -> anyhow::Result<()> {
+    let listener = serving::listen().await?;
     loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
+        let stream = serving::accept(&listener).await?;
         tokio::spawn(async move {
             // A client that hangs up in the middle is no news here.
             drop(echo(stream).await);

@@ -3,7 +3,7 @@
 
 use std::f64::consts::TAU;
 
-use crate::frames::{AUDIO, HEADER};
+use super::frames::{AUDIO, HEADER};
 
 /// A frame in bytes, with its header.
 pub const FRAME: usize = HEADER + PAYLOAD;

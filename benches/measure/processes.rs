@@ -45,11 +45,7 @@ impl Processes {
 
     /// The resident memory of the one that is measured, in KiB; 0 where none is.
     pub fn resident_kib(&self) -> anyhow::Result<u64> {
-        let Some(pid) = self.measured else { return Ok(0) };
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.split_ascii_whitespace().next());
-        Ok(number.context("no VmRSS in /proc")?.parse()?)
+        self.measured.map_or(Ok(0), resident_kib)
     }
 
     /// Reads the clocks.
@@ -78,6 +74,19 @@ impl Taken {
         let all = cores(self.machine, then.machine);
         Cores { measured, beside, own, foreign: (all - measured - beside - own).max(0.0) }
     }
+}
+
+/// The resident memory of a process, in KiB.
+pub fn resident_kib(pid: u32) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_ascii_whitespace().next());
+    Ok(number.context("no VmRSS in /proc")?.parse()?)
+}
+
+/// The processor time that a process has taken so far.
+pub fn processor_time(pid: u32) -> anyhow::Result<Duration> {
+    Ok(TICK * u32::try_from(by_process(&pid.to_string())?)?)
 }
 
 /// `utime` and `stime`: the 12th and 13th field after the name, which may itself hold spaces.
