@@ -93,7 +93,7 @@ pub struct Options {
     /// How often each thing is measured; 3 unless said, and 2 for bridges
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: Option<u32>,
-    /// How long each time; 3 unless said, 5 for arrays, 12 for bridges, 6 for each step of break
+    /// How long each time; 3 unless said, 5 for arrays, 12 for bridges, 4 for each step of break
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: Option<u32>,
 }

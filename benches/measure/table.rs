@@ -14,6 +14,7 @@ pub struct Table {
 #[derive(Clone, Copy)]
 pub enum Wanted {
     Nothing,
+    Zero,
     AtLeast(f64),
     AtMost(f64),
     Below(f64),
@@ -80,12 +81,14 @@ impl Wanted {
     fn tells(self, figure: f64, decimals: usize, unit: &str) -> [String; 2] {
         let (sign, limit, reached) = match self {
             Self::Nothing => return Default::default(),
+            Self::Zero => ("", 0.0, figure == 0.0),
             Self::AtLeast(limit) => ("≥", limit, figure >= limit),
             Self::AtMost(limit) => ("≤", limit, figure <= limit),
             Self::Below(limit) => ("<", limit, figure < limit),
         };
         let verdict = if reached { "reached" } else { "missed" };
-        [format!("{sign} {}{unit}", grouped(limit, decimals)), verdict.to_owned()]
+        let limit = grouped(limit, decimals);
+        [format!("{sign} {limit}{unit}").trim_start().to_owned(), verdict.to_owned()]
     }
 }
 
