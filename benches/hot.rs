@@ -337,11 +337,11 @@ mod queue {
         };
         bencher.counter(ItemsCount::new(1_usize)).with_inputs(input).bench_local_values(|events| {
             runtime.block_on(async {
-                let accepted = queue.accept(events).expect("there is room").accepted();
+                let receipt = queue.accept(events).expect("there is room");
                 while queue.unsettled() > 0 {
                     tokio::task::yield_now().await;
                 }
-                accepted
+                receipt
             })
         });
     }
