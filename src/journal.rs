@@ -12,8 +12,8 @@
 //! - After a crash at most one event of a call is delivered again.
 //! - What was written stays until it is settled, through any fault of the disk.
 //! - An event that was refused because of the disk is not found in the journal later, nor its id.
-//! - An event that nobody waits for, which a `call_initiated` of `POST /call` is, may take [`UNHURRIED`]
-//!   before it is written: a crash within that time loses it if it was not delivered.
+//! - An event that nobody waits for, which a `call_initiated` of `POST /call` is, may take twice
+//!   [`UNHURRIED`] before it is written: a crash within that time loses it if it was not delivered.
 //!
 //! Limits: what waits to be written is bounded by `QUEUE_LIMIT`, as it is part of the queue.
 //!
@@ -40,13 +40,13 @@ pub use self::ticket::Ticket;
 use crate::event::{CallId, Event, EventId, EventType};
 use crate::telemetry::metrics::JournalMetrics;
 
-/// How long the writer waits for company, and for events to be settled, before it writes: about
-/// as long as an fsync takes, and well under the 20 ms that a sender may wait.
-const LINGER: Duration = Duration::from_millis(2);
+/// How long the writer waits for company, and for events to be settled, before it writes: some fsyncs
+/// long, and well under the 20 ms that a sender may wait.
+const LINGER: Duration = Duration::from_millis(5);
 
-/// How long an event may wait that nobody waits for. A receiver that is well has answered by then, and
-/// the event never touches the disk.
-const UNHURRIED: Duration = Duration::from_millis(50);
+/// How often the writer looks for events that nobody waits for. One that it sees twice is written: a
+/// receiver that is well has answered by then, and its events never touch the disk.
+const UNHURRIED: Duration = Duration::from_millis(25);
 
 /// How often a disk that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
@@ -520,7 +520,10 @@ impl Shared {
                 Due::Never => Duration::MAX,
             };
             if left.is_zero() {
-                break;
+                if inbox.is_overdue() {
+                    break;
+                }
+                continue;
             }
             inbox.resting = Some(inbox.due);
             let woken = self.wake.wait_timeout(inbox, left);

@@ -290,3 +290,19 @@ fn a_journal_with_changed_bytes_is_refused() {
     }
     assert!(refused > 0);
 }
+
+#[test]
+fn what_nobody_waits_for_is_written_all_the_same_unless_it_is_delivered_before() {
+    let disk = Disk::default();
+    let (journal, _) = open(&disk);
+    let (written, delivered) = (journal.ticket(1, 0), journal.ticket(1, 0));
+    journal.append(vec![entry(0)], Vec::new(), &delivered, Haste::Unhurried);
+    assert!(journal.delivered(0).is_none(), "it was on disk already");
+    journal.append(vec![entry(1)], Vec::new(), &written, Haste::Unhurried);
+    assert!(block_on(written.kept()));
+    assert!(journal.delivered(1).is_some(), "it was not on disk");
+    assert!(kept(&journal, vec![entry(2)]));
+    journal.close();
+    let found: Vec<u64> = open(&disk).1.events.iter().map(|entry| entry.order).collect();
+    assert_eq!(found, [2]);
+}

@@ -16,6 +16,7 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -59,9 +60,10 @@ pub async fn read(body: Body, limit: usize, budget: &Budget) -> Result<Bytes, Fa
 
 async fn collect(mut body: Body, limit: usize, Budget(budget): &Budget) -> Result<Bytes, Fault> {
     const OPEN: &str = "the budget is never closed";
-    let mut whole = BytesMut::new();
     let mut length = 0;
     let mut memory = budget.acquire().await.expect(OPEN);
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(limit);
+    let mut whole = BytesMut::with_capacity(announced.min(STEP));
     while let Some(frame) = body.frame().await {
         let broken =
             |error| Fault::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"));

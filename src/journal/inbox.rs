@@ -49,6 +49,8 @@ pub struct Inbox {
     pub closing: bool,
     /// When the writer is to take all this.
     pub due: Due,
+    /// The newest event that waited when the writer last looked for what nobody waits for.
+    pub seen: Option<u64>,
     /// What the writer knew of that when it went to rest; nothing while it is at work.
     pub resting: Option<Due>,
     /// Batches that the writer took, and those it is done with.
@@ -66,6 +68,18 @@ impl Inbox {
             (Haste::Unhurried, Due::By(time)) => Due::By(time),
             (Haste::Unhurried, Due::Never) => Due::By(Instant::now() + UNHURRIED),
         };
+    }
+
+    /// Whether something that is due by now has been waiting since the last look; if not, the next look is
+    /// due.
+    pub fn is_overdue(&mut self) -> bool {
+        let oldest = self.appends.first_key_value().map(|(order, _)| *order);
+        if oldest.is_some_and(|oldest| self.seen.is_some_and(|seen| oldest <= seen)) {
+            return true;
+        }
+        self.seen = self.appends.last_key_value().map(|(order, _)| *order);
+        self.due = self.seen.map_or(Due::Never, |_| Due::By(Instant::now() + UNHURRIED));
+        false
     }
 
     /// Takes events with their ids, and the promise for all of them.
@@ -254,5 +268,47 @@ impl Work {
         // Whether an event is kept is for its own promise to say. Its id is written when the disk
         // works again; until then it is remembered by the process alone.
         self.known.into_iter().for_each(|id| id.keep());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{CallId, Event, EventType, Payload};
+
+    fn take(inbox: &mut Inbox, order: u64, haste: Haste) {
+        let event = Event::now(CallId::random(), EventType::CallInitiated, &Payload::empty());
+        let (sequence, spent, first_at, replays, bridged) = (1, 0, 0, None, false);
+        let event = Arc::new(event);
+        let entry = Entry { order, sequence, spent, first_at, event, replays, bridged };
+        inbox.append(vec![entry], Vec::new(), &Ticket::new(1), haste);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_overdue_when_it_is_seen_twice() {
+        let mut inbox = Inbox::default();
+        take(&mut inbox, 1, Haste::Unhurried);
+        assert!(matches!(inbox.due, Due::By(_)));
+        assert!(!inbox.is_overdue());
+        assert!(inbox.is_overdue());
+        inbox.deliver(1);
+        take(&mut inbox, 2, Haste::Unhurried);
+        assert!(!inbox.is_overdue(), "the one that was seen was delivered");
+        inbox.deliver(2);
+        assert!(!inbox.is_overdue());
+        assert_eq!(inbox.due, Due::Never);
+    }
+
+    #[test]
+    fn what_somebody_waits_for_hastens_all() {
+        let mut inbox = Inbox::default();
+        take(&mut inbox, 1, Haste::Unhurried);
+        take(&mut inbox, 2, Haste::Soon);
+        take(&mut inbox, 3, Haste::Unhurried);
+        assert_eq!(inbox.due, Due::Soon);
+        assert_eq!(Work::of(&mut inbox).batch.appends.len(), 3);
+        assert_eq!(inbox.due, Due::Never);
     }
 }

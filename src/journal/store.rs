@@ -35,7 +35,7 @@ pub const FORMAT: u64 = 1;
 
 /// What redb may hold of the file in memory, in bytes. The queue itself is in memory anyway, so
 /// this serves commits alone.
-const CACHE: usize = 4 * 1024 * 1024;
+const CACHE: usize = 1024 * 1024;
 
 type EventRow<'a> = (u64, [u8; 16], &'a str, &'a str, Option<&'a str>, &'a [u8]);
 type DeadRow<'a> = (

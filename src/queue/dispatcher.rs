@@ -12,14 +12,17 @@
 //!   no attempt. While it is paused nothing goes.
 //! - An event leaves only as delivered or given up; both free its place under `limit`.
 
+mod ages;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::ages::Ages;
 pub use self::status::{Availability, Status};
 use super::breaker::{Breaker, Change, RoutingGuard, Sign, State};
 use super::lane::{Lane, LaneState, Queued, Step};
@@ -95,8 +98,8 @@ pub struct Dispatcher {
     breaker: Breaker,
     guard: RoutingGuard,
     paused_until: Option<Instant>,
-    /// When each event that is not settled was accepted, the oldest first.
-    since: BTreeMap<u64, Instant>,
+    /// When the events that are not settled were accepted.
+    ages: Ages,
     in_flight: usize,
     unsettled: usize,
     accepted: u64,
@@ -117,7 +120,7 @@ impl Dispatcher {
             breaker: Breaker::new(limits.breaker),
             guard: RoutingGuard::new(limits.breaker),
             paused_until: None,
-            since: BTreeMap::new(),
+            ages: Ages::default(),
             in_flight: 0,
             unsettled: 0,
             accepted: 0,
@@ -152,7 +155,7 @@ impl Dispatcher {
     pub fn accept(&mut self, event: Arc<Event>, slot: Option<Slot>, now: Instant) -> (u64, u64) {
         let order = self.next_order();
         let mut sequence = 0;
-        self.since.insert(order, now);
+        self.ages.add(order, now);
         self.join(event.call, now, |lane| sequence = lane.join(event, order, slot));
         (order, sequence)
     }
@@ -162,7 +165,7 @@ impl Dispatcher {
         let order = self.next_order();
         let (call, spent, first_failed_at, slot) = (event.call, 0, None, None);
         let queued = Queued { event, order, sequence, spent, first_failed_at, slot };
-        self.since.insert(order, now);
+        self.ages.add(order, now);
         self.join(call, now, |lane| lane.rejoin(queued));
         order
     }
@@ -181,13 +184,13 @@ impl Dispatcher {
     /// Takes an event as the journal holds it, accepted at that time. They come in the order of their
     /// acceptance.
     pub fn restore(&mut self, entry: Entry, since: Instant, now: Instant) {
-        self.since.insert(entry.order, since);
+        self.ages.add(entry.order, since);
         let queued = Queued {
             event: entry.event,
             order: entry.order,
             sequence: entry.sequence,
             spent: entry.spent,
-            first_failed_at: (entry.first_at > 0).then_some(entry.first_at),
+            first_failed_at: NonZero::new(entry.first_at),
             slot: None,
         };
         self.join(queued.event.call, now, |lane| lane.rejoin(queued));
@@ -209,7 +212,7 @@ impl Dispatcher {
         let before = lane.state();
         let front = lane.front().map(|front| front.order);
         let withdrawn = lane.withdraw(order, now)?;
-        self.since.remove(&order);
+        self.ages.remove(order);
         self.unsettled -= 1;
         if front == Some(order) {
             self.awaited.remove(&order);
@@ -355,7 +358,8 @@ impl Dispatcher {
         if first_of_call && self.guard.note_failure() {
             changes.push(Change::RoutingBroke { failed: self.limits.breaker });
         }
-        *front.first_failed_at.get_or_insert(unix_millis)
+        let now = NonZero::new(unix_millis).expect("the clock is past 1970");
+        front.first_failed_at.get_or_insert(now).get()
     }
 
     fn note_failure(
@@ -416,7 +420,7 @@ impl Dispatcher {
         self.unsettled -= 1;
         let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
         let settled = lane.settle_front(now);
-        self.since.remove(&settled.order);
+        self.ages.remove(settled.order);
         self.enqueue_or_idle(call, now);
     }
 

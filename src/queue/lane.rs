@@ -8,6 +8,7 @@
 //! - Sequence numbers count what is to be delivered: 1, 2, …, never twice.
 
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ pub struct Queued {
     /// Attempts spent so far.
     pub spent: u32,
     /// When the first attempt failed, in Unix milliseconds, be it one that was not counted.
-    pub first_failed_at: Option<u64>,
+    pub first_failed_at: Option<NonZero<u64>>,
     /// Who waits for the decision, for `call_initiated`.
     pub slot: Option<Slot>,
 }

@@ -14,10 +14,7 @@ use crate::routing::{Decision, NoDecision};
 
 /// A place for one decision, with a deadline. Clones share the place.
 #[derive(Clone, Debug)]
-pub struct Slot {
-    deadline: Instant,
-    place: Arc<Place>,
-}
+pub struct Slot(Arc<Place>);
 
 #[derive(Debug)]
 enum Settled {
@@ -26,8 +23,9 @@ enum Settled {
     Without(NoDecision),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Place {
+    deadline: Instant,
     /// Empty as long as it is open.
     settled: OnceLock<Settled>,
     changed: Notify,
@@ -36,7 +34,7 @@ struct Place {
 impl Slot {
     /// Open until the deadline.
     pub fn until(deadline: Instant) -> Self {
-        Self { deadline, place: Arc::default() }
+        Self(Arc::new(Place { deadline, settled: OnceLock::new(), changed: Notify::new() }))
     }
 
     /// Settled from the start: nobody is asked.
@@ -55,22 +53,22 @@ impl Slot {
 
     /// When waiting ends.
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.0.deadline
     }
 
     /// Whether there is an answer, or the news that none will come.
     pub fn is_settled(&self) -> bool {
-        self.place.settled.get().is_some()
+        self.0.settled.get().is_some()
     }
 
     /// Whether a decision is still of use.
     pub fn is_open(&self, now: Instant) -> bool {
-        now <= self.deadline && !self.is_settled()
+        now <= self.0.deadline && !self.is_settled()
     }
 
     /// Puts a decision in; `false` if it comes too late.
     pub fn decide(&self, decision: Decision, now: Instant) -> bool {
-        now <= self.deadline && self.settle(Settled::Decided(Arc::new(decision)))
+        now <= self.0.deadline && self.settle(Settled::Decided(Arc::new(decision)))
     }
 
     /// No decision will come, and why.
@@ -80,7 +78,7 @@ impl Slot {
 
     /// Why there is no decision, once that is settled.
     pub fn no_decision(&self) -> Option<NoDecision> {
-        match self.place.settled.get() {
+        match self.0.settled.get() {
             Some(Settled::Without(why)) => Some(*why),
             Some(Settled::Decided(_)) | None => None,
         }
@@ -89,21 +87,21 @@ impl Slot {
     /// Waits for the decision, at most until the deadline, which settles the slot.
     pub async fn wait(&self) -> Option<Arc<Decision>> {
         loop {
-            let changed = self.place.changed.notified();
-            match self.place.settled.get() {
+            let changed = self.0.changed.notified();
+            match self.0.settled.get() {
                 Some(Settled::Decided(decision)) => return Some(Arc::clone(decision)),
                 Some(Settled::Without(_)) => return None,
                 None => {}
             }
-            if timeout_at(self.deadline, changed).await.is_err() {
+            if timeout_at(self.0.deadline, changed).await.is_err() {
                 self.close(NoDecision::TimedOut);
             }
         }
     }
 
     fn settle(&self, settled: Settled) -> bool {
-        let first = self.place.settled.set(settled).is_ok();
-        self.place.changed.notify_waiters();
+        let first = self.0.settled.set(settled).is_ok();
+        self.0.changed.notify_waiters();
         first
     }
 }

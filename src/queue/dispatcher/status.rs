@@ -59,7 +59,7 @@ impl Dispatcher {
             routing_broken: self.guard.is_closed(),
             unsettled: self.unsettled,
             in_flight: self.in_flight,
-            oldest_since: self.since.first_key_value().map(|(_, since)| *since),
+            oldest_since: self.ages.oldest(),
         }
     }
 }
