@@ -34,6 +34,7 @@ use self::age::accepted_at;
 use self::breaker::Change;
 pub use self::dispatcher::{Availability, Limits, Status};
 use self::dispatcher::{Dispatch, Dispatcher, Spent, Verdict};
+use self::intake::Taken;
 pub use self::intake::{Accepted, Receipt};
 use self::retry::RetryPolicy;
 use self::slot::Slot;
@@ -163,8 +164,8 @@ impl Queue {
     /// # Errors
     /// [`Refused`], with nothing taken.
     pub fn accept(&self, events: Vec<Event>) -> Result<Receipt, Refused> {
-        let (accepted, tickets) = self.take(events, Haste::Soon)?;
-        Ok(Receipt { accepted, tickets, queue: self.clone() })
+        let taken = self.take(events, Haste::Soon)?;
+        Ok(Receipt { taken, queue: self.clone() })
     }
 
     /// Takes a `call_initiated`; the slot is where its decision will be. Nobody is promised that it is
@@ -173,8 +174,8 @@ impl Queue {
     /// # Errors
     /// [`Refused`], with nothing taken.
     pub fn ask(&self, event: Event) -> Result<Slot, Refused> {
-        let (accepted, _) = self.take(vec![event], Haste::Unhurried)?;
-        let slot = accepted.into_iter().next().and_then(|accepted| accepted.slot);
+        let taken = self.take(vec![event], Haste::Unhurried)?;
+        let slot = taken.accepted.into_iter().next().and_then(|accepted| accepted.slot);
         // Where call_initiated is not delivered nobody will decide.
         Ok(slot.unwrap_or_else(Slot::without_decision))
     }
@@ -290,11 +291,7 @@ impl Queue {
         &self.0.journal
     }
 
-    fn take(
-        &self,
-        events: Vec<Event>,
-        haste: Haste,
-    ) -> Result<(Vec<Accepted>, Vec<Ticket>), Refused> {
+    fn take(&self, events: Vec<Event>, haste: Haste) -> Result<Taken, Refused> {
         let count = events.len() as u64;
         let taken = self.0.take(events, haste).inspect_err(|refused| {
             self.0.metrics.events.refused.of(refused.into()).inc_by(count);
@@ -345,25 +342,27 @@ impl Inner {
 
     /// Sends everything that is due.
     fn pump(self: &Arc<Self>) {
-        self.send(self.due());
-    }
-
-    fn send(self: &Arc<Self>, due: impl IntoIterator<Item = Dispatch>) {
-        for dispatch in due {
+        if let Some(dispatch) = self.send_all_but_one() {
             self.tasks.spawn(Arc::clone(self).deliver_from(dispatch));
         }
     }
 
-    fn due(&self) -> Vec<Dispatch> {
+    /// Sends everything that is due but the first, which is the caller's to send.
+    fn send_all_but_one(self: &Arc<Self>) -> Option<Dispatch> {
         let now = Instant::now();
         let mut shared = self.lock();
-        let due = std::iter::from_fn(|| shared.dispatcher.next(now)).collect();
+        let first = shared.dispatcher.next(now);
+        if first.is_some() {
+            while let Some(dispatch) = shared.dispatcher.next(now) {
+                self.tasks.spawn(Arc::clone(self).deliver_from(dispatch));
+            }
+        }
         let wake_at = shared.dispatcher.wake_at();
         if wake_at.is_some_and(|at| shared.armed.is_none_or(|armed| at < armed)) {
             shared.armed = wake_at;
             self.rearm.notify_one();
         }
-        due
+        first
     }
 
     async fn run_timer(self: Arc<Self>) {
@@ -402,9 +401,7 @@ impl Inner {
             let took = begun.elapsed();
             self.measure(&outcome, took);
             self.conclude(&dispatch, outcome, took).await;
-            let mut due = self.due().into_iter();
-            next = due.next();
-            self.send(due);
+            next = self.send_all_but_one();
         }
     }
 

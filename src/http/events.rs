@@ -147,14 +147,14 @@ pub fn read(id: EventId, json: &str) -> Result<Event, String> {
     let kind: EventType = kind.parse().map_err(|fault| format!("type: {fault}, not {kind:?}"))?;
     let payload = read_payload(&raw)?;
     let timestamp = match raw.timestamp()? {
-        Some(given) if (1..=MAX_TIMESTAMP).contains(&given.len()) => given.into_owned(),
+        Some(given) if (1..=MAX_TIMESTAMP).contains(&given.len()) => given,
         Some(given) => {
             let length = given.len();
             return Err(format!(
                 "timestamp: expected ISO 8601 such as 2026-01-31T12:00:00.000Z, found a text of {length} bytes"
             ));
         }
-        None => timestamp_now(),
+        None => timestamp_now().into(),
     };
     Ok(Event::new(id, call, kind, &timestamp, &payload))
 }

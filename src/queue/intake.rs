@@ -17,9 +17,17 @@ use crate::journal::{DeadLetter, Entry, Haste, KnownId, LiveCall, Mark, Ticket, 
 
 /// What became of the events that were handed in, and the promise to keep them.
 pub struct Receipt {
-    pub(super) accepted: Vec<Accepted>,
-    pub(super) tickets: Vec<Ticket>,
+    pub(super) taken: Taken,
     pub(super) queue: Queue,
+}
+
+/// What was taken.
+pub(super) struct Taken {
+    pub accepted: Vec<Accepted>,
+    /// The promise for the new ones.
+    ticket: Ticket,
+    /// The promises for those that were given before.
+    earlier: Vec<Ticket>,
 }
 
 impl Receipt {
@@ -28,12 +36,13 @@ impl Receipt {
     /// # Errors
     /// [`Refused::Disk`] if the disk does not take them.
     pub async fn promised(self) -> Result<Vec<Accepted>, Refused> {
-        for ticket in &self.tickets {
+        let Taken { accepted, ticket, earlier } = self.taken;
+        for ticket in earlier.iter().chain([&ticket]) {
             if !ticket.kept().await {
                 return Err(Refused::Disk(self.queue.0.disk_error()));
             }
         }
-        Ok(self.accepted)
+        Ok(accepted)
     }
 }
 
@@ -54,16 +63,12 @@ struct Intake {
     /// The promise for the new ones.
     ticket: Ticket,
     /// The promises for those that were given before.
-    tickets: Vec<Ticket>,
+    earlier: Vec<Ticket>,
 }
 
 impl Inner {
     /// Takes events, all or none.
-    pub(super) fn take(
-        &self,
-        events: Vec<Event>,
-        haste: Haste,
-    ) -> Result<(Vec<Accepted>, Vec<Ticket>), Refused> {
+    pub(super) fn take(&self, events: Vec<Event>, haste: Haste) -> Result<Taken, Refused> {
         let now = Instant::now();
         let mut shared = self.lock();
         let (mut news, mut given) = (0, 0);
@@ -79,7 +84,7 @@ impl Inner {
             entries: Vec::with_capacity(news),
             ids: Vec::new(),
             ticket: self.journal.ticket(news, given),
-            tickets: Vec::new(),
+            earlier: Vec::new(),
         };
         for event in events {
             self.take_one(&mut shared, event, now, &mut intake);
@@ -87,8 +92,8 @@ impl Inner {
         // Under the lock, so that no event can be settled in the journal before it is there.
         self.journal.append(intake.entries, intake.ids, &intake.ticket, haste);
         self.journal.forget(shared.window.take_forgotten());
-        intake.tickets.push(intake.ticket);
-        Ok((intake.accepted, intake.tickets))
+        let Intake { accepted, ticket, earlier, .. } = intake;
+        Ok(Taken { accepted, ticket, earlier })
     }
 
     /// Takes dead letters again, as far as there is room.
@@ -208,7 +213,7 @@ impl Inner {
         let id = Some(event.id.clone());
         if let Some(known) = shared.window.find(&event.id, now) {
             self.metrics.events.repeated.inc();
-            intake.tickets.extend(known.ticket);
+            intake.earlier.extend(known.ticket);
             intake.accepted.push(Accepted { id, slot: known.slot });
             return;
         }
