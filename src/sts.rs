@@ -14,9 +14,7 @@ mod socket;
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64_simd::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -25,11 +23,6 @@ use crate::event::CallId;
 
 /// The longest message, in bytes: almost four minutes of audio. Some servers send whole utterances.
 pub const MAX_MESSAGE: usize = 5 * 1024 * 1024;
-
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// What a server said.
 #[derive(Debug, PartialEq, Eq)]
@@ -103,10 +96,12 @@ fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Decodes audio into the buffer, in place of what was there; `false` if it is no base64.
+/// Decodes audio, with or without padding, into the buffer, in place of what was there; `false` if it is
+/// no base64.
 pub fn decode_audio(base64: &str, pcm: &mut Vec<u8>) -> bool {
     pcm.clear();
-    BASE64.decode_vec(base64, pcm).is_ok()
+    let alphabet = if base64.len().is_multiple_of(4) { STANDARD } else { STANDARD_NO_PAD };
+    alphabet.decode_append(base64, pcm).is_ok()
 }
 
 /// The first message.
@@ -120,7 +115,7 @@ pub fn audio(pcm: &[u8]) -> String {
     const AFTER: &str = r#""}"#;
     let mut message = String::with_capacity(BEFORE.len() + pcm.len().div_ceil(3) * 4 + AFTER.len());
     message.push_str(BEFORE);
-    BASE64.encode_string(pcm, &mut message);
+    STANDARD.encode_append(pcm, &mut message);
     message.push_str(AFTER);
     message
 }

@@ -40,12 +40,8 @@ impl Codec {
     pub fn decode(self, frame: &[u8], pcm: &mut Vec<u8>) {
         match self {
             Self::Slin => pcm.extend(&frame[..frame.len() & !1]),
-            Self::Ulaw => {
-                pcm.extend(frame.iter().flat_map(|code| decode_ulaw(*code).to_le_bytes()))
-            }
-            Self::Alaw => {
-                pcm.extend(frame.iter().flat_map(|code| decode_alaw(*code).to_le_bytes()))
-            }
+            Self::Ulaw => expand(frame, decode_ulaw, pcm),
+            Self::Alaw => expand(frame, decode_alaw, pcm),
         }
     }
 
@@ -73,6 +69,17 @@ impl Codec {
         let fast = after_first as f64 > elapsed.as_secs_f64() * BYTES_A_SECOND;
         let against = usize::from(of_slin == g711) + usize::from(fast == g711);
         HINT * against as f64
+    }
+}
+
+/// Appends a sample for each code. Into room that is there already, since appending byte by byte took
+/// most of the time that a phone's frame takes.
+fn expand(frame: &[u8], decode: impl Fn(u8) -> i16, pcm: &mut Vec<u8>) {
+    let begin = pcm.len();
+    pcm.resize(begin + 2 * frame.len(), 0);
+    let (samples, _) = pcm[begin..].as_chunks_mut();
+    for (sample, code) in samples.iter_mut().zip(frame) {
+        *sample = decode(*code).to_le_bytes();
     }
 }
 
