@@ -13,7 +13,7 @@
 //! - What was written stays until it is settled, through any fault of the disk.
 //! - An event that was refused because of the disk is not found in the journal later, nor its id.
 //! - An event that nobody waits for, which a `call_initiated` of `POST /call` is, may take twice
-//!   [`UNHURRIED`] before it is written: a crash within that time loses it if it was not delivered.
+//!   [`UNHURRIED`], and the write, until it is on disk: a crash before loses it if it was not delivered.
 //!
 //! Limits: what waits to be written is bounded by `QUEUE_LIMIT`, as it is part of the queue.
 //!
@@ -23,33 +23,27 @@
 mod inbox;
 mod store;
 mod ticket;
+mod writer;
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::error;
 
-use self::inbox::{Due, Inbox, Work};
+use self::inbox::Inbox;
 pub use self::store::Opener;
-use self::store::{Batch, Committed, IdChange, Store, Wanted};
+use self::store::{IdChange, Store, Wanted};
 pub use self::ticket::Ticket;
 use crate::event::{CallId, Event, EventId, EventType};
 use crate::telemetry::metrics::JournalMetrics;
 
-/// How long the writer waits for company, and for events to be settled, before it writes: some fsyncs
-/// long, and well under the 20 ms that a sender may wait.
-const LINGER: Duration = Duration::from_millis(5);
-
 /// How often the writer looks for events that nobody waits for. One that it sees twice is written: a
 /// receiver that is well has answered by then, and its events never touch the disk.
 const UNHURRIED: Duration = Duration::from_millis(25);
-
-/// How often a disk that failed is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// An event in the journal.
 #[derive(Clone, Debug)]
@@ -467,141 +461,15 @@ impl Shared {
         result
     }
 
-    /// Keeps promises, all from one task on the runtime: each that this thread kept itself would wake
-    /// the runtime anew, with a system call.
-    fn keep(&self, promises: Vec<Ticket>) {
-        let keep = move || promises.iter().for_each(Ticket::keep);
-        match &self.runtime {
-            Some(runtime) => drop(runtime.spawn(async move { keep() })),
-            None => keep(),
-        }
-    }
-
-    fn write_until_closed(&self) {
-        while let Some(work) = self.next_work() {
-            match self.commit(&work.batch) {
-                Ok(committed) => self.written(work, committed),
-                Err(fault) => {
-                    if self.not_written(work, fault) {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits for something to write; `None` when there is nothing left and nothing will come.
-    fn next_work(&self) -> Option<Work> {
-        loop {
-            let mut inbox = self.rest();
-            if !inbox.closing {
-                drop(inbox);
-                std::thread::sleep(LINGER);
-                inbox = self.lock();
-            }
-            if !inbox.is_empty() {
-                inbox.taken += 1;
-                return Some(Work::of(&mut inbox));
-            }
-            inbox.due = Due::Never;
-            if inbox.closing {
-                return None;
-            }
-        }
-    }
-
-    /// Waits until something is due, or nothing more will come.
-    fn rest(&self) -> MutexGuard<'_, Inbox> {
-        let mut inbox = self.lock();
-        while !inbox.closing {
-            let left = match inbox.due {
-                Due::Soon => break,
-                Due::By(time) => time.saturating_duration_since(Instant::now()),
-                Due::Never => Duration::MAX,
-            };
-            if left.is_zero() {
-                if inbox.is_overdue() {
-                    break;
-                }
-                continue;
-            }
-            inbox.resting = Some(inbox.due);
-            let woken = self.wake.wait_timeout(inbox, left);
-            (inbox, _) = woken.expect("nothing panics while it holds this lock");
-            inbox.resting = None;
-        }
-        inbox
-    }
-
-    fn commit(&self, batch: &Batch) -> Result<Committed, DiskError> {
-        let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
-        if store.is_none() {
-            let opened = Store::open(&self.opener);
-            *store = Some(opened.map_err(|error| DiskError(error.to_string().into()))?);
-        }
-        let open = store.as_ref().expect("it was opened if it was not open");
-        let begun = Instant::now();
-        let committed = open.commit(batch, self.dead_limit);
-        self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
-        committed.map_err(|error| {
-            // After a fault redb wants to be opened anew.
-            *store = None;
-            DiskError(error.to_string().into())
-        })
-    }
-
-    fn written(&self, work: Work, Committed { dead, dropped }: Committed) {
-        self.metrics.batch_changes.observe(work.batch.changes() as f64);
-        self.metrics.dead.set(gauged(dead));
-        self.metrics.dead_dropped.inc_by(dropped);
-        if dropped > 0 {
-            warn!(
-                dropped,
-                limit = self.dead_limit,
-                "oldest dead letters are dropped; see DEAD_LIMIT"
-            );
-        }
-        let mut inbox = self.lock();
-        let promises = work.keep(&mut inbox);
-        inbox.done += 1;
-        if inbox.failing.take().is_some() {
-            info!("the journal is written again");
-        }
-        drop(inbox);
-        self.done.notify_all();
-        self.keep(promises);
-    }
-
     /// Waits until what was handed in so far is written, or cannot be.
+    ///
+    /// Of what waits, only what concerns dead letters: that leaves the inbox with a batch and in no other
+    /// way, while an event that is delivered leaves it unwritten, and no batch might ever follow.
     fn wait_written(&self) {
         let inbox = self.lock();
-        let target = inbox.taken + u64::from(!inbox.is_empty());
+        let target = inbox.taken + u64::from(inbox.concerns_dead_letters());
         let waits = |inbox: &mut Inbox| inbox.done < target && inbox.failing.is_none();
         drop(self.done.wait_while(inbox, waits).expect("nothing panics while it holds this lock"));
-    }
-
-    /// Puts the work back and rests; `true` if there is no time to try again.
-    fn not_written(&self, work: Work, fault: DiskError) -> bool {
-        self.metrics.failures.inc();
-        let mut inbox = self.lock();
-        work.put_back(&mut inbox);
-        inbox.done += 1;
-        self.done.notify_all();
-        if inbox.failing.is_none() {
-            error!(error = %fault, "the journal cannot be written: new events are refused until it can");
-        }
-        inbox.failing = Some(fault);
-        self.refused.notify_one();
-        if inbox.closing {
-            error!(
-                events = inbox.appends.len(),
-                "the journal could not be written before the stop"
-            );
-            return true;
-        }
-        let rested = self.wake.wait_timeout_while(inbox, TRY_AGAIN, |inbox| !inbox.closing);
-        drop(rested);
-        false
     }
 
     fn read(

@@ -4,10 +4,10 @@
 //! while it is being written is taken away by the next batch.
 
 use std::collections::{BTreeMap, HashMap};
-
 use std::time::Instant;
 
 use super::store::{Batch, IdChange};
+use super::ticket::Promises;
 use super::{DeadLetter, DiskError, Entry, Haste, KnownId, Mark, Ticket, UNHURRIED};
 
 /// When something is to be written.
@@ -90,6 +90,8 @@ impl Inbox {
         ticket: &Ticket,
         haste: Haste,
     ) {
+        // An id is written even if its event is delivered before, so somebody waits for it.
+        let haste = if ids.is_empty() { haste } else { Haste::Soon };
         self.known.extend(ids.iter().map(|_| ticket.clone()));
         self.ids.extend(ids.into_iter().map(IdChange::Known));
         let promised = |entry: Entry| (entry.order, (entry, ticket.clone()));
@@ -105,8 +107,17 @@ impl Inbox {
 
     /// Takes dead letters away, which are replayed or deleted.
     pub fn revive(&mut self, orders: impl IntoIterator<Item = u64>) {
+        let before = self.undead.len();
         self.undead.extend(orders);
-        self.hasten(Haste::Soon);
+        if self.undead.len() > before {
+            self.hasten(Haste::Soon);
+        }
+    }
+
+    /// Whether something is to be written that changes the dead letters.
+    pub fn concerns_dead_letters(&self) -> bool {
+        let replays = |(entry, _): &(Entry, Ticket)| entry.replays.is_some();
+        !self.dead.is_empty() || !self.undead.is_empty() || self.appends.values().any(replays)
     }
 
     /// The event was delivered. Where it is on disk it must be taken away before the call's next
@@ -157,9 +168,7 @@ impl Inbox {
     fn settle_unwritten(&mut self, order: u64) -> Option<Ticket> {
         self.spent.remove(&order);
         let (entry, ticket) = self.appends.remove(&order)?;
-        if entry.replays.is_some() {
-            self.revive(entry.replays);
-        }
+        self.revive(entry.replays);
         Some(ticket)
     }
 
@@ -223,12 +232,12 @@ impl Work {
     }
 
     /// It is written; returns the promises that are to be kept.
-    pub fn keep(self, inbox: &mut Inbox) -> Vec<Ticket> {
+    pub fn keep(self, inbox: &mut Inbox) -> Promises {
         let appended = inbox.writing.drain().map(|(_, ticket)| ticket);
         let buried =
             self.dead.into_values().flat_map(|buried| [buried.promise, buried.lane]).flatten();
         let gone = self.gone.into_values().flatten();
-        appended.chain(buried).chain(gone).chain(self.known).collect()
+        Promises(appended.chain(buried).chain(gone).chain(self.known).collect())
     }
 
     /// Puts everything back, to be tried again. What was settled meanwhile is taken away. Deliveries

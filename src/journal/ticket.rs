@@ -53,3 +53,12 @@ impl Ticket {
         self.keep();
     }
 }
+
+/// Promises that are kept as soon as this goes, wherever that happens.
+pub struct Promises(pub Vec<Ticket>);
+
+impl Drop for Promises {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Ticket::keep);
+    }
+}
