@@ -140,6 +140,21 @@ async fn a_client_that_is_slow_in_mid_request_is_cut_off_but_an_idle_one_is_not(
 }
 
 #[tokio::test]
+async fn a_client_that_shuts_its_side_meanwhile_still_gets_its_answer() {
+    let gate = closed_gate();
+    let held = gate.clone();
+    let receiver = Receiver::start(move |_| Reply::route("ws://chosen:1").when(&held)).await;
+    let service = Service::start(&[("WEBHOOK_URL", &receiver.url)]).await;
+    let mut wire = service.wire().await;
+    wire.send(post_of(GOOD.as_bytes())).await;
+    wire.finish().await;
+    receiver.seen(1).await;
+    gate.add_permits(1);
+    let answer = wire.answer().await.expect("an answer");
+    assert_eq!(answer.json()["sts_url"], "ws://chosen:1/?from=1");
+}
+
+#[tokio::test]
 async fn a_wrong_content_length_is_refused() {
     let pair = Pair::start().await;
     let body = call_of("{}");

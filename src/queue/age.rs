@@ -12,7 +12,10 @@ pub fn accepted_at(id: &EventId, now: Instant) -> Instant {
     let EventId::Made(id) = id else {
         return now;
     };
-    let (seconds, nanos) = id.get_timestamp().map_or((0, 0), |time| time.to_unix());
+    // A client's own id may be a UUID without a time.
+    let Some((seconds, nanos)) = id.get_timestamp().map(|time| time.to_unix()) else {
+        return now;
+    };
     let made = UNIX_EPOCH + Duration::new(seconds, nanos);
     // A clock that was set back makes it as old as the process.
     let age = SystemTime::now().duration_since(made).unwrap_or_default();
@@ -36,5 +39,6 @@ mod tests {
         assert!(age.abs_diff(minute) < Duration::from_secs(5), "{age:?}");
         let given = EventId::given(&Uuid::new_v7(time).to_string()).unwrap();
         assert_eq!(accepted_at(&given, now), now);
+        assert_eq!(accepted_at(&EventId::from_text(&Uuid::new_v4().to_string()), now), now);
     }
 }

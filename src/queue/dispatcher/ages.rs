@@ -1,7 +1,8 @@
 //! Ages: since when has the oldest event that is not settled been waiting?
 //!
 //! Events that were accepted within [`STEP`] are kept as one run with one time, so that a full queue
-//! costs no memory for it; an age is told up to that much too old.
+//! costs no memory for it: an age is told up to that much too old. One that comes late, to a place that
+//! was reserved for it, is taken to be as old as those before it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -24,20 +25,24 @@ struct Run {
 
 /// When the events were accepted that are not settled.
 #[derive(Debug, Default)]
-pub struct Ages(VecDeque<Run>);
+pub struct Ages {
+    runs: VecDeque<Run>,
+    /// The newest place so far.
+    newest: Option<u64>,
+}
 
 impl Ages {
     /// An event was accepted then.
     pub fn add(&mut self, order: u64, since: Instant) {
+        let is_late = self.newest.is_some_and(|newest| order < newest);
+        self.newest = self.newest.max(Some(order));
         match self.run_of(order) {
-            // It comes late, to a place that was reserved for it, or soon after the run's first.
-            Some(place) if place + 1 < self.0.len() || self.0[place].takes(since) => {
-                self.0[place].unsettled += 1;
+            // A run of its own could take over what was counted in the one before.
+            Some(place) if is_late || self.runs[place].takes(since) => {
+                self.runs[place].unsettled += 1;
             }
-            found => {
-                let place = found.map_or(0, |place| place + 1);
-                self.0.insert(place, Run { first: order, since, unsettled: 1 });
-            }
+            Some(_) => self.runs.push_back(Run { first: order, since, unsettled: 1 }),
+            None => self.runs.push_front(Run { first: order, since, unsettled: 1 }),
         }
     }
 
@@ -47,20 +52,20 @@ impl Ages {
     /// If it was never added.
     pub fn remove(&mut self, order: u64) {
         let place = self.run_of(order).expect("an event that is settled was accepted");
-        self.0[place].unsettled -= 1;
-        while self.0.front().is_some_and(|run| run.unsettled == 0) {
-            self.0.pop_front();
+        self.runs[place].unsettled -= 1;
+        if self.runs[place].unsettled == 0 {
+            self.runs.remove(place);
         }
     }
 
     /// When the oldest was accepted.
     pub fn oldest(&self) -> Option<Instant> {
-        self.0.front().map(|run| run.since)
+        self.runs.front().map(|run| run.since)
     }
 
     /// The last run that begins no later.
     fn run_of(&self, order: u64) -> Option<usize> {
-        self.0.partition_point(|run| run.first <= order).checked_sub(1)
+        self.runs.partition_point(|run| run.first <= order).checked_sub(1)
     }
 }
 
@@ -81,14 +86,42 @@ mod tests {
         for order in 0..1000 {
             ages.add(order, begun + Duration::from_millis(order));
         }
-        assert_eq!(ages.0.len(), 10);
+        assert_eq!(ages.runs.len(), 10);
         for order in (1..1000).rev() {
             ages.remove(order);
             assert_eq!(ages.oldest(), Some(begun));
         }
         ages.remove(0);
         assert_eq!(ages.oldest(), None);
-        assert!(ages.0.is_empty());
+        assert!(ages.runs.is_empty());
+    }
+
+    #[test]
+    fn an_event_that_comes_late_takes_nothing_over_from_the_run_before() {
+        let begun = Instant::now();
+        let later = |millis| begun + Duration::from_millis(millis);
+        let mut ages = Ages::default();
+        ages.add(5, begun);
+        ages.add(8, later(97));
+        ages.add(7, later(103));
+        for order in [8, 7] {
+            ages.remove(order);
+            assert_eq!(ages.oldest(), Some(begun));
+        }
+        ages.remove(5);
+        assert!(ages.runs.is_empty());
+    }
+
+    #[test]
+    fn one_event_that_waits_long_keeps_no_others_in_memory() {
+        let begun = Instant::now();
+        let mut ages = Ages::default();
+        ages.add(0, begun);
+        for order in 1..100 {
+            ages.add(order, begun + Duration::from_secs(order));
+            ages.remove(order);
+        }
+        assert_eq!((ages.runs.len(), ages.oldest()), (1, Some(begun)));
     }
 
     #[test]
