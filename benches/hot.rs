@@ -6,7 +6,7 @@
 //! (`tests/captures`). The allocations are exact, the times are of this machine, with the counting in
 //! them: what is freed by dropping a result is not counted, what is freed on the way is.
 //!
-//! Left to `scripts/load.sh` and `scripts/load-calls.sh`: what all of it together costs, sockets included.
+//! Left to `scripts/bench.sh`: what all of it together costs, sockets included.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -31,4 +31,8 @@ bench=$(built '"kind":["bench"]' build --bench measure)
 cp -- "$bench" "$work/measure"
 program=$(built '"kind":["bin"]' build --bin callhook)
 cp -- "$program" "$work/callhook"
-"$work/measure" run --callhook "$work/callhook" "$@"
+"$work/measure" run --callhook "$work/callhook" "$@" &
+measure=$!
+# It ends what it has started, given the chance.
+trap 'kill "$measure" 2>/dev/null || true; wait "$measure" || true; exit 143' INT TERM HUP
+wait "$measure"

@@ -37,6 +37,7 @@ async fn accept(hop: Arc<(Pool, Uri)>) -> anyhow::Result<()> {
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(Arc::clone(&hop), request));
             let connection = hyper::server::conn::http1::Builder::new()
+                .half_close(true) // as callhook does: nothing is read ahead
                 .serve_connection(TokioIo::new(stream), service);
             // A client that hangs up in the middle is no news here.
             drop(connection.await);

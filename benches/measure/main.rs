@@ -15,9 +15,8 @@
 //! callhook runs as it would for a customer: with its journal on the disk of the temporary directory
 //! (`TMPDIR` names another one), its inspector on, and its default log. Set are the ports, the journal's
 //! path and the receiver's URL; for a bridge `STS_URL`; and where more events are to wait or fail than
-//! usual, what [`stage::Stage::callhook`]'s callers say. `POST /call` promises nothing that survives a
-//! crash, whatever the journal is; an answer to `POST /events` comes when the events are on disk or
-//! delivered.
+//! usual, what [`stage::Stage::callhook`]'s callers say. `POST /call` is answered whatever the
+//! journal does; an answer to `POST /events` comes when the events are on disk or delivered.
 //!
 //! Exit code: 0 when everything was measured cleanly, whether or not a target was reached; 1 when
 //! something was not: an error, an event that did not arrive. 64 for a wrong option.
@@ -164,10 +163,12 @@ fn measure(options: &Options) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate())?;
+        let mut hung_up = signal(SignalKind::hangup())?;
         tokio::select! {
             clean = measure_all(options) => Ok(ExitCode::from(u8::from(!clean?))),
             interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| INTERRUPTED.into()),
             _ = terminated.recv() => Ok(INTERRUPTED.into()),
+            _ = hung_up.recv() => Ok(INTERRUPTED.into()),
         }
         .map_err(anyhow::Error::from)
     });

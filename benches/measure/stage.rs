@@ -1,5 +1,5 @@
 //! The processes of a measurement: started with settings of their own and none of the caller's, and
-//! ended with whoever started them, however that ends.
+//! ended with whoever started them, unless that is killed with SIGKILL.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
@@ -22,6 +22,8 @@ use crate::wire::{self, Wire};
 const NOBODY: u16 = 9;
 /// How long a process may take to say that it is ready, and longer than was planned to come to its end.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The fewest events in a millisecond at which a backlog is expected to be delivered.
+const SLOWEST: u64 = 2;
 /// How much is kept of what a process says, in bytes. What callhook says after that is lost.
 const LOG: usize = 64 * 1024;
 
@@ -174,7 +176,9 @@ fn events_url(receiver: SocketAddr) -> String {
 /// Waits until a receiver has had so many requests, and says how many it has had.
 pub async fn arrived(receiver: SocketAddr, count: u64) -> anyhow::Result<u64> {
     let mut wire = Wire::connect(receiver).await?;
-    let answer = wire.ask(&wire::get(receiver, &format!("{ARRIVED}{count}"))).await;
+    let patience = PATIENCE + Duration::from_millis(count / SLOWEST);
+    let request = wire::get(receiver, &format!("{ARRIVED}{count}"));
+    let answer = wire.ask_within(&request, patience).await;
     let answer = answer.with_context(|| format!("{count} events never arrived"))?;
     Ok(std::str::from_utf8(answer.body)?.parse()?)
 }

@@ -85,10 +85,19 @@ impl Wire {
 
     /// Sends a request and waits for what it is answered.
     pub async fn ask(&mut self, request: &[u8]) -> anyhow::Result<Message<'_>> {
+        self.ask_within(request, PATIENCE).await
+    }
+
+    /// The same, with another limit than usual.
+    pub async fn ask_within(
+        &mut self,
+        request: &[u8],
+        patience: Duration,
+    ) -> anyhow::Result<Message<'_>> {
         self.send(request).await?;
-        let answer = tokio::time::timeout(PATIENCE, self.next()).await;
+        let answer = tokio::time::timeout(patience, self.next()).await;
         answer
-            .with_context(|| format!("no answer within {PATIENCE:?}"))??
+            .with_context(|| format!("no answer within {patience:?}"))??
             .context("the connection was closed instead of an answer")
     }
 }

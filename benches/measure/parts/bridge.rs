@@ -38,6 +38,7 @@ struct Found {
     sent: u64,
     lost: u64,
     damaged: u64,
+    duplicated: u64,
     gap_p99_ms: Option<f64>,
     echo_p99_ms: Option<f64>,
     late_p99_ms: Option<f64>,
@@ -49,7 +50,7 @@ struct Found {
 
 impl Found {
     fn lost(&self) -> f64 {
-        (self.lost + self.damaged) as f64
+        (self.lost + self.damaged + self.duplicated) as f64
     }
 
     /// Processor time of a call, in milliseconds a second.
@@ -72,7 +73,7 @@ impl Found {
 
     /// Whether the calls were as they should be.
     fn is_carried(&self) -> bool {
-        self.is_whole() && self.lost + self.damaged == 0 && self.gap() <= GAP_MS
+        self.is_whole() && self.lost() == 0.0 && self.gap() <= GAP_MS
     }
 }
 
@@ -107,7 +108,7 @@ fn report(table: &mut Table, bare: &[Found], callhook: &[Found]) {
     table.compare((&cpu, 3), &of(bare, Found::cpu), &of(callhook, Found::cpu), CPU);
     let lost = |side| of(side, Found::lost).iter().sum();
     table.figure(
-        (&name("frames lost or damaged"), 0),
+        (&name("frames lost, damaged or played twice"), 0),
         Some(lost(bare)),
         lost(callhook),
         Wanted::Zero,

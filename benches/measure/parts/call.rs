@@ -20,8 +20,8 @@ const JUDGED_FROM: usize = 32;
 const RATE: Wanted = Wanted::AtLeast(0.75);
 const P99: Wanted = Wanted::AtMost(1.5);
 
-/// Calls of a round, one at a time; without a pause, and with one in which the processor goes to sleep,
-/// as it does for the first call in the morning.
+/// Calls of a round, one at a time; without a pause, and with one in which the processor may go to
+/// sleep.
 const WAYS: [(&str, u32, Duration); 2] =
     [("back to back", 3000, Duration::ZERO), ("2 ms apart", 1000, Duration::from_millis(2))];
 /// Microseconds.
