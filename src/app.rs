@@ -33,7 +33,7 @@ use crate::calls::Calls;
 use crate::config::{Listen, Settings, WebhookSettings};
 use crate::delivery::{Deliver, Webhook, innermost};
 use crate::history::History;
-use crate::http::{self, Budget, Front};
+use crate::http::{self, Answers, Budget, Front};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
 use crate::queue::{Queue, QueueSettings};
@@ -156,9 +156,12 @@ impl App {
             bodies: Budget::default(),
             metrics: Arc::clone(&metrics),
         };
-        app.tasks.spawn(serving.serve(listener, app.stop.clone()));
+        let serve = |listener, router, answers| {
+            app.tasks.spawn(http::serve(listener, router, answers, app.stop.clone()))
+        };
+        serve(listener, serving.router(), Answers::Whole);
         let inspector = Inspector::new(app.queue.clone(), metrics, settings.admin);
-        app.tasks.spawn(http::serve(admin_listener, inspector.router(), app.stop.clone()));
+        serve(admin_listener, inspector.router(), Answers::Streams);
         app.tasks.spawn(inspector.run(app.stop.clone()));
         app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
         info!(address = %admin, "admin port listening on port {}", admin.port());

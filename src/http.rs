@@ -16,19 +16,19 @@ mod health;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tower_service::Service as _;
 
 pub use self::body::Budget;
-use self::connection::Answers;
+pub use self::connection::Answers;
 pub use self::fault::{Fault, method_not_allowed};
 use crate::calls::Calls;
 use crate::config::is_same_secret;
@@ -63,23 +63,9 @@ pub struct Front {
 }
 
 impl Front {
-    /// Serves the front's routes until `stop`, then lets each connection finish its request.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+    /// The front's routes.
+    pub fn router(self) -> Router {
         let metrics = Arc::clone(&self.metrics);
-        let router = self.router();
-        let answer = move |request: Request| {
-            let route = Answered::route_of(request.uri().path());
-            let (answer, metrics) = (ask(&router, request), Arc::clone(&metrics));
-            async move {
-                let answer = answer.await;
-                metrics.requests.count(Answered::new(route, answer.status().as_u16()));
-                answer
-            }
-        };
-        accept(listener, Answers::Whole, answer, stop).await;
-    }
-
-    fn router(self) -> Router {
         Router::new()
             .route("/call", post(call::announce))
             .route("/events", post(events::take))
@@ -87,6 +73,7 @@ impl Front {
             .route("/ready", get(health::ready))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
+            .layer(from_fn_with_state(metrics, count))
             .with_state(Arc::new(self))
     }
 
@@ -126,27 +113,22 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(BEARER).then_some(token)
 }
 
-/// Serves other routes, which may answer with streams, until `stop`.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    accept(listener, Answers::Streams, move |request| ask(&router, request), stop).await;
-}
-
-async fn accept<A>(
+/// Serves the routes until `stop`, then lets each connection finish its request.
+pub async fn serve(
     listener: TcpListener,
+    router: Router,
     answers: Answers,
-    answer: impl Fn(Request) -> A + Clone + Send + Sync + 'static,
     stop: CancellationToken,
-) where
-    A: Future<Output = Response> + Send + 'static,
-{
-    let serve = |stream| connection::serve(stream, answers, answer.clone(), stop.clone());
+) {
+    let serve = |stream| connection::serve(stream, router.clone(), answers, stop.clone());
     listener::accept(listener, MAX_CONNECTIONS, stop.clone(), serve).await;
 }
 
-/// What the routes answer.
-fn ask(router: &Router, request: Request) -> impl Future<Output = Response> + use<> {
-    let answer = router.clone().call(request);
-    async move { answer.await.unwrap_or_else(|never| match never {}) }
+async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let route = Answered::route_of(request.uri().path());
+    let response = next.run(request).await;
+    metrics.requests.count(Answered::new(route, response.status().as_u16()));
+    response
 }
 
 async fn not_found(uri: Uri) -> Fault {

@@ -16,9 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
-use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
 
 /// How long a connection may stay without a request.
 const IDLE: Duration = Duration::from_secs(60);
@@ -49,28 +49,23 @@ pub enum Answers {
 
 /// Serves requests until the client goes, dawdles, or `stop` is given and the request under way is
 /// answered.
-pub async fn serve<A>(
-    stream: TcpStream,
-    answers: Answers,
-    answer: impl Fn(Request) -> A,
-    stop: CancellationToken,
-) where
-    A: Future<Output = Response>,
-{
+pub async fn serve(stream: TcpStream, router: Router, answers: Answers, stop: CancellationToken) {
     let phase = Arc::new(Phase::default());
     let io = TokioIo::new(Watched { stream, phase: Arc::clone(&phase) });
     let serving = Arc::clone(&phase);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         serving.enter(Step::Serving);
-        let answer = answer(request.map(Body::new));
+        let answer = router.clone().call(request.map(Body::new));
         let serving = Arc::clone(&serving);
         async move {
-            let answer = answer.await;
-            if answer.body().size_hint().exact().is_some() {
-                serving.enter(Step::Idle);
-                return Ok::<_, Infallible>(answer);
-            }
-            Ok(answer.map(|body| Body::new(Streaming { body, phase: serving })))
+            let answer: Result<_, Infallible> = answer.await;
+            answer.map(|answer| {
+                if answer.body().size_hint().exact().is_some() {
+                    serving.enter(Step::Idle);
+                    return answer;
+                }
+                answer.map(|body| Body::new(Streaming { body, phase: serving }))
+            })
         }
     });
     let mut connection = pin!(
