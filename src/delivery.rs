@@ -25,7 +25,7 @@ use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     USER_AGENT,
 };
-use reqwest::{Method, redirect, retry};
+use reqwest::{redirect, retry};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -55,9 +55,8 @@ pub const SEQUENCE_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-s
 /// `AGENT_ID`, by which AVR's dashboard knows whose call it is.
 pub const AGENT_HEADER: HeaderName = HeaderName::from_static("x-avr-agent-id");
 
-/// The most headers that an attempt has besides those that all have, and those of its signature.
-const OWN_HEADERS: usize = 4;
-const SIGNATURE_HEADERS: usize = 2;
+/// The most headers that an attempt has besides those that all have.
+const OWN_HEADERS: usize = 6;
 
 /// One HTTP request that is to be made.
 #[derive(Clone, Debug)]
@@ -228,14 +227,9 @@ impl Inner {
     }
 
     fn request(&self, attempt: &Attempt, pace: Pace) -> reqwest::Request {
-        let signed = self.settings.signing_key.as_ref().map_or(0, |_| SIGNATURE_HEADERS);
-        let count = self.blank.headers().len() + OWN_HEADERS + signed;
-        let mut headers = HeaderMap::with_capacity(count);
-        headers
-            .extend(self.blank.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
-        self.put_headers(attempt, &mut headers);
-        let mut request = reqwest::Request::new(Method::POST, self.blank.url().clone());
-        *request.headers_mut() = headers;
+        let mut request = self.blank.try_clone().expect("it has no body, so it can be cloned");
+        request.headers_mut().reserve(OWN_HEADERS);
+        self.put_headers(attempt, request.headers_mut());
         let body = attempt.event.body.clone();
         let body = match pace {
             Pace::Whole => body.into(),
@@ -250,8 +244,8 @@ impl Inner {
     }
 
     fn put_headers(&self, attempt: &Attempt, headers: &mut HeaderMap) {
-        headers.insert(ATTEMPT_HEADER, digits(attempt.number.into()));
-        headers.insert(SEQUENCE_HEADER, digits(attempt.sequence));
+        headers.insert(ATTEMPT_HEADER, attempt.number.into());
+        headers.insert(SEQUENCE_HEADER, attempt.sequence.into());
         let own = attempt.event.agent.as_deref().map(|agent| {
             HeaderValue::from_str(agent).expect("an event's agent came as a header value")
         });
@@ -305,13 +299,6 @@ pub fn innermost(error: &dyn std::error::Error) -> String {
 
 fn header(text: String) -> HeaderValue {
     text.try_into().expect("ids and base64 are visible ASCII")
-}
-
-/// A number, which is nearly always a small one; those need no memory.
-fn digits(number: u64) -> HeaderValue {
-    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    let small = usize::try_from(number).ok().and_then(|number| SMALL.get(number));
-    small.map_or_else(|| number.into(), |text| HeaderValue::from_static(text))
 }
 
 /// The body, if it ends within [`MAX_ANSWER`]; reading it to its end keeps the connection usable.

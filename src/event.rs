@@ -378,6 +378,9 @@ mod tests {
             std::str::from_utf8(&event.body).unwrap(),
             r#"{"uuid":"fbf28ac5-5e05-4c45-b58b-592680e4fec0","type":"call_started","timestamp":"2026-01-02T03:04:05.678Z","payload":{"b":1.50,"a":"é\u0000"}}"#
         );
+        let varying =
+            "call_started".len() + "2026-01-02T03:04:05.678Z".len() + payload.as_str().len();
+        assert_eq!(event.body.len(), FRAME + varying, "room was made for all of it at once");
     }
 
     #[test]

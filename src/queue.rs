@@ -342,27 +342,25 @@ impl Inner {
 
     /// Sends everything that is due.
     fn pump(self: &Arc<Self>) {
-        if let Some(dispatch) = self.send_all_but_one() {
+        self.send(self.due());
+    }
+
+    fn send(self: &Arc<Self>, due: impl IntoIterator<Item = Dispatch>) {
+        for dispatch in due {
             self.tasks.spawn(Arc::clone(self).deliver_from(dispatch));
         }
     }
 
-    /// Sends everything that is due but the first, which is the caller's to send.
-    fn send_all_but_one(self: &Arc<Self>) -> Option<Dispatch> {
+    fn due(&self) -> Vec<Dispatch> {
         let now = Instant::now();
         let mut shared = self.lock();
-        let first = shared.dispatcher.next(now);
-        if first.is_some() {
-            while let Some(dispatch) = shared.dispatcher.next(now) {
-                self.tasks.spawn(Arc::clone(self).deliver_from(dispatch));
-            }
-        }
+        let due = std::iter::from_fn(|| shared.dispatcher.next(now)).collect();
         let wake_at = shared.dispatcher.wake_at();
         if wake_at.is_some_and(|at| shared.armed.is_none_or(|armed| at < armed)) {
             shared.armed = wake_at;
             self.rearm.notify_one();
         }
-        first
+        due
     }
 
     async fn run_timer(self: Arc<Self>) {
@@ -401,7 +399,9 @@ impl Inner {
             let took = begun.elapsed();
             self.measure(&outcome, took);
             self.conclude(&dispatch, outcome, took).await;
-            next = self.send_all_but_one();
+            let mut due = self.due().into_iter();
+            next = due.next();
+            self.send(due);
         }
     }
 

@@ -33,9 +33,6 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The length of a SHA-256 in base64, in bytes.
-const ENCODED: usize = 44;
-
 /// `WEBHOOK_SIGNING_KEY`, read and ready to sign.
 #[derive(Clone)]
 pub struct SigningKey(Hmac<Sha256>);
@@ -54,8 +51,7 @@ impl SigningKey {
         let since_epoch = now.duration_since(UNIX_EPOCH);
         let timestamp = since_epoch.expect("the clock is past 1970").as_secs();
         let mac = self.mac(id, &timestamp.to_string(), body);
-        let mut signature = String::with_capacity(VERSION.len() + ENCODED);
-        signature.push_str(VERSION);
+        let mut signature = VERSION.to_owned();
         STANDARD.encode_string(mac.finalize().into_bytes(), &mut signature);
         Signed { timestamp, signature }
     }

@@ -57,13 +57,9 @@ pub struct Accepted {
 
 /// What is being made of the events that came in together.
 struct Intake {
-    accepted: Vec<Accepted>,
+    taken: Taken,
     entries: Vec<Entry>,
     ids: Vec<KnownId>,
-    /// The promise for the new ones.
-    ticket: Ticket,
-    /// The promises for those that were given before.
-    earlier: Vec<Ticket>,
 }
 
 impl Inner {
@@ -79,21 +75,21 @@ impl Inner {
             }
         }
         self.check_room(&shared, news)?;
+        let ticket = self.journal.ticket(news, given);
+        let accepted = Vec::with_capacity(events.len());
         let mut intake = Intake {
-            accepted: Vec::with_capacity(events.len()),
+            taken: Taken { accepted, ticket, earlier: Vec::new() },
             entries: Vec::with_capacity(news),
             ids: Vec::new(),
-            ticket: self.journal.ticket(news, given),
-            earlier: Vec::new(),
         };
         for event in events {
             self.take_one(&mut shared, event, now, &mut intake);
         }
         // Under the lock, so that no event can be settled in the journal before it is there.
-        self.journal.append(intake.entries, intake.ids, &intake.ticket, haste);
+        let Intake { taken, entries, ids } = intake;
+        self.journal.append(entries, ids, &taken.ticket, haste);
         self.journal.forget(shared.window.take_forgotten());
-        let Intake { accepted, ticket, earlier, .. } = intake;
-        Ok(Taken { accepted, ticket, earlier })
+        Ok(taken)
     }
 
     /// Takes dead letters again, as far as there is room.
@@ -207,20 +203,20 @@ impl Inner {
             debug!(r#type = event.kind.name(), uuid = %event.call, "event of a type that is not delivered");
             self.metrics.events.dropped.count((&event.kind).into());
             self.history.dropped(event);
-            intake.accepted.push(Accepted { id: None, slot: None });
+            intake.taken.accepted.push(Accepted { id: None, slot: None });
             return;
         }
         let id = Some(event.id.clone());
         if let Some(known) = shared.window.find(&event.id, now) {
             self.metrics.events.repeated.inc();
-            intake.earlier.extend(known.ticket);
-            intake.accepted.push(Accepted { id, slot: known.slot });
+            intake.taken.earlier.extend(known.ticket);
+            intake.taken.accepted.push(Accepted { id, slot: known.slot });
             return;
         }
         let routed = event.kind == EventType::CallInitiated;
         let slot = routed.then(|| self.open_slot(&shared.dispatcher, now));
         if matches!(event.id, EventId::Given(_)) {
-            let known = Known { slot: slot.clone(), ticket: Some(intake.ticket.clone()) };
+            let known = Known { slot: slot.clone(), ticket: Some(intake.taken.ticket.clone()) };
             shared.window.remember(event.id.clone(), known, now);
             intake.ids.push(KnownId { id: event.id.clone(), at: unix_millis(), decision: None });
         }
@@ -231,7 +227,7 @@ impl Inner {
         let entry =
             Entry { order, sequence, spent: 0, first_at: 0, event, replays: None, bridged: false };
         intake.entries.push(entry);
-        intake.accepted.push(Accepted { id, slot });
+        intake.taken.accepted.push(Accepted { id, slot });
     }
 
     fn open_slot(&self, dispatcher: &Dispatcher, now: Instant) -> Slot {

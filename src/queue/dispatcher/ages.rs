@@ -20,7 +20,7 @@ struct Run {
     /// When that was accepted.
     since: Instant,
     /// How many of them are not settled.
-    unsettled: u32,
+    unsettled: usize,
 }
 
 /// When the events were accepted that are not settled.
@@ -71,7 +71,7 @@ impl Ages {
 
 impl Run {
     fn takes(&self, since: Instant) -> bool {
-        since.saturating_duration_since(self.since) < STEP && self.unsettled < u32::MAX
+        since.saturating_duration_since(self.since) < STEP
     }
 }
 
