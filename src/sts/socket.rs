@@ -7,8 +7,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use base64::Engine as _;
-use base64::engine::general_purpose;
+use base64_simd::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::ServerName;
@@ -172,7 +171,7 @@ fn request(url: &Url) -> Result<Request, ConnectError> {
         let user: Vec<u8> = percent_decode_str(url.username()).collect();
         let password: Vec<u8> = percent_decode_str(url.password().unwrap_or_default()).collect();
         let given = [user, vec![b':'], password].concat();
-        let value = format!("Basic {}", general_purpose::STANDARD.encode(given));
+        let value = format!("Basic {}", STANDARD.encode_to_string(given));
         let mut value = HeaderValue::try_from(value).expect("base64 is visible ASCII");
         value.set_sensitive(true);
         request.headers_mut().insert(AUTHORIZATION, value);

@@ -5,8 +5,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64_simd::STANDARD as BASE64;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
@@ -88,7 +87,7 @@ async fn hear(
             let encoded = payload.len().div_ceil(3) * 4;
             let mut text = String::with_capacity(BEFORE.len() + encoded + AFTER.len());
             text.push_str(BEFORE);
-            BASE64.encode_string(&payload, &mut text);
+            BASE64.encode_append(&payload, &mut text);
             text.push_str(AFTER);
             to_sts.send(text.into()).await?;
         }
@@ -106,7 +105,7 @@ async fn speak(mut from_sts: SplitStream<Sts>, mut to_caller: WriteHalf<'_>) -> 
         };
         frame.clear();
         frame.extend_from_slice(&[AUDIO, 0, 0]);
-        BASE64.decode_vec(audio, &mut frame)?;
+        BASE64.decode_append(audio, &mut frame)?;
         let length = u16::try_from(frame.len() - HEADER).context("more than a frame can hold")?;
         frame[1..HEADER].copy_from_slice(&length.to_be_bytes());
         to_caller.write_all(&frame).await?;

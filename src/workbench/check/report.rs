@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use percent_encoding::percent_decode_str;
 use reqwest::header::{AUTHORIZATION, HeaderMap};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -179,7 +178,7 @@ impl Masks {
         if let Some(password) = url.password() {
             let decoded = percent_decoded(password);
             let user = percent_decoded(url.username());
-            secrets.push(STANDARD.encode(format!("{user}:{decoded}")));
+            secrets.push(STANDARD.encode_to_string(format!("{user}:{decoded}")));
             secrets.push(password.to_owned());
             secrets.push(decoded);
         }
