@@ -281,9 +281,6 @@ impl Journal {
     /// gave. Both get into one transaction: an id that is known without its event would be taken for
     /// a repeat, and the event be lost.
     pub fn append(&self, entries: Vec<Entry>, ids: Vec<KnownId>, ticket: &Ticket, haste: Haste) {
-        if entries.is_empty() && ids.is_empty() {
-            return;
-        }
         let durable = self.shared.durable;
         self.shared.change(|inbox| match durable {
             true => inbox.append(entries, ids, ticket, haste),
@@ -296,7 +293,7 @@ impl Journal {
     pub fn record(&self, entry: Option<Entry>, mark: Option<Mark>, ticket: &Ticket) {
         if self.shared.durable {
             self.shared.change(|inbox| {
-                inbox.marks.extend(mark);
+                inbox.mark(mark);
                 inbox.append(entry.into_iter().collect(), Vec::new(), ticket, Haste::Soon);
             });
         }

@@ -308,21 +308,6 @@ fn what_nobody_waits_for_is_written_all_the_same_unless_it_is_delivered_before()
 }
 
 #[test]
-fn dead_letters_are_listed_while_an_event_is_under_way_that_is_never_written() {
-    let disk = Disk::default();
-    let (journal, _) = open(&disk);
-    journal.died(dead(&entry(0)));
-    assert_eq!(dead_orders(&journal), BTreeSet::from([0]));
-    let ticket = journal.ticket(1, 0);
-    journal.append(vec![entry(1)], Vec::new(), &ticket, Haste::Unhurried);
-    std::thread::scope(|scope| {
-        let listing = scope.spawn(|| dead_orders(&journal));
-        journal.delivered(1);
-        assert_eq!(listing.join().unwrap(), BTreeSet::from([0]));
-    });
-}
-
-#[test]
 fn a_promise_is_kept_though_the_runtime_that_opened_the_journal_is_gone() {
     let disk = Disk::default();
     let (journal, _) = block_on(async { open(&disk) });

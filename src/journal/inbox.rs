@@ -16,8 +16,13 @@ pub enum Due {
     /// There is nothing to write.
     #[default]
     Never,
-    /// At that time at the latest.
-    By(Instant),
+    /// When the writer looks whether something still waits that waited at its last look.
+    Look {
+        /// The next time.
+        at: Instant,
+        /// The newest event of the last time.
+        seen: Option<u64>,
+    },
     /// As soon as there was time for company.
     Soon,
 }
@@ -49,8 +54,6 @@ pub struct Inbox {
     pub closing: bool,
     /// When the writer is to take all this.
     pub due: Due,
-    /// The newest event that waited when the writer last looked for what nobody waits for.
-    pub seen: Option<u64>,
     /// What the writer knew of that when it went to rest; nothing while it is at work.
     pub resting: Option<Due>,
     /// Batches that the writer took, and those it is done with.
@@ -61,25 +64,29 @@ pub struct Inbox {
 impl Inbox {
     /// Something came that is to be written in time.
     pub fn hasten(&mut self, haste: Haste) {
-        self.due = match (haste, self.due) {
-            (Haste::Soon, Due::Never | Due::By(_) | Due::Soon) | (Haste::Unhurried, Due::Soon) => {
-                Due::Soon
-            }
-            (Haste::Unhurried, Due::By(time)) => Due::By(time),
-            (Haste::Unhurried, Due::Never) => Due::By(Instant::now() + UNHURRIED),
-        };
+        match (haste, self.due) {
+            (Haste::Soon, _) => self.due = Due::Soon,
+            (Haste::Unhurried, Due::Never) => self.look_again(None),
+            (Haste::Unhurried, Due::Look { .. } | Due::Soon) => {}
+        }
     }
 
-    /// Whether something that is due by now has been waiting since the last look; if not, the next look is
-    /// due.
-    pub fn is_overdue(&mut self) -> bool {
+    /// Whether something still waits that was seen at the last look. If not, there will be another look,
+    /// as long as something waits.
+    pub fn is_overdue(&mut self, seen: Option<u64>) -> bool {
         let oldest = self.appends.first_key_value().map(|(order, _)| *order);
-        if oldest.is_some_and(|oldest| self.seen.is_some_and(|seen| oldest <= seen)) {
-            return true;
+        let overdue = oldest.is_some_and(|oldest| Some(oldest) <= seen);
+        if !overdue {
+            match self.appends.last_key_value() {
+                Some((newest, _)) => self.look_again(Some(*newest)),
+                None => self.due = Due::Never,
+            }
         }
-        self.seen = self.appends.last_key_value().map(|(order, _)| *order);
-        self.due = self.seen.map_or(Due::Never, |_| Due::By(Instant::now() + UNHURRIED));
-        false
+        overdue
+    }
+
+    fn look_again(&mut self, seen: Option<u64>) {
+        self.due = Due::Look { at: Instant::now() + UNHURRIED, seen };
     }
 
     /// Takes events with their ids, and the promise for all of them.
@@ -90,6 +97,9 @@ impl Inbox {
         ticket: &Ticket,
         haste: Haste,
     ) {
+        if entries.is_empty() && ids.is_empty() {
+            return;
+        }
         // An id is written even if its event is delivered before, so somebody waits for it.
         let haste = if ids.is_empty() { haste } else { Haste::Soon };
         self.known.extend(ids.iter().map(|_| ticket.clone()));
@@ -97,6 +107,14 @@ impl Inbox {
         let promised = |entry: Entry| (entry.order, (entry, ticket.clone()));
         self.appends.extend(entries.into_iter().map(promised));
         self.hasten(haste);
+    }
+
+    /// Takes a mark of a bridged call.
+    pub fn mark(&mut self, mark: Option<Mark>) {
+        if mark.is_some() {
+            self.marks.extend(mark);
+            self.hasten(Haste::Soon);
+        }
     }
 
     /// Takes what happened to ids.
@@ -287,26 +305,57 @@ mod tests {
     use super::*;
     use crate::event::{CallId, Event, EventType, Payload};
 
-    fn take(inbox: &mut Inbox, order: u64, haste: Haste) {
+    fn entry(order: u64) -> Entry {
         let event = Event::now(CallId::random(), EventType::CallInitiated, &Payload::empty());
         let (sequence, spent, first_at, replays, bridged) = (1, 0, 0, None, false);
-        let event = Arc::new(event);
-        let entry = Entry { order, sequence, spent, first_at, event, replays, bridged };
-        inbox.append(vec![entry], Vec::new(), &Ticket::new(1), haste);
+        Entry { order, sequence, spent, first_at, event: Arc::new(event), replays, bridged }
+    }
+
+    fn take(inbox: &mut Inbox, order: u64, haste: Haste) {
+        inbox.append(vec![entry(order)], Vec::new(), &Ticket::new(1), haste);
     }
 
     #[test]
     fn what_nobody_waits_for_is_overdue_when_it_is_seen_twice() {
         let mut inbox = Inbox::default();
         take(&mut inbox, 1, Haste::Unhurried);
-        assert!(matches!(inbox.due, Due::By(_)));
-        assert!(!inbox.is_overdue());
-        assert!(inbox.is_overdue());
+        let look = |inbox: &mut Inbox| match inbox.due {
+            Due::Look { seen, .. } => inbox.is_overdue(seen),
+            Due::Never | Due::Soon => panic!("there is nothing to look for: {:?}", inbox.due),
+        };
+        assert!(!look(&mut inbox));
+        assert!(look(&mut inbox));
         inbox.deliver(1);
         take(&mut inbox, 2, Haste::Unhurried);
-        assert!(!inbox.is_overdue(), "the one that was seen was delivered");
+        assert!(!look(&mut inbox), "the one that was seen was delivered");
         inbox.deliver(2);
-        assert!(!inbox.is_overdue());
+        assert!(!look(&mut inbox));
+        assert_eq!(inbox.due, Due::Never);
+    }
+
+    #[test]
+    fn dead_letters_depend_on_nothing_that_may_leave_unwritten() {
+        let mut inbox = Inbox::default();
+        take(&mut inbox, 1, Haste::Soon);
+        assert!(!inbox.concerns_dead_letters(), "it may be delivered, and no batch follow");
+        inbox.append(
+            vec![Entry { replays: Some(7), ..entry(2) }],
+            Vec::new(),
+            &Ticket::new(1),
+            Haste::Soon,
+        );
+        assert!(inbox.concerns_dead_letters());
+        inbox.deliver(2);
+        assert!(inbox.concerns_dead_letters(), "the letter goes all the same");
+        Work::of(&mut inbox);
+        assert!(!inbox.concerns_dead_letters(), "it is on its way to the disk");
+    }
+
+    #[test]
+    fn where_nothing_comes_nothing_is_due() {
+        let mut inbox = Inbox::default();
+        inbox.revive(None);
+        inbox.append(Vec::new(), Vec::new(), &Ticket::new(0), Haste::Soon);
         assert_eq!(inbox.due, Due::Never);
     }
 

@@ -60,15 +60,13 @@ impl Shared {
         while !inbox.closing {
             let left = match inbox.due {
                 Due::Soon => break,
-                Due::By(time) => time.saturating_duration_since(Instant::now()),
+                Due::Look { at, seen } if at <= Instant::now() => match inbox.is_overdue(seen) {
+                    true => break,
+                    false => continue,
+                },
+                Due::Look { at, .. } => at.saturating_duration_since(Instant::now()),
                 Due::Never => Duration::MAX,
             };
-            if left.is_zero() {
-                if inbox.is_overdue() {
-                    break;
-                }
-                continue;
-            }
             inbox.resting = Some(inbox.due);
             let woken = self.wake.wait_timeout(inbox, left);
             (inbox, _) = woken.expect("nothing panics while it holds this lock");
