@@ -42,6 +42,24 @@ async fn what_came_while_the_receiver_was_away_arrives_after_a_kill() {
 }
 
 #[tokio::test]
+async fn an_announcement_that_nobody_took_survives_a_kill_once_it_is_written() {
+    let journal = Journal::new();
+    let (_, url) = nobody();
+    let service = journal.serve(&url, &PATIENT).await;
+    let (announced, other) = (call(), call());
+    let body = json!({ "uuid": announced, "payload": { "n": 0 } }).to_string();
+    assert_eq!(service.post("/call", body).await.status, 200);
+    // What comes later is on disk now, and everything that waited was written with it.
+    relay(&service, &other, 1).await;
+    kill(service).await;
+    let receiver = content().await;
+    let _service = journal.serve(&receiver.url, &PATIENT).await;
+    let seen = receiver.seen(2).await;
+    assert_eq!(numbers_of(&seen, &announced), [0]);
+    assert_eq!(numbers_of(&seen, &other), [1]);
+}
+
+#[tokio::test]
 async fn an_event_waits_through_restart_after_restart_with_the_same_bytes() {
     let journal = Journal::new();
     let held = Receiver::start(|_| Reply::ok().after(Duration::from_secs(3600))).await;
