@@ -17,10 +17,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -209,6 +211,20 @@ impl App {
             "stopped"
         );
         lost
+    }
+}
+
+/// The runtime that callhook runs on. Half of the processors, since Asterisk runs beside. One thread
+/// needs no scheduler that hands work over, which on two processors costs more than a second thread
+/// could do.
+///
+/// # Errors
+/// Where the system gives no threads.
+pub fn runtime() -> io::Result<Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    match processors / 2 {
+        0 | 1 => Builder::new_current_thread().enable_all().build(),
+        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
     }
 }
 

@@ -3,7 +3,6 @@
 //! Exit codes, as in `sysexits.h`: 0 success, 1 failed, 64 usage or settings, 69 cannot listen or the
 //! journal is in use.
 
-use std::num::NonZero;
 use std::process::ExitCode;
 
 use callhook::app::{self, StartError};
@@ -15,7 +14,6 @@ use callhook::workbench::{check, demo};
 use callhook::{health, telemetry};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use tokio::runtime::{Builder, Runtime};
 
 const FAILED: u8 = 1;
 const EX_USAGE: u8 = 64;
@@ -115,7 +113,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    let runtime = match runtime() {
+    let runtime = match app::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("callhook: no threads to be had: {error}");
@@ -128,16 +126,6 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure).into(),
-    }
-}
-
-/// Half of the processors, since Asterisk runs beside. One thread needs no scheduler that hands
-/// work over, which on two processors costs more than a second thread could do.
-fn runtime() -> std::io::Result<Runtime> {
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    match processors / 2 {
-        0 | 1 => Builder::new_current_thread().enable_all().build(),
-        threads => Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
     }
 }
 

@@ -9,11 +9,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
 
 use crate::serving;
 
@@ -24,25 +26,17 @@ pub fn serve(target: Uri) -> anyhow::Result<()> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     let pool = Client::builder(TokioExecutor::new()).build(connector);
-    // The socket is read where it is spawned, not on the thread that waits here.
-    serving::runtime_of_callhook()?
-        .block_on(async { tokio::spawn(accept(Arc::new((pool, target)))).await? })
+    let hop = Arc::new((pool, target));
+    serving::serve_as_callhook(move |stream| relay(stream, Arc::clone(&hop)))
 }
 
-async fn accept(hop: Arc<(Pool, Uri)>) -> anyhow::Result<()> {
-    let listener = serving::listen().await?;
-    loop {
-        let stream = serving::accept(&listener).await?;
-        let hop = Arc::clone(&hop);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&hop), request));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .half_close(true) // as callhook does: nothing is read ahead
-                .serve_connection(TokioIo::new(stream), service);
-            // A client that hangs up in the middle is no news here.
-            drop(connection.await);
-        });
-    }
+async fn relay(stream: TcpStream, hop: Arc<(Pool, Uri)>) -> anyhow::Result<()> {
+    let service = service_fn(move |request| answer(Arc::clone(&hop), request));
+    http1::Builder::new()
+        .half_close(true) // as callhook does: nothing is read ahead
+        .serve_connection(TokioIo::new(stream), service)
+        .await?;
+    Ok(())
 }
 
 async fn answer(

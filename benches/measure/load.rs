@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use crate::wire::{self, Wire};
 
 /// Events in an array, and of how many calls they are: as a relay would send them that gathers for a
-/// moment.
+/// moment. One hexadecimal digit numbers the calls of an array.
 pub const ARRAY: usize = 100;
 const CALLS_AN_ARRAY: usize = 10;
 

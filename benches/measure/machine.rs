@@ -25,14 +25,14 @@ pub fn describe(stage: &Stage) -> anyhow::Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let directory = stage.directory().canonicalize()?;
     Ok(format!(
-        "{}; {processors} processors ({}), {:.0} GB of memory, Linux {}; journal on {}, where a write \
-         with fsync takes {:.0} µs; load before: {}",
+        "{}; {processors} processors ({}), {:.0} GB of memory, Linux {}; journal on {}, where a \
+         synced write takes {:.0} µs; load before: {}",
         version(&stage.callhook)?,
         model()?,
         memory_gb()?,
         kernel.trim(),
         file_system(&directory)?,
-        fsync_micros(&directory)?,
+        synced_write_micros(&directory)?,
         load.join(" "),
     ))
 }
@@ -73,8 +73,8 @@ fn file_system(directory: &Path) -> anyhow::Result<String> {
 }
 
 /// The median time of one write that is on disk when it is done.
-fn fsync_micros(directory: &Path) -> anyhow::Result<f64> {
-    let mut file = fs::File::create(directory.join("fsync"))?;
+fn synced_write_micros(directory: &Path) -> anyhow::Result<f64> {
+    let mut file = fs::File::create(directory.join("synced"))?;
     let mut times = Vec::new();
     for _ in 0..WRITES {
         let begun = Instant::now();

@@ -27,24 +27,15 @@ struct Arrivals {
 /// Serves until the process is ended.
 #[tokio::main(flavor = "current_thread")]
 pub async fn serve() -> anyhow::Result<()> {
-    let listener = serving::listen().await?;
     let arrivals = Arc::new(Arrivals {
         count: AtomicU64::new(0),
         wanted: AtomicU64::new(u64::MAX),
         reached: Notify::new(),
     });
-    loop {
-        let stream = serving::accept(&listener).await?;
-        let arrivals = Arc::clone(&arrivals);
-        tokio::spawn(async move {
-            if let Err(error) = receive(stream, &arrivals).await {
-                eprintln!("receiver: {error:#}");
-            }
-        });
-    }
+    serving::serve(|stream| receive(stream, Arc::clone(&arrivals))).await
 }
 
-async fn receive(stream: TcpStream, arrivals: &Arrivals) -> anyhow::Result<()> {
+async fn receive(stream: TcpStream, arrivals: Arc<Arrivals>) -> anyhow::Result<()> {
     let decision = json(DECISION);
     let mut wire = Wire::new(stream);
     while let Some(request) = wire.next().await? {

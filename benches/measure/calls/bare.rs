@@ -31,31 +31,18 @@ struct FromSts<'a> {
 
 /// Serves until the process is ended, on the runtime that callhook would have.
 pub fn serve(sts_url: &str) -> anyhow::Result<()> {
-    // The socket is read where it is spawned, not on the thread that waits here.
-    serving::runtime_of_callhook()?.block_on(async { tokio::spawn(accept(sts_url.into())).await? })
-}
-
-async fn accept(sts_url: Arc<str>) -> anyhow::Result<()> {
-    let listener = serving::listen().await?;
-    loop {
-        let stream = serving::accept(&listener).await?;
-        let sts_url = Arc::clone(&sts_url);
-        tokio::spawn(async move {
-            if let Err(error) = bridge(stream, &sts_url).await {
-                eprintln!("call ended: {error:#}");
-            }
-        });
-    }
+    let sts_url: Arc<str> = sts_url.into();
+    serving::serve_as_callhook(move |stream| bridge(stream, Arc::clone(&sts_url)))
 }
 
 /// One call, until either side ends it.
-async fn bridge(mut caller: TcpStream, sts_url: &str) -> anyhow::Result<()> {
+async fn bridge(mut caller: TcpStream, sts_url: Arc<str>) -> anyhow::Result<()> {
     let (from_caller, to_caller) = caller.split();
     let mut from_caller = Frames::new(from_caller);
     let Some((UUID, uuid)) = from_caller.next().await? else {
         bail!("a call that does not begin with its UUID");
     };
-    let mut sts = connect(sts_url).await?;
+    let mut sts = connect(&sts_url).await?;
     let uuid = Uuid::from_slice(&uuid)?;
     sts.send(format!(r#"{{"type":"init","uuid":"{uuid}"}}"#).into()).await?;
     let (to_sts, from_sts) = sts.split();

@@ -13,14 +13,7 @@ const AUDIO: &str = r#"{"type":"audio""#;
 /// Serves until the process is ended.
 #[tokio::main(flavor = "current_thread")]
 pub async fn serve() -> anyhow::Result<()> {
-    let listener = serving::listen().await?;
-    loop {
-        let stream = serving::accept(&listener).await?;
-        tokio::spawn(async move {
-            // A client that hangs up in the middle is no news here.
-            drop(echo(stream).await);
-        });
-    }
+    serving::serve(echo).await
 }
 
 async fn echo(stream: TcpStream) -> anyhow::Result<()> {
