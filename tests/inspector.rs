@@ -18,7 +18,7 @@ use support::receiver::{Receiver, Reply, closed_gate};
 use support::service::{Answer, Service, Wire};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 const LIMIT: Duration = Duration::from_secs(15);
@@ -65,15 +65,17 @@ impl Admin {
         assert!(matches!(answer.status, 200 | 202), "{answer:?}");
     }
 
-    /// The call, once it is as wanted.
+    /// The call, once it is as wanted. The stream tells when something changed, and then comes the next
+    /// look.
     async fn call(&self, call: Uuid, wanted: impl Fn(&Value) -> bool) -> Value {
         let looking = async {
+            let mut changes = stream::watch(self).await;
             loop {
                 let answer = self.ask("GET", &format!("/api/calls/{call}"), &[HOST]).await;
                 if answer.status == 200 && wanted(&answer.json()) {
                     return answer.json();
                 }
-                sleep(Duration::from_millis(10)).await;
+                stream::read_more(&mut changes, &mut String::new()).await;
             }
         };
         timeout(LIMIT, looking).await.expect("the call gets there in time")

@@ -13,7 +13,7 @@ use crate::support::service::request;
 use crate::{Admin, HOST, LIMIT};
 
 /// A connection that watches.
-async fn watch(admin: &Admin) -> TcpStream {
+pub async fn watch(admin: &Admin) -> TcpStream {
     let mut stream = TcpStream::connect(admin.address).await.unwrap();
     let ask = request("GET", "/api/stream", &[], "");
     let ask = String::from_utf8(ask).unwrap().replace("callhook.test", HOST.1);
@@ -21,15 +21,20 @@ async fn watch(admin: &Admin) -> TcpStream {
     stream
 }
 
+/// Reads what comes next.
+pub async fn read_more(stream: &mut TcpStream, text: &mut String) {
+    let mut chunk = vec![0; 64 * 1024];
+    let size = stream.read(&mut chunk).await.unwrap();
+    assert!(size > 0, "the stream ended after {text}");
+    text.push_str(&String::from_utf8_lossy(&chunk[..size]));
+}
+
 /// Reads until the text is there; returns all that came.
 async fn read_until(stream: &mut TcpStream, needle: &str) -> String {
     let mut text = String::new();
     let reading = async {
-        let mut chunk = vec![0; 64 * 1024];
         while !text.contains(needle) {
-            let size = stream.read(&mut chunk).await.unwrap();
-            assert!(size > 0, "the stream ended after {text}");
-            text.push_str(&String::from_utf8_lossy(&chunk[..size]));
+            read_more(stream, &mut text).await;
         }
     };
     timeout(LIMIT, reading).await.unwrap_or_else(|_| panic!("{needle} comes in time"));
