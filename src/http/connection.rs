@@ -23,7 +23,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
@@ -49,7 +48,12 @@ pub enum Answers {
 
 /// Serves requests until the client goes, dawdles, or `stop` is given and the request under way is
 /// answered.
-pub async fn serve(stream: TcpStream, router: Router, answers: Answers, stop: CancellationToken) {
+pub async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    answers: Answers,
+    stop: CancellationToken,
+) {
     let phase = Arc::new(Phase::default());
     let io = TokioIo::new(Watched { stream, phase: Arc::clone(&phase) });
     let serving = Arc::clone(&phase);
@@ -105,7 +109,7 @@ enum Step {
     Streaming = 3,
 }
 
-/// The body of an answer that streams: it notes that the client takes it, and when it ends.
+/// The body of an answer that streams: it notes when it begins and when it ends.
 struct Streaming {
     body: Body,
     phase: Arc<Phase>,
@@ -120,7 +124,8 @@ impl HttpBody for Streaming {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        if polled.is_ready() {
+        // From here on it is the writing that tells whether the client takes it.
+        if polled.is_ready() && !self.phase.is(Step::Streaming) {
             self.phase.enter(Step::Streaming);
         }
         polled
@@ -160,6 +165,12 @@ impl Phase {
 
     fn is(&self, step: Step) -> bool {
         self.current() & Self::STEP == step as u32
+    }
+
+    fn note_written(&self, result: &Poll<io::Result<usize>>) {
+        if self.is(Step::Streaming) && matches!(result, Poll::Ready(Ok(1..))) {
+            self.enter(Step::Streaming);
+        }
     }
 
     fn limit(&self) -> Option<Duration> {
@@ -210,13 +221,14 @@ impl Deadline {
     }
 }
 
-/// A stream that notes when a request's first byte comes in.
-struct Watched {
-    stream: TcpStream,
+/// A stream that notes when a request's first byte comes in, and that a client takes an answer that
+/// streams.
+struct Watched<S> {
+    stream: S,
     phase: Arc<Phase>,
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -231,13 +243,15 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.phase.note_written(&result);
+        result
     }
 
     fn poll_write_vectored(
@@ -245,7 +259,9 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.phase.note_written(&result);
+        result
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -258,5 +274,90 @@ impl AsyncWrite for Watched {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use futures_util::stream;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Room on the way, in bytes: more than an answer takes, less than a stream brings.
+    const ROOM: usize = 4096;
+
+    /// How long a client was served who does this and then nothing, on a clock that runs when nobody
+    /// has anything to do.
+    async fn served(client: impl AsyncFnOnce(&mut DuplexStream)) -> Duration {
+        let endless = || async {
+            let chunk = || Ok::<_, Infallible>(Bytes::from_static(&[b'x'; ROOM]));
+            Body::from_stream(stream::repeat_with(chunk))
+        };
+        let router =
+            Router::new().route("/health", get(|| async { "ok" })).route("/stream", get(endless));
+        let (mut near, far) = duplex(ROOM);
+        let begun = Instant::now();
+        let serving = serve(far, router, Answers::Streams, CancellationToken::new());
+        tokio::join!(client(&mut near), serving);
+        begun.elapsed()
+    }
+
+    async fn ask(client: &mut DuplexStream, path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; ROOM];
+        let length = client.read(&mut answer).await.unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200 "), "the connection was closed");
+    }
+
+    /// A byte each quarter of a second.
+    const DRIP: Duration = Duration::from_millis(250);
+
+    fn assert_about(expected: Duration, served: Duration) {
+        assert!((expected..expected + 2 * DRIP).contains(&served), "{served:?}, not {expected:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_kept_for_a_minute_after_each_answer() {
+        let pause = IDLE - Duration::from_secs(1);
+        let client = async |client: &mut DuplexStream| {
+            for _ in 0..3 {
+                sleep(pause).await;
+                ask(client, "/health").await;
+            }
+        };
+        assert_about(3 * pause + IDLE, served(client).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_end_is_cut_off_soon_however_it_drips() {
+        let pause = IDLE / 2;
+        let client = async |client: &mut DuplexStream| {
+            ask(client, "/health").await;
+            sleep(pause).await;
+            for byte in std::iter::repeat(b'G') {
+                if client.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+                sleep(DRIP).await;
+            }
+        };
+        assert_about(pause + HEAD, served(client).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_lasts_while_its_client_takes_it_and_a_minute_longer() {
+        let pause = IDLE / 2;
+        let client = async |client: &mut DuplexStream| {
+            ask(client, "/stream").await;
+            for _ in 0..5 {
+                sleep(pause).await;
+                client.read_exact(&mut [0; ROOM]).await.unwrap();
+            }
+        };
+        assert_about(5 * pause + IDLE, served(client).await);
     }
 }
