@@ -92,7 +92,8 @@ fn every_route_of_the_source_is_documented_and_no_other() {
     let mut routes = BTreeSet::from(["/".to_owned()]);
     for file in sources().into_iter().filter(|file| !file.ends_with("inspector/page.rs")) {
         let source = fs::read_to_string(&file).unwrap();
-        for rest in source.split(".route(").skip(1) {
+        let program = source.split("#[cfg(test)]").next().unwrap_or_default();
+        for rest in program.split(".route(").skip(1) {
             let path = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
             let path = path.unwrap_or_else(|| panic!("a path in quotes: {}", file.display()));
             routes.insert(path.to_owned());
