@@ -72,7 +72,8 @@ impl FromStr for SigningKey {
     fn from_str(text: &str) -> Result<Self, BadSigningKey> {
         let encoded = text.strip_prefix(PREFIX).ok_or(BadSigningKey)?;
         // Keys come with and without padding.
-        let key = STANDARD_NO_PAD.decode_to_vec(encoded.trim_end_matches('='));
+        let key = STANDARD.decode_to_vec(encoded);
+        let key = key.or_else(|_| STANDARD_NO_PAD.decode_to_vec(encoded));
         let key = key.map_err(|_| BadSigningKey)?;
         if key.is_empty() {
             return Err(BadSigningKey);
@@ -132,7 +133,9 @@ mod tests {
 
     #[test]
     fn a_key_needs_its_prefix_and_base64() {
-        for bad in ["", "whsec_", "MfKQ9r8G", "whsec_%%%", "WHSEC_MfKQ9r8G"] {
+        let misshapen = ["", "whsec_", "MfKQ9r8G", "whsec_%%%", "WHSEC_MfKQ9r8G"];
+        let badly_padded = ["whsec_====", "whsec_MfKQ9r8GKQ=", "whsec_MfKQ9r8GKQ===="];
+        for bad in misshapen.into_iter().chain(badly_padded) {
             assert!(bad.parse::<SigningKey>().is_err(), "{bad}");
         }
         for good in ["whsec_MfKQ9r8GKQ", "whsec_MfKQ9r8GKQ=="] {
