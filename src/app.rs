@@ -33,7 +33,7 @@ use crate::bridge::Bridge;
 use crate::bridge::playout::Clock;
 use crate::calls::Calls;
 use crate::config::{Listen, Settings, WebhookSettings};
-use crate::delivery::{Deliver, Webhook, innermost};
+use crate::delivery::{Deliver, Webhook};
 use crate::history::History;
 use crate::http::{self, Answers, Budget, Front};
 use crate::inspector::Inspector;
@@ -41,6 +41,7 @@ use crate::journal::{Journal, OpenError, Recovered};
 use crate::queue::{Queue, QueueSettings};
 use crate::sts::Connector;
 use crate::telemetry::Metrics;
+use crate::text::innermost;
 
 /// The part of `DRAIN_TIMEOUT` that is kept for closing connections: one tenth.
 const CLOSING_SHARE: u32 = 10;

@@ -41,13 +41,14 @@ use crate::audiosocket::HANG_UP;
 use crate::calls::Calls;
 use crate::config::CallSettings;
 use crate::event::{CallId, Event, EventType, Payload};
-use crate::journal::{LiveCall, unix_millis};
+use crate::journal::LiveCall;
 use crate::listener;
 use crate::queue::Queue;
 use crate::routing::StsUrl;
 use crate::sts::Connector;
 use crate::telemetry::Metrics;
 use crate::telemetry::values::Refusal;
+use crate::time::unix_millis;
 
 /// The most calls at a time: as many as Asterisk holds connections to the front for.
 const MOST_CALLS: usize = 10_000;

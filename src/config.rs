@@ -25,12 +25,13 @@ use url::Url;
 
 use self::layers::Layers;
 pub use self::reader::Fault;
-use self::reader::{Reader, nearest, shown};
+use self::reader::{Reader, shown};
 use crate::delivery::signature::SigningKey;
 use crate::event::{EventFilter, EventType};
 use crate::queue::Limits;
 use crate::queue::retry::RetryPolicy;
 use crate::routing::{AllowedHosts, HostRule, StsUrl, without_user};
+use crate::text::nearest;
 
 /// Ten minutes: no phone call waits longer for anything.
 const TEN_MINUTES: u32 = 600_000;
@@ -288,7 +289,7 @@ fn unknown_names(environment: &BTreeMap<String, String>, names: &[String]) -> Ve
         .map(|name| {
             format!(
                 "{name} is not a setting and is ignored; did you mean {}?",
-                nearest(name, names)
+                nearest(name, names).unwrap_or_default()
             )
         })
         .collect()
@@ -303,7 +304,7 @@ fn unknown_events(events: &EventFilter) -> Vec<String> {
         .iter()
         .filter(|kind| matches!(kind, EventType::Other(_)))
         .map(|kind| {
-            let nearest = nearest(kind.name(), &known);
+            let nearest = nearest(kind.name(), &known).unwrap_or_default();
             format!("WEBHOOK_EVENTS lists {kind}, which callhook itself never sends; did you mean {nearest}?")
         })
         .collect()

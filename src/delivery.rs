@@ -289,14 +289,6 @@ pub fn client_builder(scheme: &str) -> reqwest::ClientBuilder {
     if scheme == "http" { builder.tls_certs_only([]) } else { builder }
 }
 
-/// The reason at the bottom of an error, which reqwest's own text leaves out.
-pub fn innermost(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source())
-        .last()
-        .map(ToString::to_string)
-        .unwrap_or_default()
-}
-
 fn header(text: String) -> HeaderValue {
     text.try_into().expect("ids and base64 are visible ASCII")
 }

@@ -15,11 +15,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use chrono::{SecondsFormat, Utc};
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
+
+use crate::time::timestamp_now;
 
 /// The longest event id that is accepted, in bytes: it travels as an HTTP header.
 pub const MAX_EVENT_ID: usize = 128;
@@ -292,11 +293,6 @@ pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a JSON object, null or nothing")]
 pub struct BadPayload;
-
-/// Now, as AVR writes it: UTC, milliseconds, `Z`.
-pub fn timestamp_now() -> String {
-    Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
-}
 
 /// Something that happened in a call, ready to be sent.
 #[derive(Clone, Debug)]

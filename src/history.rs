@@ -24,7 +24,7 @@ pub use self::record::{Call, Counts, Kept, Phase, Standing, Tried};
 use crate::delivery::Attempt;
 use crate::delivery::failure::Failure;
 use crate::event::{CallId, Event};
-use crate::journal::unix_millis;
+use crate::time::unix_millis;
 
 /// The most bytes that are remembered in all, payloads included: a thousand calls of 64 KiB.
 pub const MOST_BYTES: usize = 64 * 1024 * 1024;

@@ -28,7 +28,7 @@ mod writer;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -481,11 +481,4 @@ impl Shared {
 
 fn gauged(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// Now, in Unix milliseconds.
-pub fn unix_millis() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-    let millis = since_epoch.expect("the clock is past 1970").as_millis();
-    u64::try_from(millis).expect("milliseconds fit for half a billion years")
 }

@@ -60,4 +60,6 @@ pub mod queue;
 pub mod routing;
 pub mod sts;
 pub mod telemetry;
+pub mod text;
+pub mod time;
 pub mod workbench;

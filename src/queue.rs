@@ -40,10 +40,11 @@ use self::window::Window;
 use crate::delivery::{Attempt, Deliver};
 use crate::event::{Event, EventFilter, EventType};
 use crate::history::History;
-use crate::journal::{DeadLetter, DiskError, Entry, Haste, Journal, Recovered, unix_millis};
+use crate::journal::{DeadLetter, DiskError, Entry, Haste, Journal, Recovered};
 use crate::routing::{AllowedHosts, NoDecision};
 use crate::telemetry::Metrics;
 use crate::telemetry::values::Refusal;
+use crate::time::unix_millis;
 
 /// How the queue behaves.
 #[derive(Clone, Debug)]

@@ -27,7 +27,7 @@ pub use self::metrics::Metrics;
 use crate::config::{LogFormat, LogSettings};
 use crate::delivery::Attempt;
 use crate::delivery::failure::Failure;
-use crate::event;
+use crate::time::{millis, timestamp_now};
 
 /// Marks failure records: they show `status` also where there is none, and the last one of an
 /// event is followed by AVR's block in the text format.
@@ -75,7 +75,7 @@ pub fn log_failure(
                 method = "POST",
                 status = failure.status,
                 probe = probe.then_some(true),
-                duration_ms = u64::try_from(failure.took.as_millis()).unwrap_or(u64::MAX),
+                duration_ms = millis(failure.took),
                 "{}", $message
             )
         };
@@ -154,7 +154,7 @@ impl Visit for Fields {
 
 fn write_json(to: &mut Writer<'_>, level: Level, fields: Fields) -> fmt::Result {
     let mut line = Map::new();
-    line.insert("timestamp".to_owned(), event::timestamp_now().into());
+    line.insert("timestamp".to_owned(), timestamp_now().into());
     line.insert("level".to_owned(), level.as_str().to_ascii_lowercase().into());
     line.insert("message".to_owned(), fields.message.into());
     line.extend(fields.others);
@@ -162,7 +162,7 @@ fn write_json(to: &mut Writer<'_>, level: Level, fields: Fields) -> fmt::Result 
 }
 
 fn write_text(to: &mut Writer<'_>, level: Level, fields: &Fields) -> fmt::Result {
-    write!(to, "{} {level:>5} {}", event::timestamp_now(), fields.message)?;
+    write!(to, "{} {level:>5} {}", timestamp_now(), fields.message)?;
     for (name, value) in &fields.others {
         write!(to, " {name}={}", Bare(value))?;
     }

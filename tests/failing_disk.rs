@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callhook::delivery::{Attempt, Deliver, Outcome};
-use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload, timestamp_now};
+use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::Journal;
 use callhook::queue::retry::RetryPolicy;
 use callhook::queue::{Limits, Queue, QueueSettings, Refused};
 use callhook::routing::AllowedHosts;
 use callhook::telemetry::Metrics;
+use callhook::time::timestamp_now;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;

@@ -2,9 +2,10 @@
 //!
 //! The payload plays the receiver's answer as well, so that its `sts_url` is the routing decision.
 
-use callhook::event::{CallId, Event, EventId, EventType, Payload, timestamp_now};
+use callhook::event::{CallId, Event, EventId, EventType, Payload};
 use callhook::http::call;
 use callhook::routing::{self, AllowedHosts, Decision, StsUrl};
+use callhook::time::timestamp_now;
 use url::Url;
 
 use super::events_json::{assert_envelope, assert_refused, is_uuid};

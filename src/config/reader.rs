@@ -12,6 +12,7 @@ use figment::value::Value;
 use url::{Position, Url};
 
 use super::layers::Layers;
+use crate::text::nearest;
 
 /// What is wrong with one setting, for the person who has to mend it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +51,8 @@ impl Fault {
             }
             (true, _) => None,
             (false, _) => {
-                let nearest = nearest(&key.to_uppercase(), names).to_lowercase();
+                let nearest =
+                    nearest(&key.to_uppercase(), names).unwrap_or_default().to_lowercase();
                 Some(Self(format!(
                     "{key} in {path}: no such setting; did you mean {nearest}? (keys are the variables in lower case)"
                 )))
@@ -185,17 +187,6 @@ fn masked(text: &str) -> String {
     format!("{}***{}", &text[..start], &text[last..])
 }
 
-/// The name that differs least from a misspelt one.
-pub fn nearest<'n>(misspelt: &str, names: &'n [String]) -> &'n str {
-    names
-        .iter()
-        .max_by(|a, b| {
-            let [a, b] = [a, b].map(|name| strsim::jaro_winkler(misspelt, name));
-            a.total_cmp(&b)
-        })
-        .expect("there are settings")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,13 +209,5 @@ mod tests {
         ] {
             assert_eq!(without_user_part(text), shown);
         }
-    }
-
-    #[test]
-    fn the_nearest_name_is_found() {
-        let names = ["WEBHOOK_RETRY", "WEBHOOK_TIMEOUT", "WEBHOOK_URL"].map(str::to_owned);
-        assert_eq!(nearest("WEBHOOK_RETRIES", &names), "WEBHOOK_RETRY");
-        assert_eq!(nearest("WEBHOOK_TIMOUT", &names), "WEBHOOK_TIMEOUT");
-        assert_eq!(nearest("WEBHOOKURL", &names), "WEBHOOK_URL");
     }
 }

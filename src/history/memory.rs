@@ -226,7 +226,8 @@ mod tests {
     use super::super::record::CALL_BYTES;
     use super::super::{MOST_ATTEMPTS, MOST_CALL_BYTES};
     use super::*;
-    use crate::event::{EventId, EventType, Payload, timestamp_now};
+    use crate::event::{EventId, EventType, Payload};
+    use crate::time::timestamp_now;
 
     fn event(call: CallId, bytes: usize) -> Arc<Event> {
         let payload = Payload::of(&serde_json::json!({"text": "x".repeat(bytes)}));

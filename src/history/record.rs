@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::{MOST_ATTEMPTS, MOST_CALL_BYTES};
 use crate::delivery::failure::Failure;
 use crate::event::{CallId, Event, EventId, EventType};
-use crate::journal::unix_millis;
+use crate::time::unix_millis;
 
 /// What a call costs without its events, in bytes, by estimate; its share of the index included.
 pub const CALL_BYTES: usize = 640;

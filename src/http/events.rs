@@ -12,8 +12,9 @@ use serde_json::value::RawValue;
 use super::body::{self, RawEvent};
 use super::call::{read_payload, read_uuid};
 use super::{Fault, Front};
-use crate::event::{Event, EventId, EventType, MAX_TIMESTAMP, timestamp_now};
+use crate::event::{Event, EventId, EventType, MAX_TIMESTAMP};
 use crate::queue::Accepted;
+use crate::time::timestamp_now;
 
 /// The longest body, in bytes: a thousand events of 8 KiB.
 const MAX_BODY: usize = 8 * 1024 * 1024;

@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::Inspector;
-use super::dead::{Envelope, shown_time};
+use super::dead::Envelope;
 use crate::delivery::Attempt;
 use crate::event::{CallId, EventType};
 use crate::history::{Call, Kept, Phase, Standing, Tried};
 use crate::http::Fault;
-use crate::journal::unix_millis;
 use crate::queue::Queue;
+use crate::time::{timestamp_of, unix_millis};
 
 /// The most calls of a page.
 const MOST_ITEMS: usize = 1000;
@@ -225,8 +225,8 @@ impl Summary {
             reason: call.end.map(|(reason, _)| reason),
             from: parties.from,
             to: parties.to,
-            first_at: shown_time(call.first_at),
-            last_at: shown_time(call.last_at),
+            first_at: timestamp_of(call.first_at),
+            last_at: timestamp_of(call.last_at),
             duration_ms: call.duration_ms(now),
             health: Health::of(call),
             events: call.counts.events,
@@ -253,7 +253,7 @@ impl Item {
             r#type: kept.event.kind.name().to_owned(),
             sequence: (kept.sequence > 0).then_some(kept.sequence),
             timestamp,
-            accepted_at: shown_time(kept.accepted_at),
+            accepted_at: timestamp_of(kept.accepted_at),
             payload,
             state: standing_name(kept.standing),
             replays: kept.replays,
@@ -269,7 +269,7 @@ impl AttemptItem {
         let (code, error) = tried.failure.clone().unzip();
         Self {
             number: tried.number,
-            at: shown_time(tried.at),
+            at: timestamp_of(tried.at),
             duration_ms: tried.duration_ms,
             status: tried.status,
             code,

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use reqwest::{Method, StatusCode};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
@@ -11,8 +10,9 @@ use url::Url;
 
 use super::dead::{Deleted, Item, Page, Replayed};
 use crate::config::AdminSettings;
-use crate::delivery::{client_builder, innermost};
-use crate::workbench::printable;
+use crate::delivery::client_builder;
+use crate::text::{innermost, printable};
+use crate::time::{millis, unix_millis, unix_millis_of};
 
 /// How long an answer may take: a replay of all can be long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -169,12 +169,10 @@ impl<'a> Client<'a> {
     }
 
     async fn purge(&self, older_than: Duration) -> Result<usize, ClientError> {
+        let latest = unix_millis().saturating_sub(millis(older_than));
         let mut old = Vec::new();
         self.each(&[], |item| {
-            let age = DateTime::parse_from_rfc3339(&item.last_at)
-                .ok()
-                .and_then(|last| (Utc::now() - last.to_utc()).to_std().ok());
-            if age.is_some_and(|age| age >= older_than) {
+            if unix_millis_of(&item.last_at).is_ok_and(|last| last <= latest) {
                 old.push(item.id.clone());
             }
         })

@@ -9,7 +9,6 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -17,6 +16,7 @@ use super::Inspector;
 use crate::event::Event;
 use crate::http::Fault;
 use crate::journal::{DeadFilter, DeadLetter};
+use crate::time::{timestamp_of, unix_millis_of};
 
 /// The most items of a page.
 const MOST_ITEMS: usize = 1000;
@@ -111,12 +111,6 @@ impl Parameters {
     }
 }
 
-fn unix_millis_of(text: &str) -> Result<u64, String> {
-    let time = DateTime::parse_from_rfc3339(text).ok();
-    let millis = time.and_then(|time| u64::try_from(time.timestamp_millis()).ok());
-    millis.ok_or_else(|| "expected a time such as 2026-01-31T12:00:00Z".to_owned())
-}
-
 /// What is read from an event's body.
 #[derive(Deserialize)]
 pub struct Envelope {
@@ -146,16 +140,10 @@ impl From<DeadLetter> for Item {
             status: letter.status,
             code: letter.code,
             error: letter.error,
-            first_at: shown_time(letter.first_at),
-            last_at: shown_time(letter.last_at),
+            first_at: timestamp_of(letter.first_at),
+            last_at: timestamp_of(letter.last_at),
         }
     }
-}
-
-/// A time as AVR writes it.
-pub fn shown_time(unix_millis: u64) -> String {
-    let time = i64::try_from(unix_millis).ok().and_then(DateTime::from_timestamp_millis);
-    time.unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// `GET /api/dead?call=&type=&since=&limit=&cursor=`

@@ -31,7 +31,7 @@ use super::calls::Summary;
 use super::state::{Standing, stand};
 use crate::history::Totals;
 use crate::http::Fault;
-use crate::journal::unix_millis;
+use crate::time::unix_millis;
 
 /// Who may watch at a time: browser tabs, and some curls.
 const MOST_WATCHERS: usize = 16;

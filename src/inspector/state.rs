@@ -9,10 +9,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Inspector;
-use super::dead::shown_time;
 use super::pulse::{Rates, Sample};
-use crate::journal::unix_millis;
 use crate::queue::{Availability, Status};
+use crate::time::{millis, timestamp_of, unix_millis};
 
 /// How things stand.
 #[derive(Debug, Serialize)]
@@ -96,7 +95,7 @@ pub async fn stand(inspector: &Arc<Inspector>) -> Standing {
     let size = queue.history().size();
     Standing {
         version: env!("CARGO_PKG_VERSION"),
-        now: shown_time(millis),
+        now: timestamp_of(millis),
         receiver: receiver(&queue.settings().receiver, &status, now, millis),
         queue: Depth {
             waiting: status.unsettled,
@@ -118,7 +117,7 @@ pub async fn stand(inspector: &Arc<Inspector>) -> Standing {
 }
 
 fn receiver(url: &str, status: &Status, now: Instant, millis: u64) -> Receiver {
-    let at = |instant: Instant| shown_time(millis + millis_between(now, instant));
+    let at = |instant: Instant| timestamp_of(millis + millis_between(now, instant));
     let mut receiver = Receiver {
         url: Some(url.to_owned()).filter(|url| !url.is_empty()),
         state: "up",
@@ -146,5 +145,5 @@ fn receiver(url: &str, status: &Status, now: Instant, millis: u64) -> Receiver {
 
 /// From the one to the other, 0 if it is the other way round.
 fn millis_between(from: Instant, to: Instant) -> u64 {
-    u64::try_from(to.saturating_duration_since(from).as_millis()).unwrap_or(u64::MAX)
+    millis(to.saturating_duration_since(from))
 }

@@ -18,10 +18,11 @@ use super::slot::Slot;
 use crate::delivery::Outcome;
 use crate::delivery::failure::Failure;
 use crate::event::EventId;
-use crate::journal::{DeadLetter, KnownId, Ticket, unix_millis};
+use crate::journal::{DeadLetter, KnownId, Ticket};
 use crate::routing::{self, NoDecision};
 use crate::telemetry;
 use crate::telemetry::values::Attempted;
+use crate::time::unix_millis;
 
 impl Inner {
     /// Makes an attempt and, in the same task, those that became due through its outcome.

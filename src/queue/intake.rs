@@ -13,7 +13,8 @@ use super::slot::Slot;
 use super::window::Known;
 use super::{Inner, Queue, Refused, Shared};
 use crate::event::{Event, EventId, EventType};
-use crate::journal::{DeadLetter, Entry, Haste, KnownId, LiveCall, Mark, Ticket, unix_millis};
+use crate::journal::{DeadLetter, Entry, Haste, KnownId, LiveCall, Mark, Ticket};
+use crate::time::unix_millis;
 
 /// What became of the events that were handed in, and the promise to keep them.
 pub struct Receipt {

@@ -27,7 +27,7 @@ use tokio_util::either::Either;
 use url::Url;
 
 use super::MAX_MESSAGE;
-use crate::delivery::innermost;
+use crate::text::innermost;
 
 /// What is read from the socket at a time, in bytes: some frames of 20 ms, as calls are many.
 const READ_BUFFER: usize = 2 * 1024;

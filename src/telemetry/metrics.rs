@@ -24,6 +24,7 @@ use super::process;
 use super::values::{Answered, Attempted, Kind, Refusal, Routed};
 use crate::bridge::life::Reason;
 use crate::delivery::failure::Code;
+use crate::time::unix_millis;
 
 /// What an OpenMetrics text is sent as
 /// (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
@@ -239,7 +240,7 @@ impl Metrics {
     /// Under the names that every program's are found by.
     fn register_process(&self, to: &mut Registry) {
         let start = Level::default();
-        start.set(process::unix_seconds());
+        start.set(unix_millis() as f64 / 1000.0);
         let help = "When the process started, in seconds since 1970";
         to.register_with_unit("process_start_time", help, Unit::Seconds, start);
         let help = "Memory that the process holds";

@@ -1,18 +1,11 @@
 //! The process as the system sees it.
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Memory that the process holds, in bytes; `None` on systems that do not tell under `/proc`.
 pub fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     resident_of(&status)
-}
-
-/// Now, in seconds since 1970.
-pub fn unix_seconds() -> f64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
-    since_epoch.expect("the clock is past 1970").as_secs_f64()
 }
 
 /// Reads the line `VmRSS:   12345 kB`, whose unit does not depend on the size of a page

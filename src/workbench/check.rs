@@ -46,7 +46,8 @@ use self::report::{Finding, Masks, Report, Scribe, Summary, Verdict};
 use self::sender::Sender;
 use self::trial::{Known, Ruling, Stop, Trial};
 use crate::config::WebhookSettings;
-use crate::event::timestamp_now;
+use crate::text::printable;
+use crate::time::timestamp_now;
 
 /// So many checks in a row without an answer mean that the receiver hangs.
 const SILENT_CHECKS: u32 = 2;
@@ -93,7 +94,7 @@ fn verdict(report: &Report) -> anyhow::Result<()> {
     let first = report.checks.first().expect("the catalogue is not empty");
     if first.verdict == Verdict::Fail {
         let advice = first.advice.unwrap_or_default();
-        return Err(anyhow!("{url}: {}. {advice}", super::printable(&first.reason)));
+        return Err(anyhow!("{url}: {}. {advice}", printable(&first.reason)));
     }
     match report.summary.failed {
         0 => Ok(()),

@@ -48,9 +48,10 @@ use toml::de::DeTable;
 
 pub use self::plan::{Plan, Planned, plan};
 pub use self::read::Mistake;
-use self::read::{Reader, nearest};
+use self::read::Reader;
 use self::script::Script;
 use self::text::{Lists, MAX_TEXT};
+use crate::text::nearest;
 
 /// The largest file, in bytes: a recording of thousands of calls.
 pub const MAX_FILE: usize = 16 * 1024 * 1024;

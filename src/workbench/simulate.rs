@@ -36,8 +36,8 @@ use self::tally::Tally;
 use super::scenario::{LoadError, Scenario};
 use crate::app::Signals;
 use crate::config::WebhookSettings;
+use crate::delivery::Webhook;
 use crate::delivery::signature::{BadSigningKey, SigningKey};
-use crate::delivery::{Webhook, innermost};
 use crate::event::EventFilter;
 use crate::history::History;
 use crate::journal::{Journal, Recovered};
@@ -45,6 +45,7 @@ use crate::queue::retry::RetryPolicy;
 use crate::queue::{Limits, Queue, QueueSettings};
 use crate::routing::AllowedHosts;
 use crate::telemetry::Metrics;
+use crate::text::innermost;
 
 /// Attempts in flight in all, as `WEBHOOK_CONCURRENCY` is by default; in a call there is one.
 const IN_FLIGHT: u32 = 64;

@@ -13,7 +13,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::delivery::Attempt;
-use crate::event::{CallId, Event, EventId, EventType, Payload, timestamp_now};
+use crate::event::{CallId, Event, EventId, EventType, Payload};
+use crate::time::timestamp_now;
 
 /// The secret that a wrong sender tries. Nothing of the right one is in it.
 pub const WRONG_SECRET: &str = "not-the-secret-of-this-receiver";

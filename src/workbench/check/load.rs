@@ -6,7 +6,7 @@ use super::exchange::{Call, Came, Sending};
 use super::rules::{Complaint, accepted};
 use super::trial::{Ruling, Stop, Trial};
 use crate::event::EventType;
-use crate::workbench::printable;
+use crate::text::printable;
 
 /// Calls at once.
 pub const CALLS: usize = 20;

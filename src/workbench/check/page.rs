@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::catalogue::Level;
 use super::report::{Back, Evidence, Finding, Report, Verdict};
-use crate::workbench::printable;
+use crate::text::printable;
 
 const STYLE: &str = include_str!("page.css");
 

@@ -2,7 +2,7 @@
 
 use super::catalogue::Level;
 use super::report::{Back, Evidence, Finding, Report, Verdict};
-use crate::workbench::printable;
+use crate::text::printable;
 
 /// The widest name and its mark.
 const WIDTH: usize = 30;

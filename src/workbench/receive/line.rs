@@ -17,7 +17,7 @@ use super::event::Received;
 use super::server::{End, Ended, Notice, Stray, Verdict};
 use crate::delivery::signature::{ID_HEADER, TIMESTAMP_HEADER};
 use crate::delivery::{AGENT_HEADER, ATTEMPT_HEADER, SEQUENCE_HEADER};
-use crate::workbench::{disturbs_terminal, printable};
+use crate::text::{disturbs_terminal, printable};
 
 /// The most that is shown of a uuid, a type or a path.
 pub const MOST_NAME: usize = 64;

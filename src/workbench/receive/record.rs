@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use super::event::Received;
 use super::report::Recorded;
 use crate::event::Payload;
-use crate::workbench::printable;
+use crate::text::printable;
 use crate::workbench::scenario::script::{MAX_EVENTS, MAX_JSON};
 use crate::workbench::scenario::{MAX_FILE, MAX_SCRIPTS, Planned, record};
 

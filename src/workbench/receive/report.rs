@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::remark::Remark;
 use super::watch::NAMED;
-use crate::workbench::printable;
+use crate::text::printable;
 
 /// Counts over all that was received.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

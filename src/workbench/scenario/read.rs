@@ -9,7 +9,7 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::workbench::printable;
+use crate::text::{nearest, printable};
 
 /// A value and where it stands.
 pub type Node<'t> = Spanned<DeValue<'t>>;
@@ -186,10 +186,4 @@ impl<'s> Reader<'s> {
         };
         self.fault(node.span(), format!("{what}: expected {expected}, found {found}"));
     }
-}
-
-/// The name that differs least from a misspelt one.
-pub fn nearest<'n>(misspelt: &str, names: &[&'n str]) -> Option<&'n str> {
-    let likeness = |name: &&str| strsim::jaro_winkler(misspelt, name);
-    names.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }

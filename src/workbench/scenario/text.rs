@@ -14,10 +14,10 @@
 use serde_json::Value;
 use toml::de::DeValue;
 
-use super::read::{Node, Reader, nearest};
+use super::read::{Node, Reader};
 use crate::event::CallId;
+use crate::text::{nearest, printable};
 use crate::workbench::dice::Dice;
-use crate::workbench::printable;
 
 /// The longest text, in bytes: longer than any that is spoken in one go.
 pub const MAX_TEXT: usize = 32 * 1024;

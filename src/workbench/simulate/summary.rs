@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::faults::{Fault, Shares};
 use super::tally::{Latency, Numbers};
-use crate::workbench::printable;
+use crate::text::printable;
 
 /// What was played, and what came of it.
 #[derive(Debug)]
