@@ -267,8 +267,8 @@ mod queue {
     use callhook::history::History;
     use callhook::journal::{Journal, Recovered};
     use callhook::queue::dispatcher::Dispatcher;
-    use callhook::queue::retry::RetryPolicy;
     use callhook::queue::{Limits, Queue, QueueSettings};
+    use callhook::retry::{Delays, RetryPolicy};
     use callhook::routing::AllowedHosts;
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
@@ -277,7 +277,7 @@ mod queue {
     const LIMITS: Limits = Limits { concurrency: 64, queue: 20_000, breaker: 5 };
 
     fn policy() -> RetryPolicy {
-        RetryPolicy::new(3, Duration::from_millis(500), Duration::from_secs(30))
+        RetryPolicy::new(3, Delays::fixed(Duration::from_millis(500), Duration::from_secs(30)))
     }
 
     /// A lane's step: an event comes in, the oldest of so many others is due, is sent, is delivered.

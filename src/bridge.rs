@@ -217,8 +217,8 @@ mod tests {
     use crate::delivery::{Attempt, Deliver, Outcome};
     use crate::event::EventFilter;
     use crate::journal::{Journal, Recovered};
-    use crate::queue::retry::RetryPolicy;
     use crate::queue::{Limits, QueueSettings};
+    use crate::retry::RetryPolicy;
     use crate::routing::AllowedHosts;
     use futures_util::future::BoxFuture;
     use std::sync::Mutex;
@@ -239,7 +239,7 @@ mod tests {
         let settings = QueueSettings {
             filter: EventFilter::All,
             limits: Limits { concurrency: 4, queue: 100, breaker: 5 },
-            retry: RetryPolicy::new(0, Duration::ZERO, Duration::ZERO),
+            retry: RetryPolicy::once(),
             routing_timeout: UUID_TIME,
             allowed_hosts: AllowedHosts::Any,
             receiver: String::new(),

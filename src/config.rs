@@ -29,7 +29,7 @@ use self::reader::{Reader, shown};
 use crate::delivery::signature::SigningKey;
 use crate::event::{EventFilter, EventType};
 use crate::queue::Limits;
-use crate::queue::retry::RetryPolicy;
+use crate::retry::{BadDelays, Delays, RetryPolicy};
 use crate::routing::{AllowedHosts, HostRule, StsUrl, without_user};
 use crate::text::nearest;
 
@@ -314,11 +314,7 @@ fn read_all(reader: &mut Reader<'_>) -> Settings {
     Settings {
         webhook: read_webhook(reader),
         events: read_events(reader),
-        retry: RetryPolicy::new(
-            reader.number("WEBHOOK_RETRY", 0..=100),
-            reader.millis("WEBHOOK_BACKOFF", 0..=ONE_HOUR),
-            reader.millis("WEBHOOK_BACKOFF_MAX", 0..=ONE_HOUR),
-        ),
+        retry: read_retry(reader),
         limits: Limits {
             concurrency: size(reader.number("WEBHOOK_CONCURRENCY", 1..=10_000)),
             queue: size(reader.number("QUEUE_LIMIT", 1..=10_000_000)),
@@ -386,6 +382,27 @@ fn read_events(reader: &mut Reader<'_>) -> EventFilter {
         EventFilter::All
     } else {
         EventFilter::Only(kinds)
+    }
+}
+
+fn read_retry(reader: &mut Reader<'_>) -> RetryPolicy {
+    let retries = reader.number("WEBHOOK_RETRY", 0..=100);
+    let first = reader.valid_millis("WEBHOOK_BACKOFF", 0..=ONE_HOUR);
+    let ceiling = reader.valid_millis("WEBHOOK_BACKOFF_MAX", 0..=ONE_HOUR);
+    let (Some(first), Some(ceiling)) = (first, ceiling) else {
+        return RetryPolicy::once();
+    };
+    match Delays::try_new(first, ceiling) {
+        Ok(delays) => RetryPolicy::new(retries, delays),
+        Err(BadDelays) => {
+            let accepted = format!(
+                "expected at most WEBHOOK_BACKOFF_MAX={} ({})",
+                ceiling.as_millis(),
+                reader.source("WEBHOOK_BACKOFF_MAX")
+            );
+            reader.refuse("WEBHOOK_BACKOFF", accepted);
+            RetryPolicy::once()
+        }
     }
 }
 

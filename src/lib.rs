@@ -57,6 +57,7 @@ pub mod inspector;
 pub mod journal;
 pub mod listener;
 pub mod queue;
+pub mod retry;
 pub mod routing;
 pub mod sts;
 pub mod telemetry;

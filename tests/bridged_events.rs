@@ -14,8 +14,8 @@ use callhook::delivery::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::{DeadFilter, Journal, Recovered};
-use callhook::queue::retry::RetryPolicy;
 use callhook::queue::{Limits, Queue, QueueSettings};
+use callhook::retry::RetryPolicy;
 use callhook::routing::AllowedHosts;
 use callhook::telemetry::Metrics;
 use futures_util::future::BoxFuture;
@@ -73,7 +73,7 @@ fn queue(disk: &Disk, witness: &Witness, limit: usize, filter: EventFilter) -> (
     let settings = QueueSettings {
         filter,
         limits: Limits { concurrency: 4, queue: limit, breaker: 5 },
-        retry: RetryPolicy::new(0, Duration::ZERO, Duration::ZERO),
+        retry: RetryPolicy::once(),
         routing_timeout: LIMIT,
         allowed_hosts: AllowedHosts::Any,
         receiver: String::new(),

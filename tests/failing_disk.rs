@@ -14,8 +14,8 @@ use callhook::delivery::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::Journal;
-use callhook::queue::retry::RetryPolicy;
 use callhook::queue::{Limits, Queue, QueueSettings, Refused};
+use callhook::retry::RetryPolicy;
 use callhook::routing::AllowedHosts;
 use callhook::telemetry::Metrics;
 use callhook::time::timestamp_now;
@@ -61,7 +61,7 @@ fn queue(disk: &Disk, gate: &Gate) -> Queue {
     let settings = QueueSettings {
         filter: EventFilter::All,
         limits: Limits { concurrency: 4, queue: 1000, breaker: 5 },
-        retry: RetryPolicy::new(0, Duration::ZERO, Duration::ZERO),
+        retry: RetryPolicy::once(),
         routing_timeout: LIMIT,
         allowed_hosts: AllowedHosts::Any,
         receiver: String::new(),

@@ -104,6 +104,28 @@ async fn each_fault_alone_stops_the_start() {
 }
 
 #[tokio::test]
+async fn a_first_delay_above_the_longest_is_a_fault_that_names_both_settings() {
+    let vars = |first: &'static str, longest: &'static str| {
+        let delays = [("WEBHOOK_BACKOFF", first), ("WEBHOOK_BACKOFF_MAX", longest)];
+        [("WEBHOOK_URL", "none")].into_iter().chain(delays).collect::<Vec<_>>()
+    };
+    let (code, _, stderr) = run(&["serve"], &vars("60001", "60000")).await;
+    assert_eq!(code, 64, "{stderr}");
+    let line = line_of(&stderr, "WEBHOOK_BACKOFF");
+    for word in ["WEBHOOK_BACKOFF=60001", "WEBHOOK_BACKOFF_MAX=60000", "at most"] {
+        assert!(line.contains(word), "no {word} in {line:?}");
+    }
+    // The ceiling that nobody set counts, too.
+    let (code, _, stderr) = run(&["config"], &vars("30001", "")).await;
+    assert_eq!(code, 64, "{stderr}");
+    assert!(line_of(&stderr, "WEBHOOK_BACKOFF").contains("WEBHOOK_BACKOFF_MAX=30000"), "{stderr}");
+    config(&vars("60000", "60000")).await;
+    // Where one of the two is wrong in itself, that is all there is to say.
+    let (_, _, stderr) = run(&["config"], &vars("1000", "soon")).await;
+    assert!(stderr.contains("1 setting is wrong"), "{stderr}");
+}
+
+#[tokio::test]
 async fn a_webhook_url_is_required() {
     for value in [None, Some(""), Some("undefined"), Some("null")] {
         let vars: Vec<_> = value.map(|value| ("WEBHOOK_URL", value)).into_iter().collect();

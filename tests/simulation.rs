@@ -15,8 +15,8 @@ use callhook::delivery::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
-use callhook::queue::retry::RetryPolicy;
 use callhook::queue::{Limits, Queue, QueueSettings};
+use callhook::retry::{Delays, RetryPolicy};
 use callhook::routing::AllowedHosts;
 use callhook::telemetry::Metrics;
 use callhook::time::timestamp_now;
@@ -145,7 +145,10 @@ fn settings(retries: u32, concurrency: usize) -> QueueSettings {
     QueueSettings {
         filter: EventFilter::All,
         limits: Limits { concurrency, queue: 1_000_000, breaker: 5 },
-        retry: RetryPolicy::new(retries, Duration::from_millis(500), Duration::from_secs(30)),
+        retry: RetryPolicy::new(
+            retries,
+            Delays::fixed(Duration::from_millis(500), Duration::from_secs(30)),
+        ),
         routing_timeout: Duration::from_secs(5),
         allowed_hosts: AllowedHosts::Any,
         receiver: String::new(),

@@ -12,15 +12,15 @@ use url::Url;
 use super::Bridge;
 use crate::calls::Announcement;
 use crate::event::{CallId, Payload};
+use crate::retry::Delays;
 use crate::routing::{self, Route, without_user};
 use crate::sts::{self, Socket};
 
 /// How long one URL is tried.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The pause after the first attempt, doubled after each, and the longest one.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Between two attempts.
+const PAUSES: Delays = Delays::fixed(Duration::from_millis(100), Duration::from_secs(1));
 
 /// What became of it.
 pub enum Reached {
@@ -63,9 +63,10 @@ async fn try_for_a_while(bridge: &Bridge, call: CallId, url: &str) -> Option<Soc
     info!(uuid = %call, "Connecting to STS WebSocket: {}", shown(url));
     let begun = Instant::now();
     let deadline = begun + PATIENCE;
-    let (mut pause, mut attempts) = (PAUSE, 0);
+    let mut attempts = 0;
     let mut fault = "it does not answer".to_owned();
     while let Ok(connected) = timeout_at(deadline, bridge.connector.connect(url)).await {
+        let pause = PAUSES.nth(attempts);
         attempts += 1;
         match connected {
             Ok(mut socket) => {
@@ -82,7 +83,6 @@ async fn try_for_a_while(bridge: &Bridge, call: CallId, url: &str) -> Option<Soc
             break;
         }
         sleep(pause).await;
-        pause = (2 * pause).min(LONGEST_PAUSE);
     }
     bridge.metrics.calls.connect_failures.inc();
     warn!(

@@ -83,6 +83,17 @@ impl<'a> Reader<'a> {
         self.faults.push(fault);
     }
 
+    /// Remembers that the value of a setting is not accepted.
+    pub fn refuse(&mut self, name: &str, accepted: impl Display) {
+        let shown = shown(name, &self.text(name).unwrap_or_default());
+        self.fault(Fault::new(name, &shown, &self.source(name), accepted));
+    }
+
+    /// Where the setting came from.
+    pub fn source(&self, name: &str) -> String {
+        self.layers.source(name)
+    }
+
     /// The text, if the setting is set.
     pub fn text(&self, name: &str) -> Option<String> {
         self.layers.text(name)
@@ -103,8 +114,7 @@ impl<'a> Reader<'a> {
         match check(&text) {
             Ok(value) => Some(value),
             Err(accepted) => {
-                let shown = shown(name, &text);
-                self.fault(Fault::new(name, &shown, &self.layers.source(name), accepted));
+                self.refuse(name, accepted);
                 None
             }
         }
@@ -138,7 +148,13 @@ impl<'a> Reader<'a> {
 
     /// A duration in whole milliseconds within the range.
     pub fn millis(&mut self, name: &str, range: RangeInclusive<u32>) -> Duration {
-        let millis = self.checked(name, |text| match text.parse() {
+        let least = Duration::from_millis((*range.start()).into());
+        self.valid_millis(name, range).unwrap_or(least)
+    }
+
+    /// As [`Reader::millis`], but none where it was not accepted.
+    pub fn valid_millis(&mut self, name: &str, range: RangeInclusive<u32>) -> Option<Duration> {
+        let millis = self.checked(name, |text| match text.parse::<u32>() {
             Ok(millis) if range.contains(&millis) => Ok(millis),
             Ok(_) | Err(_) => Err(format!(
                 "expected whole milliseconds from {} to {}",
@@ -146,7 +162,7 @@ impl<'a> Reader<'a> {
                 range.end()
             )),
         });
-        Duration::from_millis(millis.unwrap_or(*range.start()).into())
+        Some(Duration::from_millis(millis?.into()))
     }
 }
 

@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::retry::probe_delay;
+use crate::retry::Delays;
+
+/// Between two probes of a receiver that is down.
+const PROBE_DELAYS: Delays = Delays::fixed(Duration::from_secs(1), Duration::from_secs(30));
 
 /// Whether the receiver is there, after `limit` attempts in a row without an answer (0 = always).
 #[derive(Debug)]
@@ -95,7 +98,7 @@ impl Breaker {
 }
 
 fn step(state: State, sign: Sign, limit: u32, now: Instant) -> State {
-    let down = |probes| State::Down { probe_at: now + probe_delay(probes), probes };
+    let down = |probes| State::Down { probe_at: now + PROBE_DELAYS.nth(probes), probes };
     match (state, sign) {
         (State::Up { .. } | State::Down { .. } | State::Probing { .. }, Sign::Answered) => {
             State::Up { unanswered: 0 }
@@ -188,6 +191,12 @@ mod tests {
         for (state, sign, expected) in table {
             assert_eq!(step(state, sign, LIMIT, now), expected, "{state:?} {sign:?}");
         }
+    }
+
+    #[test]
+    fn probes_grow_from_one_second_to_thirty() {
+        let delays: Vec<u64> = (0..7).map(|probes| PROBE_DELAYS.nth(probes).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
     }
 
     #[test]

@@ -26,12 +26,12 @@ use self::ages::Ages;
 pub use self::status::{Availability, Status};
 use super::breaker::{Breaker, Change, RoutingGuard, Sign, State};
 use super::lane::{Lane, LaneState, Queued, Step};
-use super::retry::RetryPolicy;
 use super::slot::Slot;
 use crate::delivery::Attempt;
 use crate::delivery::failure::Failure;
 use crate::event::{CallId, Event, EventType};
 use crate::journal::Entry;
+use crate::retry::RetryPolicy;
 use crate::routing::NoDecision;
 
 /// How long the numbering of a call without events is kept: longer than calls stay silent.

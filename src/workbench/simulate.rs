@@ -41,8 +41,8 @@ use crate::delivery::signature::{BadSigningKey, SigningKey};
 use crate::event::EventFilter;
 use crate::history::History;
 use crate::journal::{Journal, Recovered};
-use crate::queue::retry::RetryPolicy;
 use crate::queue::{Limits, Queue, QueueSettings};
+use crate::retry::{Delays, RetryPolicy};
 use crate::routing::AllowedHosts;
 use crate::telemetry::Metrics;
 use crate::text::innermost;
@@ -51,9 +51,7 @@ use crate::text::innermost;
 const IN_FLIGHT: u32 = 64;
 
 /// The delays between attempts, as `WEBHOOK_BACKOFF` and `WEBHOOK_BACKOFF_MAX` are by default.
-const BACKOFF: Duration = Duration::from_millis(500);
-/// The longest of them.
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
+const DELAYS: Delays = Delays::fixed(Duration::from_millis(500), Duration::from_secs(30));
 
 /// How long a decision is waited for, as `ROUTING_TIMEOUT` is by default.
 const ROUTING: Duration = Duration::from_secs(5);
@@ -225,7 +223,7 @@ impl Options {
         let is_wrong = |secret: &&str| self.secret.as_deref() != Some(secret);
         let other = WRONG_SECRETS.iter().copied().find(is_wrong).expect("one differs of two");
         let wrong = WebhookSettings { secret: Some(other.into()), ..settings.clone() };
-        let retry = RetryPolicy::new(self.retry, BACKOFF, BACKOFF_MAX);
+        let retry = RetryPolicy::new(self.retry, DELAYS);
         let (right, wrong) = (client(settings.clone())?, client(wrong)?);
         let sender =
             Sender::new(right, wrong, retry.attempts(), settings.timeout, Arc::clone(tally));
