@@ -102,9 +102,10 @@ mod event {
 
 mod attempt {
     use super::*;
+    use callhook::attempt::Attempt;
     use callhook::config::WebhookSettings;
+    use callhook::delivery::Webhook;
     use callhook::delivery::signature::{Signed, SigningKey};
-    use callhook::delivery::{Attempt, Webhook};
 
     fn key() -> SigningKey {
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().expect("it is a key")
@@ -262,7 +263,7 @@ mod routing {
 
 mod queue {
     use super::*;
-    use callhook::delivery::{Attempt, Deliver, Outcome};
+    use callhook::attempt::{Attempt, Deliver, Outcome};
     use callhook::event::EventFilter;
     use callhook::history::History;
     use callhook::journal::{Journal, Recovered};

@@ -29,11 +29,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::attempt::Deliver;
 use crate::bridge::Bridge;
 use crate::bridge::playout::Clock;
 use crate::calls::Calls;
 use crate::config::{Listen, Settings, WebhookSettings};
-use crate::delivery::{Deliver, Webhook};
+use crate::delivery::Webhook;
 use crate::history::History;
 use crate::http::{self, Answers, Budget, Front};
 use crate::inspector::Inspector;

@@ -214,7 +214,7 @@ impl Reporter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::{Attempt, Deliver, Outcome};
+    use crate::attempt::{Attempt, Deliver, Outcome};
     use crate::event::EventFilter;
     use crate::journal::{Journal, Recovered};
     use crate::queue::{Limits, QueueSettings};

@@ -25,13 +25,12 @@ use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     USER_AGENT,
 };
-use reqwest::{redirect, retry};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use self::failure::Failure;
+use crate::attempt::{Attempt, Deliver, Failure, Outcome};
 use crate::config::WebhookSettings;
-use crate::event::Event;
+use crate::wire::client_builder;
 
 /// The most of an answer's body that is read, in bytes; an `sts_url` needs a few hundred.
 pub const MAX_ANSWER: usize = 64 * 1024;
@@ -58,43 +57,8 @@ pub const AGENT_HEADER: HeaderName = HeaderName::from_static("x-avr-agent-id");
 /// The most headers that an attempt has besides those that all have.
 const OWN_HEADERS: usize = 6;
 
-/// One HTTP request that is to be made.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// What to send.
-    pub event: Arc<Event>,
-    /// 1, 2, … for this event.
-    pub number: u32,
-    /// 1, 2, … within the call.
-    pub sequence: u64,
-}
-
 /// What is shown in place of a secret.
 const MASK: &str = "••••••••";
-
-/// How an attempt went.
-#[derive(Debug)]
-pub enum Outcome {
-    /// A 2xx came back.
-    Delivered {
-        /// Which 2xx.
-        status: u16,
-        /// The whole body, where it could be read in time and within [`MAX_ANSWER`].
-        answer: Option<Bytes>,
-    },
-    /// Anything else.
-    Failed(Failure),
-}
-
-impl Outcome {
-    /// The receiver's status, where it answered.
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Delivered { status, .. } => Some(*status),
-            Self::Failed(failure) => failure.status,
-        }
-    }
-}
 
 /// How a request's body goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,17 +67,6 @@ pub enum Pace {
     Whole,
     /// In so many pieces of the same length, each on its own after such a pause; the head goes first.
     Pieces(u32, Duration),
-}
-
-/// Whoever can make an attempt: the receiver's HTTP client, or a stand-in under test.
-pub trait Deliver: Send + Sync + 'static {
-    /// Makes one attempt. Ends by itself, within a limit of its own.
-    fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome>;
-
-    /// The headers of an attempt that was made at that time (to the second), what is secret masked.
-    fn shown_headers(&self, _attempt: &Attempt, _at: SystemTime) -> Vec<(String, String)> {
-        Vec::new()
-    }
 }
 
 /// The receiver, reached over HTTP.
@@ -137,10 +90,7 @@ impl Webhook {
         settings: WebhookSettings,
         agent: Option<HeaderValue>,
     ) -> Result<Self, reqwest::Error> {
-        let client = client_builder(settings.url.scheme())
-            .pool_idle_timeout(POOL_IDLE)
-            .dns_resolver(Arc::new(failure::SystemResolver))
-            .build()?;
+        let client = client_builder(settings.url.scheme()).pool_idle_timeout(POOL_IDLE).build()?;
         let mut fixed = HeaderMap::new();
         fixed.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         fixed.insert(USER_AGENT, HeaderValue::from_static(AGENT));
@@ -212,9 +162,13 @@ impl Inner {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 let took = begun.elapsed();
-                return Outcome::Failed(Failure::of_request(&error, &self.settings, took));
+                let place = self.settings.place();
+                return Outcome::Failed(failure::of_request(&error, &place, took));
             }
-            Err(_) => return Outcome::Failed(Failure::of_timeout(&self.settings, begun.elapsed())),
+            Err(_) => {
+                let limit = self.settings.timeout;
+                return Outcome::Failed(Failure::of_timeout(limit, begun.elapsed()));
+            }
         };
         let status = response.status();
         let retry_after = retry_after(response.headers());
@@ -222,7 +176,7 @@ impl Inner {
         if status.is_success() {
             Outcome::Delivered { status: status.as_u16(), answer }
         } else {
-            Outcome::Failed(Failure::of_status(status, retry_after, begun.elapsed()))
+            Outcome::Failed(Failure::of_status(status.as_u16(), retry_after, begun.elapsed()))
         }
     }
 
@@ -275,18 +229,6 @@ fn in_pieces(body: Bytes, pieces: u32, pause: Duration) -> reqwest::Body {
         let piece = rest.split_to(length.min(rest.len()));
         Some((Ok::<_, std::convert::Infallible>(Frame::data(piece)), rest))
     })))
-}
-
-/// A client that asks just who it was told to ask: no proxy, no redirects. For plain `http` it
-/// needs no certificates, and a machine may have none.
-pub fn client_builder(scheme: &str) -> reqwest::ClientBuilder {
-    // The first call decides for the process, and all decide alike.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let builder =
-        reqwest::Client::builder().redirect(redirect::Policy::none()).no_proxy().http1_only();
-    // When to try again is for the queue to say; and a request is not copied to be ready for it.
-    let builder = builder.retry(retry::never().max_retries_per_request(0));
-    if scheme == "http" { builder.tls_certs_only([]) } else { builder }
 }
 
 fn header(text: String) -> HeaderValue {

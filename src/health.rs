@@ -5,8 +5,8 @@ use std::time::Duration;
 use reqwest::StatusCode;
 
 use crate::config::FrontSettings;
-use crate::delivery::client_builder;
 use crate::text::innermost;
+use crate::wire::client_builder;
 
 /// How long the answer may take; container runtimes give up after some seconds themselves.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -21,8 +21,7 @@ use std::time::Duration;
 
 use self::memory::Memory;
 pub use self::record::{Call, Counts, Kept, Phase, Standing, Tried};
-use crate::delivery::Attempt;
-use crate::delivery::failure::Failure;
+use crate::attempt::{Attempt, Failure};
 use crate::event::{CallId, Event};
 use crate::time::unix_millis;
 

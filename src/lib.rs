@@ -44,6 +44,7 @@
 //! - A `call_initiated` is an event like any other: there is one HTTP client and one retry loop.
 
 pub mod app;
+pub mod attempt;
 pub mod audiosocket;
 pub mod bridge;
 pub mod calls;
@@ -55,6 +56,7 @@ pub mod history;
 pub mod http;
 pub mod inspector;
 pub mod journal;
+pub mod label;
 pub mod listener;
 pub mod queue;
 pub mod retry;
@@ -63,4 +65,5 @@ pub mod sts;
 pub mod telemetry;
 pub mod text;
 pub mod time;
+pub mod wire;
 pub mod workbench;

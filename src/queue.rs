@@ -35,7 +35,7 @@ use self::intake::Taken;
 pub use self::intake::{Accepted, Receipt};
 use self::slot::Slot;
 use self::window::Window;
-use crate::delivery::{Attempt, Deliver};
+use crate::attempt::{Attempt, Deliver};
 use crate::event::{Event, EventFilter, EventType};
 use crate::history::History;
 use crate::journal::{DeadLetter, DiskError, Entry, Haste, Journal, Recovered};

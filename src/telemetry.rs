@@ -5,7 +5,6 @@
 //!
 //! Invariant: what is logged above debug holds no payload, transcript, caller number or secret.
 
-pub mod label;
 pub mod metrics;
 mod process;
 pub mod values;
@@ -24,9 +23,8 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub use self::metrics::Metrics;
+use crate::attempt::{Attempt, Failure};
 use crate::config::{LogFormat, LogSettings};
-use crate::delivery::Attempt;
-use crate::delivery::failure::Failure;
 use crate::time::{millis, timestamp_now};
 
 /// Marks failure records: they show `status` also where there is none, and the last one of an

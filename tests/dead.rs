@@ -94,7 +94,7 @@ impl Admin {
 }
 
 fn reqwest_client() -> reqwest::Client {
-    callhook::delivery::client_builder("http").build().unwrap()
+    callhook::wire::client_builder("http").build().unwrap()
 }
 
 #[tokio::test]

@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use callhook::delivery::failure::{Code, Failure};
-use callhook::delivery::{Attempt, Deliver, Outcome};
+use callhook::attempt::{Attempt, Deliver, Failure, FailureCode, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
@@ -23,7 +22,6 @@ use callhook::time::timestamp_now;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use reqwest::StatusCode;
 use tokio::time::{Instant, sleep};
 
 /// What the receiver is like during one stretch of time.
@@ -111,7 +109,6 @@ impl Flapping {
 fn outcome(mood: Mood, rng: &mut StdRng, took: Duration) -> Outcome {
     let delivered = || Outcome::Delivered { status: 200, answer: Some(Bytes::new()) };
     let status = |status: u16, retry_after: Option<u64>| {
-        let status = StatusCode::from_u16(status).unwrap();
         Outcome::Failed(Failure::of_status(status, retry_after.map(Duration::from_secs), took))
     };
     match (mood, rng.random_range(0..10)) {
@@ -121,9 +118,11 @@ fn outcome(mood: Mood, rng: &mut StdRng, took: Duration) -> Outcome {
         (Mood::Flaky, _) => status(503, None),
         (Mood::Busy, 0..8) => delivered(),
         (Mood::Busy, _) => status(429, Some(rng.random_range(0..120))),
-        (Mood::Gone, _) => {
-            Outcome::Failed(Failure::unanswered(Code::ConnectionRefused, String::new(), took))
-        }
+        (Mood::Gone, _) => Outcome::Failed(Failure::unanswered(
+            FailureCode::ConnectionRefused,
+            String::new(),
+            took,
+        )),
     }
 }
 

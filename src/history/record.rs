@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{MOST_ATTEMPTS, MOST_CALL_BYTES};
-use crate::delivery::failure::Failure;
+use crate::attempt::Failure;
 use crate::event::{CallId, Event, EventId, EventType};
 use crate::time::unix_millis;
 

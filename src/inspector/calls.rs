@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::Inspector;
 use super::dead::Envelope;
-use crate::delivery::Attempt;
+use crate::attempt::Attempt;
 use crate::event::{CallId, EventType};
 use crate::history::{Call, Kept, Phase, Standing, Tried};
 use crate::http::Fault;

@@ -10,9 +10,9 @@ use url::Url;
 
 use super::dead::{Deleted, Item, Page, Replayed};
 use crate::config::AdminSettings;
-use crate::delivery::client_builder;
 use crate::text::{innermost, printable};
 use crate::time::{millis, unix_millis, unix_millis_of};
+use crate::wire::client_builder;
 
 /// How long an answer may take: a replay of all can be long.
 const PATIENCE: Duration = Duration::from_secs(60);

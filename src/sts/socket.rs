@@ -4,14 +4,13 @@
 //! kernel buffers for the connection is all that is kept for it.
 
 use std::future::poll_fn;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
 use base64_simd::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
 use percent_encoding::percent_decode_str;
 use rustls::pki_types::ServerName;
-use rustls_platform_verifier::ConfigVerifierExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -28,6 +27,7 @@ use url::Url;
 
 use super::MAX_MESSAGE;
 use crate::text::innermost;
+use crate::wire::tls_connector;
 
 /// What is read from the socket at a time, in bytes: some frames of 20 ms, as calls are many.
 const READ_BUFFER: usize = 2 * 1024;
@@ -177,13 +177,6 @@ fn request(url: &Url) -> Result<Request, ConnectError> {
         request.headers_mut().insert(AUTHORIZATION, value);
     }
     Ok(request)
-}
-
-fn tls_connector() -> Result<TlsConnector, String> {
-    // The first call decides for the process, and all decide alike.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let config = rustls::ClientConfig::with_platform_verifier();
-    config.map(|config| Arc::new(config).into()).map_err(|error| innermost(&error))
 }
 
 fn handshake_fault(error: &Error) -> String {

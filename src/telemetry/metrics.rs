@@ -19,11 +19,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::label::Each;
 use super::process;
 use super::values::{Answered, Attempted, Kind, Refusal, Routed};
+use crate::attempt::FailureCode;
 use crate::bridge::life::Reason;
-use crate::delivery::failure::Code;
+use crate::label::Each;
 use crate::time::unix_millis;
 
 /// What an OpenMetrics text is sent as
@@ -106,7 +106,7 @@ pub struct AttemptMetrics {
     /// How long they took.
     pub seconds: Each<Attempted, Histogram>,
     /// Why they failed.
-    pub failures: Each<Code>,
+    pub failures: Each<FailureCode>,
     /// Under way; set when asked for.
     pub in_flight: Gauge,
     /// `WEBHOOK_CONCURRENCY`.

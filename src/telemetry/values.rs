@@ -1,9 +1,8 @@
 //! The values of each label.
 
-use super::label::Label;
 use crate::bridge::life::Reason;
-use crate::delivery::failure::Code;
 use crate::event::EventType;
+use crate::label::Label;
 use crate::queue::Refused;
 use crate::routing::NoDecision;
 
@@ -88,16 +87,6 @@ impl Label for Attempted {
             Self::Failed => "failed",
         };
         vec![("outcome", outcome)]
-    }
-}
-
-impl Label for Code {
-    fn all() -> Vec<Self> {
-        Self::ALL.to_vec()
-    }
-
-    fn pairs(self) -> Vec<(&'static str, &'static str)> {
-        vec![("code", self.name())]
     }
 }
 

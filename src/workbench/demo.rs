@@ -26,8 +26,8 @@ use self::phone::{Exchange, Impression, Step};
 use super::receive::{Answer, Behaviour, Ended, Notice, Received, Receiver};
 use crate::app::App;
 use crate::config::Settings;
-use crate::delivery::client_builder;
 use crate::event::CallId;
+use crate::wire::client_builder;
 
 /// How long the demo waits for the next event before it counts as missing.
 const PATIENCE: Duration = Duration::from_secs(10);

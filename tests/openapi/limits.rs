@@ -1,10 +1,9 @@
 //! Each documented limit, just inside and just outside, and as the code has it.
 
-use callhook::delivery::failure::Failure;
+use callhook::attempt::Failure;
 use callhook::delivery::{MAX_ANSWER, MAX_RETRY_AFTER};
 use callhook::event::{MAX_EVENT_ID, MAX_EVENT_TYPE, MAX_TIMESTAMP};
 use callhook::routing::MAX_STS_URL;
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -204,11 +203,7 @@ fn what_an_answer_of_the_receiver_means_is_what_the_queue_makes_of_it() {
             let class = format!("{}XX", status / 100);
             let response = responses.get(status.to_string()).unwrap_or(&responses[class]);
             let wait = Duration::from_secs(1);
-            let failure = Failure::of_status(
-                StatusCode::from_u16(status).unwrap(),
-                Some(wait),
-                Duration::ZERO,
-            );
+            let failure = Failure::of_status(status, Some(wait), Duration::ZERO);
             let expected = if failure.is_final() { "final" } else { "retried" };
             assert_eq!(document.resolved(response)["x-outcome"], expected, "{kind} {status}");
             let pauses = response["$ref"] == "#/components/responses/Pause";

@@ -12,7 +12,7 @@ use reqwest::header::{HeaderMap, HeaderName};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use crate::delivery::Attempt;
+use crate::attempt::Attempt;
 use crate::event::{CallId, Event, EventId, EventType, Payload};
 use crate::time::timestamp_now;
 

@@ -19,9 +19,8 @@ use super::exchange::{
     Answer, Came, Exchange, OLD, Secret, Sending, Signature, WRONG_SECRET, WRONG_SIGNATURE,
 };
 use crate::config::WebhookSettings;
-use crate::delivery::failure::Failure;
 use crate::delivery::signature::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
-use crate::delivery::{MAX_ANSWER, SECRET_HEADER, Webhook};
+use crate::delivery::{MAX_ANSWER, SECRET_HEADER, Webhook, failure};
 
 /// How much longer than `--timeout` an answer is waited for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -131,7 +130,8 @@ impl Sender {
         let response = match self.webhook.execute(request).await {
             Ok(response) => response,
             Err(error) => {
-                let failure = Failure::of_request(&error, &self.settings, begun.elapsed());
+                let place = self.settings.place();
+                let failure = failure::of_request(&error, &place, begun.elapsed());
                 return Came::Broken { code: failure.code.name(), error: failure.error };
             }
         };

@@ -16,7 +16,8 @@ use tokio::time::Instant;
 
 use super::faults::Fault;
 use super::tally::Tally;
-use crate::delivery::{Attempt, Deliver, Outcome, Pace, Webhook};
+use crate::attempt::{Attempt, Deliver, Outcome};
+use crate::delivery::{Pace, Webhook};
 use crate::event::EventId;
 
 /// The pieces of a body that trickles in.

@@ -12,8 +12,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::faults::Fault;
-use crate::delivery::Outcome;
-use crate::delivery::failure::Failure;
+use crate::attempt::{Failure, Outcome};
 use crate::event::EventType;
 use crate::routing::{self, AllowedHosts};
 use crate::workbench::scenario::Plan;
