@@ -39,9 +39,10 @@ use crate::history::History;
 use crate::http::{self, Answers, Budget, Front};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
+use crate::metrics::Metrics;
+use crate::queue::metrics::QueueMetrics;
 use crate::queue::{Queue, QueueSettings};
 use crate::sts::Connector;
-use crate::telemetry::Metrics;
 use crate::text::innermost;
 
 /// The part of `DRAIN_TIMEOUT` that is kept for closing connections: one tenth.
@@ -91,7 +92,7 @@ pub struct App {
     queue: Queue,
     front: SocketAddr,
     drain_timeout: Duration,
-    metrics: Arc<Metrics>,
+    metrics: Arc<QueueMetrics>,
     audio: SocketAddr,
     /// Ends the calls, before the rest.
     hang_up: CancellationToken,
@@ -121,7 +122,7 @@ impl App {
         let queue = Queue::start(
             queue_settings(&settings),
             deliver,
-            Arc::clone(&metrics),
+            Arc::clone(&metrics.queue),
             History::of_calls(settings.admin.calls),
             journal,
             recovered,
@@ -133,9 +134,9 @@ impl App {
             fallback: settings.routing.fallback.clone(),
             settings: settings.call,
             connector: Connector::default(),
-            clock: Arc::new(Clock::new(metrics.playout.clone())),
+            clock: Arc::new(Clock::new(metrics.bridge.playout.clone())),
             recording: TaskTracker::new(),
-            metrics: Arc::clone(&metrics),
+            metrics: Arc::clone(&metrics.bridge),
         });
         // Without a receiver they wait in the journal, as events do.
         if settings.webhook.is_some() {
@@ -145,7 +146,7 @@ impl App {
             queue: queue.clone(),
             front,
             drain_timeout: settings.drain_timeout,
-            metrics: Arc::clone(&metrics),
+            metrics: Arc::clone(&metrics.queue),
             audio,
             hang_up: CancellationToken::new(),
             calls: TaskTracker::new(),
@@ -158,7 +159,7 @@ impl App {
             fallback: settings.routing.fallback,
             secret: settings.front.secret,
             bodies: Budget::default(),
-            metrics: Arc::clone(&metrics),
+            metrics: Arc::clone(&metrics.http),
         };
         let serve = |listener, router, answers| {
             app.tasks.spawn(http::serve(listener, router, answers, app.stop.clone()))

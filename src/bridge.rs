@@ -16,6 +16,7 @@ pub mod caller;
 pub mod codec;
 mod frames;
 pub mod life;
+pub mod metrics;
 pub mod playout;
 mod reach;
 mod talk;
@@ -35,6 +36,7 @@ use tracing::{debug, error, info, warn};
 
 use self::frames::{Caller, NoCall};
 use self::life::Reason;
+use self::metrics::BridgeMetrics;
 use self::playout::{Clock, Line};
 use self::talk::Talk;
 use crate::audiosocket::HANG_UP;
@@ -44,10 +46,9 @@ use crate::event::{CallId, Event, EventType, Payload};
 use crate::journal::LiveCall;
 use crate::listener;
 use crate::queue::Queue;
+use crate::queue::metrics::Refusal;
 use crate::routing::StsUrl;
 use crate::sts::Connector;
-use crate::telemetry::Metrics;
-use crate::telemetry::values::Refusal;
 use crate::time::unix_millis;
 
 /// The most calls at a time: as many as Asterisk holds connections to the front for.
@@ -80,7 +81,7 @@ pub struct Bridge {
     /// The clock of all calls.
     pub clock: Arc<Clock>,
     /// Where calls and their audio are counted.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<BridgeMetrics>,
     /// The tasks that hand calls' events on.
     pub recording: TaskTracker,
 }
@@ -193,7 +194,7 @@ struct Reporter {
     call: CallId,
     /// Boxed, since a channel makes room for 32 at a time.
     events: mpsc::Sender<Box<Event>>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<BridgeMetrics>,
 }
 
 impl Reporter {
@@ -205,7 +206,7 @@ impl Reporter {
     fn send(&self, event: Event) {
         let kind = event.kind.clone();
         if self.events.try_send(Box::new(event)).is_err() {
-            self.metrics.events.refused.count(Refusal::Backlog);
+            self.metrics.refused.count(Refusal::Backlog);
             error!(uuid = %self.call, r#type = kind.name(), "an event is lost: the disk takes none");
         }
     }

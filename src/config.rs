@@ -28,6 +28,7 @@ pub use self::reader::Fault;
 use self::reader::{Reader, shown};
 use crate::delivery::signature::SigningKey;
 use crate::event::{EventFilter, EventType};
+use crate::log::{LogFormat, LogSettings};
 use crate::queue::Limits;
 use crate::retry::{BadDelays, Delays, RetryPolicy};
 use crate::routing::{AllowedHosts, HostRule, StsUrl, without_user};
@@ -201,24 +202,6 @@ impl AdminSettings {
     pub fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, Vec<Fault>> {
         read_part(environment, read_admin)
     }
-}
-
-/// Logs.
-#[derive(Clone, Copy, Debug)]
-pub struct LogSettings {
-    /// The form of a line.
-    pub format: LogFormat,
-    /// The least important level that is shown.
-    pub level: LevelFilter,
-}
-
-/// `LOG_FORMAT`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people, as AVR Core writes.
-    Text,
-    /// One object a line.
-    Json,
 }
 
 impl Settings {
@@ -480,18 +463,6 @@ fn level(text: &str) -> Result<LevelFilter, String> {
 fn size(number: u32) -> usize {
     usize::try_from(number)
         .expect("a usize holds 32 bits on every platform with an operating system")
-}
-
-impl FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("expected text or json"),
-        }
-    }
 }
 
 impl FromStr for AudioCodec {

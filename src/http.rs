@@ -12,6 +12,7 @@ mod connection;
 pub mod events;
 mod fault;
 mod health;
+pub mod metrics;
 
 use std::sync::Arc;
 
@@ -30,14 +31,14 @@ use tokio_util::sync::CancellationToken;
 pub use self::body::Budget;
 pub use self::connection::Answers;
 pub use self::fault::{Fault, method_not_allowed};
+use self::metrics::{Answered, HttpMetrics};
 use crate::calls::Calls;
 use crate::config::is_same_secret;
 use crate::listener;
 use crate::queue::Queue;
+use crate::queue::metrics::Routed;
 use crate::queue::slot::Slot;
 use crate::routing::{Decision, NoDecision, StsUrl};
-use crate::telemetry::Metrics;
-use crate::telemetry::values::{Answered, Routed};
 
 /// The most open connections: Asterisk holds one idle connection for each live call, and ten
 /// thousand calls must do no harm. One more is closed at once.
@@ -59,7 +60,7 @@ pub struct Front {
     /// Memory for request bodies.
     pub bodies: Budget,
     /// Where requests and routing are counted.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<HttpMetrics>,
 }
 
 impl Front {
@@ -124,7 +125,7 @@ pub async fn serve(
     listener::accept(listener, MAX_CONNECTIONS, stop.clone(), serve).await;
 }
 
-async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+async fn count(State(metrics): State<Arc<HttpMetrics>>, request: Request, next: Next) -> Response {
     let route = Answered::route_of(request.uri().path());
     let response = next.run(request).await;
     metrics.requests.count(Answered::new(route, response.status().as_u16()));

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use self::pulse::Pulse;
 use crate::config::AdminSettings;
 use crate::http::{Fault, method_not_allowed};
+use crate::metrics::Metrics;
 use crate::queue::Queue;
-use crate::telemetry::Metrics;
 
 /// What the admin port's routes need.
 pub struct Inspector {

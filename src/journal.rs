@@ -21,6 +21,7 @@
 //! fulfilled at once, and the dead letters live in memory.
 
 mod inbox;
+mod metrics;
 mod store;
 mod ticket;
 mod writer;
@@ -35,11 +36,11 @@ use tokio::sync::Notify;
 use tracing::error;
 
 use self::inbox::Inbox;
+pub use self::metrics::JournalMetrics;
 pub use self::store::Opener;
 use self::store::{IdChange, Store, Wanted};
 pub use self::ticket::Ticket;
 use crate::event::{CallId, Event, EventId, EventType};
-use crate::telemetry::metrics::JournalMetrics;
 
 /// How often the writer looks for events that nobody waits for. One that it sees twice is written: a
 /// receiver that is well has answered by then, and its events never touch the disk.

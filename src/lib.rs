@@ -34,7 +34,6 @@
 //! | [`delivery`] | how did one attempt go? |
 //! | [`routing`] | what did the receiver decide? |
 //! | [`event`] | what is said about a call? |
-//! | [`telemetry`] | what do operators see? |
 //! | [`config`] | what was asked for? |
 //!
 //! Invariants that hold throughout:
@@ -58,11 +57,12 @@ pub mod inspector;
 pub mod journal;
 pub mod label;
 pub mod listener;
+pub mod log;
+pub mod metrics;
 pub mod queue;
 pub mod retry;
 pub mod routing;
 pub mod sts;
-pub mod telemetry;
 pub mod text;
 pub mod time;
 pub mod wire;

@@ -11,7 +11,7 @@ use callhook::inspector::client as dead;
 use callhook::workbench::receive::{self, ReceiveError};
 use callhook::workbench::simulate::{self, SimulateError};
 use callhook::workbench::{check, demo};
-use callhook::{health, telemetry};
+use callhook::{health, log};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
@@ -134,7 +134,7 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve => {
             let settings = Settings::of_environment(&environment)?;
-            telemetry::start(settings.log);
+            log::start(settings.log);
             app::serve(settings).await?;
         }
         Command::Health => health::ask(&FrontSettings::of_environment(&environment)?)

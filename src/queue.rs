@@ -16,6 +16,7 @@ mod breaker;
 pub mod dispatcher;
 mod intake;
 mod lane;
+pub mod metrics;
 pub mod slot;
 mod window;
 
@@ -33,6 +34,7 @@ pub use self::dispatcher::{Availability, Limits, Status};
 use self::dispatcher::{Dispatch, Dispatcher};
 use self::intake::Taken;
 pub use self::intake::{Accepted, Receipt};
+use self::metrics::{QueueMetrics, Refusal};
 use self::slot::Slot;
 use self::window::Window;
 use crate::attempt::{Attempt, Deliver};
@@ -41,8 +43,6 @@ use crate::history::History;
 use crate::journal::{DeadLetter, DiskError, Entry, Haste, Journal, Recovered};
 use crate::retry::RetryPolicy;
 use crate::routing::{AllowedHosts, NoDecision};
-use crate::telemetry::Metrics;
-use crate::telemetry::values::Refusal;
 use crate::time::unix_millis;
 
 /// How the queue behaves.
@@ -91,6 +91,16 @@ pub enum Refused {
     Draining,
 }
 
+impl From<&Refused> for Refusal {
+    fn from(refused: &Refused) -> Self {
+        match refused {
+            Refused::Full { .. } | Refused::TooMany { .. } => Self::Full,
+            Refused::Disk(_) => Self::Disk,
+            Refused::Draining => Self::Stopping,
+        }
+    }
+}
+
 struct Inner {
     settings: QueueSettings,
     deliver: Option<Arc<dyn Deliver>>,
@@ -102,7 +112,7 @@ struct Inner {
     concluded: Notify,
     tasks: TaskTracker,
     stop: CancellationToken,
-    metrics: Arc<Metrics>,
+    metrics: Arc<QueueMetrics>,
     history: History,
 }
 
@@ -120,7 +130,7 @@ impl Queue {
     pub fn start(
         settings: QueueSettings,
         deliver: Option<Arc<dyn Deliver>>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<QueueMetrics>,
         history: History,
         journal: Journal,
         recovered: Recovered,
@@ -324,7 +334,7 @@ impl Inner {
     /// Sets what is told once.
     fn tell_limits(&self) {
         let limits = self.settings.limits;
-        self.metrics.queue.limit.set(limits.queue.try_into().unwrap_or(i64::MAX));
+        self.metrics.waiting.limit.set(limits.queue.try_into().unwrap_or(i64::MAX));
         self.metrics.attempts.limit.set(limits.concurrency.try_into().unwrap_or(i64::MAX));
     }
 

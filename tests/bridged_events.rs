@@ -14,10 +14,10 @@ use callhook::attempt::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::{DeadFilter, Journal, Recovered};
+use callhook::queue::metrics::QueueMetrics;
 use callhook::queue::{Limits, Queue, QueueSettings};
 use callhook::retry::RetryPolicy;
 use callhook::routing::AllowedHosts;
-use callhook::telemetry::Metrics;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -80,7 +80,7 @@ fn queue(disk: &Disk, witness: &Witness, limit: usize, filter: EventFilter) -> (
     };
     let (journal, mut recovered) = Journal::open(disk.opener(), true, 100).unwrap();
     let calls = std::mem::take(&mut recovered.calls);
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(QueueMetrics::default());
     let deliver: Arc<dyn Deliver> = Arc::new(witness.clone());
     let queue =
         Queue::start(settings, Some(deliver), metrics, History::default(), journal, recovered);

@@ -14,10 +14,10 @@ use callhook::attempt::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::Journal;
+use callhook::queue::metrics::QueueMetrics;
 use callhook::queue::{Limits, Queue, QueueSettings, Refused};
 use callhook::retry::RetryPolicy;
 use callhook::routing::AllowedHosts;
-use callhook::telemetry::Metrics;
 use callhook::time::timestamp_now;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -67,7 +67,7 @@ fn queue(disk: &Disk, gate: &Gate) -> Queue {
         receiver: String::new(),
     };
     let (journal, recovered) = Journal::open(disk.opener(), true, 100).unwrap();
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(QueueMetrics::default());
     Queue::start(
         settings,
         Some(Arc::new(gate.clone())),

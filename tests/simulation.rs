@@ -14,10 +14,10 @@ use callhook::attempt::{Attempt, Deliver, Failure, FailureCode, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
+use callhook::queue::metrics::QueueMetrics;
 use callhook::queue::{Limits, Queue, QueueSettings};
 use callhook::retry::{Delays, RetryPolicy};
 use callhook::routing::AllowedHosts;
-use callhook::telemetry::Metrics;
 use callhook::time::timestamp_now;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
@@ -163,7 +163,7 @@ async fn play(seed: u64, calls: usize, hours: u64) {
     let retries = u32::try_from(seed % 4).unwrap();
     let concurrency = [1, 4, 64][usize::try_from(seed % 3).unwrap()];
     let receiver = Flapping::new(seed, hours, retries + 1);
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(QueueMetrics::default());
     let deliver: Arc<dyn Deliver> = Arc::new(Receiver(Arc::clone(&receiver)));
     let journal = Journal::in_memory(1_000_000);
     let queue = Queue::start(
@@ -201,7 +201,7 @@ async fn play(seed: u64, calls: usize, hours: u64) {
 
 fn check(
     receiver: &Flapping,
-    metrics: &Metrics,
+    metrics: &QueueMetrics,
     accepted: &HashMap<CallId, u64>,
     concurrency: usize,
 ) {

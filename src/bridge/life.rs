@@ -7,6 +7,8 @@
 //! - A call ends once, for the first [`Reason`] there is.
 //! - Once it is ending nothing is played, and of what the server says only transcripts and faults count.
 
+use crate::label::Label;
+
 /// Why a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -224,6 +226,16 @@ fn ending(reason: Reason, input: Input) -> (State, &'static [Action]) {
         | Input::NoServer
         | Input::Speech
         | Input::Interruption { .. } => (State::Ending(reason), &[]),
+    }
+}
+
+impl Label for Reason {
+    fn all() -> Vec<Self> {
+        Self::ALL.to_vec()
+    }
+
+    fn pairs(self) -> Vec<(&'static str, &'static str)> {
+        vec![("reason", self.name())]
     }
 }
 

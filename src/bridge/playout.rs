@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::metrics::PlayoutMetrics;
 use crate::audiosocket::{self, FRAME_AUDIO, FRAME_TIME, HANG_UP};
-use crate::telemetry::metrics::PlayoutMetrics;
 
 /// The most that is queued to play, in bytes: 30 s, as long as anybody listens to one utterance.
 pub const MOST_QUEUED: usize = 30 * 50 * FRAME_AUDIO;

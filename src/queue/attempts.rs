@@ -14,14 +14,14 @@ use tracing::{debug, error, info, warn};
 use super::Inner;
 use super::breaker::Change;
 use super::dispatcher::{Dispatch, Spent, Verdict};
+use super::metrics::Attempted;
 use super::slot::Slot;
 use crate::attempt::{Failure, Outcome};
 use crate::event::EventId;
 use crate::journal::{DeadLetter, KnownId, Ticket};
+use crate::log::{FAILURE, GIVEN_UP};
 use crate::routing::{self, NoDecision};
-use crate::telemetry;
-use crate::telemetry::values::Attempted;
-use crate::time::unix_millis;
+use crate::time::{millis, unix_millis};
 
 impl Inner {
     /// Makes an attempt and, in the same task, those that became due through its outcome.
@@ -159,15 +159,32 @@ impl Inner {
         let events = &self.metrics.events;
         let counter = if given_up { &events.dead } else { &events.retried };
         counter.count((&attempt.event.kind).into());
-        let attempts = self.settings.retry.attempts();
-        telemetry::log_failure(
-            attempt,
-            *probe,
-            attempts,
-            failure,
-            &self.settings.receiver,
-            given_up,
-        );
+        // A probe of a receiver that is down says so, since it repeats the attempt's number.
+        macro_rules! record {
+            ($level:ident, $message:expr) => {
+                $level!(
+                    target: FAILURE,
+                    r#type = attempt.event.kind.name(),
+                    uuid = %attempt.event.call,
+                    id = %attempt.event.id,
+                    attempt = attempt.number,
+                    attempts = self.settings.retry.attempts(),
+                    error = failure.error,
+                    code = failure.code.name(),
+                    url = self.settings.receiver,
+                    method = "POST",
+                    status = failure.status,
+                    probe = probe.then_some(true),
+                    duration_ms = millis(failure.took),
+                    "{}", $message
+                )
+            };
+        }
+        if given_up {
+            record!(error, GIVEN_UP);
+        } else {
+            record!(warn, "webhook attempt failed");
+        }
     }
 
     fn log_change(&self, change: Change) {

@@ -44,7 +44,6 @@ use crate::journal::{Journal, Recovered};
 use crate::queue::{Limits, Queue, QueueSettings};
 use crate::retry::{Delays, RetryPolicy};
 use crate::routing::AllowedHosts;
-use crate::telemetry::Metrics;
 use crate::text::innermost;
 
 /// Attempts in flight in all, as `WEBHOOK_CONCURRENCY` is by default; in a call there is one.
@@ -239,7 +238,7 @@ impl Options {
                 receiver: settings.shown_url(),
             },
             Some(Arc::new(sender.clone())),
-            Arc::new(Metrics::default()),
+            Arc::default(),
             History::default(),
             Journal::in_memory(1),
             Recovered::default(),

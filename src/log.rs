@@ -1,19 +1,16 @@
-//! Telemetry: the two log formats, the failure record, and the metrics.
+//! The log: the two formats of a line.
 //!
-//! Logs go to stderr. `text` is made for people: a line an event with its time, and for an event
+//! Lines go to stderr. `text` is made for people: a line an event with its time, and for an event
 //! that could not be delivered the block that AVR Core writes. `json` is one flat object a line.
 //!
 //! Invariant: what is logged above debug holds no payload, transcript, caller number or secret.
 
-pub mod metrics;
-mod process;
-pub mod values;
-
 use std::fmt::{self, Write as _};
+use std::str::FromStr;
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber, error, warn};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
@@ -22,17 +19,44 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-pub use self::metrics::Metrics;
-use crate::attempt::{Attempt, Failure};
-use crate::config::{LogFormat, LogSettings};
-use crate::time::{millis, timestamp_now};
+use crate::time::timestamp_now;
 
 /// Marks failure records: they show `status` also where there is none, and the last one of an
 /// event is followed by AVR's block in the text format.
-const FAILURE: &str = "callhook::failure";
+pub const FAILURE: &str = "callhook::failure";
 
 /// The message of an event's last failed attempt.
-const GIVEN_UP: &str = "webhook delivery failed";
+pub const GIVEN_UP: &str = "webhook delivery failed";
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct LogSettings {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// The least important level that is shown.
+    pub level: LevelFilter,
+}
+
+/// `LOG_FORMAT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people, as AVR Core writes.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("expected text or json"),
+        }
+    }
+}
 
 /// Sends all logs to stderr in the wanted format. Libraries speak from `warn` on.
 ///
@@ -46,43 +70,6 @@ pub fn start(settings: LogSettings) {
         .with_writer(std::io::stderr)
         .with_filter(targets);
     tracing_subscriber::registry().with(layer).init();
-}
-
-/// Logs a failed attempt: a warning, or an error where it was the last one. A probe of a receiver
-/// that is down says so, since it repeats the attempt's number.
-pub fn log_failure(
-    attempt: &Attempt,
-    probe: bool,
-    attempts: u32,
-    failure: &Failure,
-    url: &str,
-    last: bool,
-) {
-    macro_rules! record {
-        ($level:ident, $message:expr) => {
-            $level!(
-                target: FAILURE,
-                r#type = attempt.event.kind.name(),
-                uuid = %attempt.event.call,
-                id = %attempt.event.id,
-                attempt = attempt.number,
-                attempts,
-                error = failure.error,
-                code = failure.code.name(),
-                url,
-                method = "POST",
-                status = failure.status,
-                probe = probe.then_some(true),
-                duration_ms = millis(failure.took),
-                "{}", $message
-            )
-        };
-    }
-    if last {
-        record!(error, GIVEN_UP);
-    } else {
-        record!(warn, "webhook attempt failed");
-    }
 }
 
 struct Format(LogFormat);

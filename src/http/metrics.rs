@@ -1,0 +1,86 @@
+//! What the front counts and measures.
+
+use prometheus_client::registry::Registry;
+
+use crate::label::{Each, Label};
+use crate::queue::metrics::RoutingMetrics;
+
+/// All that the front counts and measures.
+#[derive(Debug, Default)]
+pub struct HttpMetrics {
+    /// Requests to the front.
+    pub requests: Each<Answered>,
+    /// What callers are answered; the queue's own, which counts with it.
+    pub routing: RoutingMetrics,
+}
+
+impl HttpMetrics {
+    /// Registers all but what is the queue's.
+    pub fn register(&self, to: &mut Registry) {
+        let (name, help) = ("http_requests", "Requests to the front that were answered");
+        to.register(name, help, self.requests.clone());
+    }
+}
+
+/// A request to the front, and the class of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    route: &'static str,
+    status: &'static str,
+}
+
+impl Answered {
+    /// The front's paths; any other is `other`, as clients make them up.
+    const ROUTES: [&'static str; 5] = ["/call", "/events", "/health", "/ready", "other"];
+
+    /// The classes of statuses that are answered; none is informational or a redirect.
+    const STATUSES: [&'static str; 3] = ["2xx", "4xx", "5xx"];
+
+    /// The route of a path.
+    pub fn route_of(path: &str) -> &'static str {
+        let known = Self::ROUTES.into_iter().find(|route| *route == path);
+        known.unwrap_or("other")
+    }
+
+    /// A request for this route, answered with this status.
+    pub fn new(route: &'static str, status: u16) -> Self {
+        let [fine, refused, failed] = Self::STATUSES;
+        let status = match status {
+            ..400 => fine,
+            400..500 => refused,
+            500.. => failed,
+        };
+        Self { route, status }
+    }
+}
+
+impl Label for Answered {
+    fn all() -> Vec<Self> {
+        let each = |route| Self::STATUSES.map(|status| Self { route, status });
+        Self::ROUTES.into_iter().flat_map(each).collect()
+    }
+
+    fn pairs(self) -> Vec<(&'static str, &'static str)> {
+        vec![("route", self.route), ("status", self.status)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_clients_make_up_is_one_value() {
+        let all = Answered::all();
+        for (path, status, expected) in [
+            ("/call", 200, [("route", "/call"), ("status", "2xx")]),
+            ("/events", 202, [("route", "/events"), ("status", "2xx")]),
+            ("/events", 503, [("route", "/events"), ("status", "5xx")]),
+            ("/wp-login.php", 404, [("route", "other"), ("status", "4xx")]),
+        ] {
+            let answered = Answered::new(Answered::route_of(path), status);
+            assert!(all.contains(&answered));
+            assert_eq!(answered.pairs(), expected);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What the journal counts and measures.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// A commit: an fsync takes well under 10 ms on a good disk, and seconds on a failing one.
+const COMMIT_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// Changes in a batch: from one event to a queue that waited for its disk.
+const BATCH_CHANGES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0, 10_000.0];
+
+/// What is written.
+#[derive(Clone, Debug)]
+pub struct JournalMetrics {
+    /// How long a transaction took, with its fsync.
+    pub commit_seconds: Histogram,
+    /// How many changes it wrote.
+    pub batch_changes: Histogram,
+    /// Transactions that failed.
+    pub failures: Counter,
+    /// Whether the last one did; set when asked for.
+    pub failing: Gauge,
+    /// Dead letters that are kept.
+    pub dead: Gauge,
+    /// `DEAD_LIMIT`.
+    pub dead_limit: Gauge,
+    /// Dead letters dropped because of it.
+    pub dead_dropped: Counter,
+}
+
+impl JournalMetrics {
+    /// Registers all of them.
+    pub fn register(&self, to: &mut Registry) {
+        let help = "Time of one transaction, with its fsync";
+        to.register_with_unit("journal_commit", help, Unit::Seconds, self.commit_seconds.clone());
+        let help = "Changes written in one transaction";
+        to.register("journal_batch_changes", help, self.batch_changes.clone());
+        let help = "Transactions that the disk refused";
+        to.register("journal_failures", help, self.failures.clone());
+        let help = "1 while the journal cannot be written and new events are refused";
+        to.register("journal_failing", help, self.failing.clone());
+        to.register("dead_letters", "Dead letters that are kept", self.dead.clone());
+        to.register("dead_letters_limit", "DEAD_LIMIT", self.dead_limit.clone());
+        let help = "Dead letters that had to go because there were more than DEAD_LIMIT";
+        to.register("dead_letters_dropped", help, self.dead_dropped.clone());
+    }
+}
+
+impl Default for JournalMetrics {
+    fn default() -> Self {
+        Self {
+            commit_seconds: Histogram::new(COMMIT_SECONDS),
+            batch_changes: Histogram::new(BATCH_CHANGES),
+            failures: Counter::default(),
+            failing: Gauge::default(),
+            dead: Gauge::default(),
+            dead_limit: Gauge::default(),
+            dead_dropped: Counter::default(),
+        }
+    }
+}

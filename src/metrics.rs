@@ -1,0 +1,89 @@
+//! Metrics: what every part counts and measures, for `GET /metrics`.
+//!
+//! Owns the registry. The metrics themselves, with their names, helps and units, are beside the part that
+//! counts; README has a table of all, which a test compares.
+//!
+//! Invariants:
+//! - Counting neither allocates nor waits. A histogram's lock is held for one observation.
+//! - No label holds what comes from outside: a type that callhook does not know is `other`.
+//! - Exposing takes no lock of the queue's or the journal's.
+
+mod process;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::bridge::metrics::BridgeMetrics;
+use crate::http::metrics::HttpMetrics;
+use crate::journal::JournalMetrics;
+use crate::queue::metrics::QueueMetrics;
+use crate::time::unix_millis;
+
+/// What an OpenMetrics text is sent as
+/// (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything that is counted and measured, since the start.
+#[derive(Debug)]
+pub struct Metrics {
+    /// The queue's.
+    pub queue: Arc<QueueMetrics>,
+    /// The journal's.
+    pub journal: JournalMetrics,
+    /// The bridge's.
+    pub bridge: Arc<BridgeMetrics>,
+    /// The front's.
+    pub http: Arc<HttpMetrics>,
+    /// Memory that the process holds, in bytes.
+    resident: Gauge<u64, AtomicU64>,
+    registry: Registry,
+}
+
+impl Metrics {
+    /// All at zero, with those that the journal counts in.
+    pub fn new(journal: JournalMetrics) -> Self {
+        let queue = Arc::new(QueueMetrics::default());
+        let refused = queue.events.refused.clone();
+        let bridge = BridgeMetrics { refused, ..BridgeMetrics::default() };
+        let http = HttpMetrics { routing: queue.routing.clone(), ..HttpMetrics::default() };
+        let mut registry = Registry::default();
+        let own = registry.sub_registry_with_prefix("callhook");
+        queue.register(own);
+        journal.register(own);
+        bridge.register(own);
+        http.register(own);
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        own.register("build", "The version of callhook that runs; always 1", version);
+        let resident = Gauge::default();
+        register_process(&mut registry, &resident);
+        let (bridge, http) = (Arc::new(bridge), Arc::new(http));
+        Self { queue, journal, bridge, http, resident, registry }
+    }
+
+    /// The OpenMetrics text.
+    ///
+    /// # Errors
+    /// None that is known: text can always be written to a string.
+    pub fn exposed(&self) -> Result<String, fmt::Error> {
+        self.resident.set(process::resident_bytes().unwrap_or_default());
+        let mut text = String::with_capacity(32 * 1024);
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Under the names that every program's are found by.
+fn register_process(to: &mut Registry, resident: &Gauge<u64, AtomicU64>) {
+    let start = Gauge::<f64, AtomicU64>::default();
+    start.set(unix_millis() as f64 / 1000.0);
+    let help = "When the process started, in seconds since 1970";
+    to.register_with_unit("process_start_time", help, Unit::Seconds, start);
+    let help = "Memory that the process holds";
+    to.register_with_unit("process_resident_memory", help, Unit::Bytes, resident.clone());
+}
