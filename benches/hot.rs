@@ -103,9 +103,8 @@ mod event {
 mod attempt {
     use super::*;
     use callhook::attempt::Attempt;
-    use callhook::config::WebhookSettings;
-    use callhook::delivery::Webhook;
     use callhook::delivery::signature::{Signed, SigningKey};
+    use callhook::delivery::{Webhook, WebhookSettings};
 
     fn key() -> SigningKey {
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().expect("it is a key")
@@ -157,8 +156,8 @@ mod audiosocket {
 mod sts {
     use super::*;
     use callhook::audiosocket::{FRAME_AUDIO, RATE};
+    use callhook::bridge::AudioCodec;
     use callhook::bridge::caller::CallerAudio;
-    use callhook::config::AudioCodec;
     use callhook::sts::{Said, audio, decode_audio, read};
     use tokio::time::Instant;
 

@@ -33,15 +33,16 @@ use crate::attempt::Deliver;
 use crate::bridge::Bridge;
 use crate::bridge::playout::Clock;
 use crate::calls::Calls;
-use crate::config::{Listen, Settings, WebhookSettings};
+use crate::config::Settings;
 use crate::delivery::Webhook;
 use crate::history::History;
 use crate::http::{self, Answers, Budget, Front};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
+use crate::listener::Listen;
 use crate::metrics::Metrics;
+use crate::queue::Queue;
 use crate::queue::metrics::QueueMetrics;
-use crate::queue::{Queue, QueueSettings};
 use crate::sts::Connector;
 use crate::text::innermost;
 
@@ -120,7 +121,7 @@ impl App {
         let mut recovered = recovered;
         let unfinished = std::mem::take(&mut recovered.calls);
         let queue = Queue::start(
-            queue_settings(&settings),
+            settings.queue,
             deliver,
             Arc::clone(&metrics.queue),
             History::of_calls(settings.admin.calls),
@@ -131,7 +132,7 @@ impl App {
         let bridge = Arc::new(Bridge {
             queue: queue.clone(),
             calls: Arc::clone(&calls),
-            fallback: settings.routing.fallback.clone(),
+            fallback: settings.fallback.clone(),
             settings: settings.call,
             connector: Connector::default(),
             clock: Arc::new(Clock::new(metrics.bridge.playout.clone())),
@@ -156,7 +157,7 @@ impl App {
         let serving = Front {
             queue,
             calls,
-            fallback: settings.routing.fallback,
+            fallback: settings.fallback,
             secret: settings.front.secret,
             bodies: Budget::default(),
             metrics: Arc::clone(&metrics.http),
@@ -270,17 +271,6 @@ fn receiver(settings: &Settings) -> Result<Option<Arc<dyn Deliver>>, StartError>
     })?;
     info!(url = webhook.shown_url(), "events go to this receiver");
     Ok(Some(Arc::new(client)))
-}
-
-fn queue_settings(settings: &Settings) -> QueueSettings {
-    QueueSettings {
-        filter: settings.events.clone(),
-        limits: settings.limits,
-        retry: settings.retry,
-        routing_timeout: settings.routing.timeout,
-        allowed_hosts: settings.routing.allowed_hosts.clone(),
-        receiver: settings.webhook.as_ref().map(WebhookSettings::shown_url).unwrap_or_default(),
-    }
 }
 
 fn addresses<const N: usize>(listeners: [&TcpListener; N]) -> Result<[SocketAddr; N], StartError> {

@@ -19,6 +19,7 @@ pub mod life;
 pub mod metrics;
 pub mod playout;
 mod reach;
+mod settings;
 mod talk;
 
 use std::panic::AssertUnwindSafe;
@@ -38,10 +39,10 @@ use self::frames::{Caller, NoCall};
 use self::life::Reason;
 use self::metrics::BridgeMetrics;
 use self::playout::{Clock, Line};
+pub use self::settings::{AudioCodec, CallSettings};
 use self::talk::Talk;
 use crate::audiosocket::HANG_UP;
 use crate::calls::Calls;
-use crate::config::CallSettings;
 use crate::event::{CallId, Event, EventType, Payload};
 use crate::journal::LiveCall;
 use crate::listener;
@@ -255,8 +256,8 @@ mod tests {
             calls: Arc::default(),
             fallback: None,
             settings: CallSettings {
-                listen: crate::config::Listen { host: String::new(), port: 0 },
-                codec: crate::config::AudioCodec::Auto,
+                listen: listener::Listen { host: String::new(), port: 0 },
+                codec: AudioCodec::Auto,
                 idle_timeout: UUID_TIME,
                 ended_details: true,
             },

@@ -1,37 +1,40 @@
 //! Settings: every one of them, checked where it is made and never again.
 //!
 //! Owns the layers ([`layers`]), the checks ([`reader`]) and the masking. Each part of the program
-//! gets a struct of its own. What each setting means stands in `config/default.toml`, which is the
+//! gets a struct of its own, which is defined there. What each setting means stands in `config/default.toml`, which is the
 //! lowest layer.
 //!
 //! Invariants:
 //! - All faults are reported at once.
 //! - Secrets are [`SecretString`] or of a type that does not print itself.
 
+mod fault;
 mod layers;
 mod reader;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use tracing::level_filters::LevelFilter;
 use url::Url;
 
+pub use self::fault::Fault;
 use self::layers::Layers;
-pub use self::reader::Fault;
 use self::reader::{Reader, shown};
-use crate::delivery::signature::SigningKey;
+use crate::bridge::{AudioCodec, CallSettings};
+use crate::delivery::WebhookSettings;
 use crate::event::{EventFilter, EventType};
+use crate::http::FrontSettings;
+use crate::inspector::AdminSettings;
+use crate::listener::Listen;
 use crate::log::{LogFormat, LogSettings};
-use crate::queue::Limits;
+use crate::queue::{Limits, QueueSettings};
 use crate::retry::{BadDelays, Delays, RetryPolicy};
-use crate::routing::{AllowedHosts, HostRule, StsUrl, without_user};
+use crate::routing::{AllowedHosts, HostRule, StsUrl};
 use crate::text::nearest;
 
 /// Ten minutes: no phone call waits longer for anything.
@@ -44,14 +47,10 @@ const ONE_DAY: u32 = 86_400_000;
 pub struct Settings {
     /// The receiver; `None` = run without one.
     pub webhook: Option<WebhookSettings>,
-    /// Which event types are delivered.
-    pub events: EventFilter,
-    /// Attempts and their delays.
-    pub retry: RetryPolicy,
-    /// Sizes of the queue.
-    pub limits: Limits,
-    /// The routing of calls.
-    pub routing: RoutingSettings,
+    /// What is delivered, how often, and how many wait for it.
+    pub queue: QueueSettings,
+    /// Where calls go that the receiver does not route (`STS_URL`).
+    pub fallback: Option<StsUrl>,
     /// `X-AVR-AGENT-ID`.
     pub agent: Option<HeaderValue>,
     /// The front for Asterisk and relays.
@@ -72,81 +71,6 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
-/// The receiver (`WEBHOOK_*`).
-#[derive(Clone, Debug)]
-pub struct WebhookSettings {
-    /// Where events go; http or https, with a host.
-    pub url: Url,
-    /// `X-AVR-WEBHOOK-SECRET`; fit for a header.
-    pub secret: Option<SecretString>,
-    /// The time for one attempt.
-    pub timeout: Duration,
-    /// Signs every attempt.
-    pub signing_key: Option<SigningKey>,
-}
-
-impl WebhookSettings {
-    /// `host:port`, as Node's errors name it.
-    pub fn place(&self) -> String {
-        let host = self.url.host_str().unwrap_or_default();
-        let port = self.url.port_or_known_default().unwrap_or_default();
-        format!("{host}:{port}")
-    }
-
-    /// The URL without its user part, for logs.
-    pub fn shown_url(&self) -> String {
-        without_user(&self.url).to_string()
-    }
-}
-
-/// Routing of calls.
-#[derive(Clone, Debug)]
-pub struct RoutingSettings {
-    /// How long a decision is waited for.
-    pub timeout: Duration,
-    /// Where calls go that the receiver does not route.
-    pub fallback: Option<StsUrl>,
-    /// Where the receiver may route to.
-    pub allowed_hosts: AllowedHosts,
-}
-
-/// A host and port to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// An address or a name.
-    pub host: String,
-    /// 0 = any free one.
-    pub port: u16,
-}
-
-impl Listen {
-    /// `host:port` to connect to from the same machine: "any address" is none.
-    pub fn reachable(&self) -> String {
-        let host = match self.host.trim_matches(['[', ']']).parse() {
-            Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1".to_owned(),
-            Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "[::1]".to_owned(),
-            Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
-            Ok(IpAddr::V4(_)) | Err(_) => self.host.clone(),
-        };
-        format!("{host}:{}", self.port)
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-/// The front (`HTTP_*`).
-#[derive(Clone, Debug)]
-pub struct FrontSettings {
-    /// Where it listens.
-    pub listen: Listen,
-    /// What `POST /call` and `POST /events` must bring.
-    pub secret: Option<SecretString>,
-}
-
 impl FrontSettings {
     /// Reads the front's settings alone, which is all that `callhook health` needs.
     ///
@@ -155,43 +79,6 @@ impl FrontSettings {
     pub fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, Vec<Fault>> {
         read_part(environment, read_front)
     }
-}
-
-/// AudioSocket and the call.
-#[derive(Clone, Debug)]
-pub struct CallSettings {
-    /// Where AudioSocket listens.
-    pub listen: Listen,
-    /// What callers' audio of kind 0x10 is.
-    pub codec: AudioCodec,
-    /// A call without any frame for so long is ended.
-    pub idle_timeout: Duration,
-    /// Whether `call_ended` says why and how long.
-    pub ended_details: bool,
-}
-
-/// `AUDIO_CODEC`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AudioCodec {
-    /// Told from the first frames.
-    Auto,
-    /// Signed linear, 16 bit, little-endian.
-    Slin,
-    /// G.711 µ-law.
-    Ulaw,
-    /// G.711 A-law.
-    Alaw,
-}
-
-/// The admin port.
-#[derive(Clone, Debug)]
-pub struct AdminSettings {
-    /// Where it listens.
-    pub listen: Listen,
-    /// What it asks for.
-    pub token: Option<SecretString>,
-    /// Calls that the inspector remembers; 0 = none.
-    pub calls: usize,
 }
 
 impl AdminSettings {
@@ -219,7 +106,7 @@ impl Settings {
         let mut reader = Reader::new(&layers, faults);
         let mut warnings = unknown_names(environment, layers.names());
         let mut settings = read_all(&mut reader);
-        warnings.extend(unknown_events(&settings.events));
+        warnings.extend(unknown_events(&settings.queue.filter));
         settings.warnings.clone_from(&warnings);
         let mut faults = reader.into_faults();
         if faults.is_empty() {
@@ -294,20 +181,11 @@ fn unknown_events(events: &EventFilter) -> Vec<String> {
 }
 
 fn read_all(reader: &mut Reader<'_>) -> Settings {
+    let webhook = read_webhook(reader);
     Settings {
-        webhook: read_webhook(reader),
-        events: read_events(reader),
-        retry: read_retry(reader),
-        limits: Limits {
-            concurrency: size(reader.number("WEBHOOK_CONCURRENCY", 1..=10_000)),
-            queue: size(reader.number("QUEUE_LIMIT", 1..=10_000_000)),
-            breaker: reader.number("WEBHOOK_BREAKER", 0..=1_000_000),
-        },
-        routing: RoutingSettings {
-            timeout: reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES),
-            fallback: reader.value::<StsUrl>("STS_URL"),
-            allowed_hosts: read_allowed_hosts(reader),
-        },
+        queue: read_queue(reader, webhook.as_ref()),
+        webhook,
+        fallback: reader.value("STS_URL"),
         agent: reader.checked("AGENT_ID", header_value),
         front: read_front(reader),
         call: CallSettings {
@@ -357,6 +235,21 @@ fn read_webhook(reader: &mut Reader<'_>) -> Option<WebhookSettings> {
     let timeout = reader.millis("WEBHOOK_TIMEOUT", 1..=TEN_MINUTES);
     let signing_key = reader.value("WEBHOOK_SIGNING_KEY");
     Some(WebhookSettings { url: url.flatten()?, secret, timeout, signing_key })
+}
+
+fn read_queue(reader: &mut Reader<'_>, webhook: Option<&WebhookSettings>) -> QueueSettings {
+    QueueSettings {
+        filter: read_events(reader),
+        retry: read_retry(reader),
+        limits: Limits {
+            concurrency: size(reader.number("WEBHOOK_CONCURRENCY", 1..=10_000)),
+            queue: size(reader.number("QUEUE_LIMIT", 1..=10_000_000)),
+            breaker: reader.number("WEBHOOK_BREAKER", 0..=1_000_000),
+        },
+        routing_timeout: reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES),
+        allowed_hosts: read_allowed_hosts(reader),
+        receiver: webhook.map(WebhookSettings::shown_url).unwrap_or_default(),
+    }
 }
 
 fn read_events(reader: &mut Reader<'_>) -> EventFilter {
@@ -465,27 +358,6 @@ fn size(number: u32) -> usize {
         .expect("a usize holds 32 bits on every platform with an operating system")
 }
 
-impl FromStr for AudioCodec {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "slin" => Ok(Self::Slin),
-            "ulaw" => Ok(Self::Ulaw),
-            "alaw" => Ok(Self::Alaw),
-            _ => Err("expected auto, slin, ulaw or alaw"),
-        }
-    }
-}
-
-/// Whether a secret that came in is the configured one, in time that does not depend on where they
-/// differ.
-pub fn is_same_secret(given: &[u8], secret: &SecretString) -> bool {
-    use subtle::ConstantTimeEq as _;
-    given.ct_eq(secret.expose_secret().as_bytes()).into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -500,8 +372,8 @@ mod tests {
             Settings::of_environment(&environment(&[("WEBHOOK_URL", "http://h:9000/events")]))
                 .unwrap();
         assert_eq!(settings.webhook.unwrap().timeout, Duration::from_secs(3));
-        assert_eq!(settings.events, EventFilter::Only(EventType::KNOWN[..6].to_vec()));
-        assert_eq!(settings.limits.queue, 100_000);
+        assert_eq!(settings.queue.filter, EventFilter::Only(EventType::KNOWN[..6].to_vec()));
+        assert_eq!(settings.queue.limits.queue, 100_000);
         assert_eq!(settings.front.listen.to_string(), "0.0.0.0:6001");
         assert_eq!(settings.journal, Some(PathBuf::from("data/callhook.redb")));
         assert!(settings.warnings.is_empty());

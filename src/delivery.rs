@@ -25,11 +25,13 @@ use reqwest::header::{
     AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
     USER_AGENT,
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, sleep, timeout_at};
+use url::Url;
 
+use self::signature::SigningKey;
 use crate::attempt::{Attempt, Deliver, Failure, Outcome};
-use crate::config::WebhookSettings;
+use crate::routing::without_user;
 use crate::wire::client_builder;
 
 /// The most of an answer's body that is read, in bytes; an `sts_url` needs a few hundred.
@@ -67,6 +69,33 @@ pub enum Pace {
     Whole,
     /// In so many pieces of the same length, each on its own after such a pause; the head goes first.
     Pieces(u32, Duration),
+}
+
+/// The receiver (`WEBHOOK_*`).
+#[derive(Clone, Debug)]
+pub struct WebhookSettings {
+    /// Where events go; http or https, with a host.
+    pub url: Url,
+    /// `X-AVR-WEBHOOK-SECRET`; fit for a header.
+    pub secret: Option<SecretString>,
+    /// The time for one attempt.
+    pub timeout: Duration,
+    /// Signs every attempt.
+    pub signing_key: Option<SigningKey>,
+}
+
+impl WebhookSettings {
+    /// `host:port`, as Node's errors name it.
+    pub fn place(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        format!("{host}:{port}")
+    }
+
+    /// The URL without its user part, for logs.
+    pub fn shown_url(&self) -> String {
+        without_user(&self.url).to_string()
+    }
 }
 
 /// The receiver, reached over HTTP.

@@ -3,14 +3,15 @@
 //! Owns the page, the API behind it, when metrics are read, and who may use the port ([`guard`]).
 //! Whoever may use it reads payloads, so the port is bound to loopback unless there is a token.
 
+mod admin;
 mod calls;
-pub mod client;
-mod dead;
+pub mod dead;
 mod guard;
 mod metrics;
 mod page;
 mod pulse;
 mod state;
+mod stream;
 
 use std::sync::Arc;
 
@@ -18,36 +19,15 @@ use axum::Router;
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{delete, get, post};
-use secrecy::SecretString;
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use self::pulse::Pulse;
-use crate::config::AdminSettings;
+pub use self::admin::{AdminSettings, Inspector};
 use crate::http::{Fault, method_not_allowed};
-use crate::metrics::Metrics;
-use crate::queue::Queue;
-
-/// What the admin port's routes need.
-pub struct Inspector {
-    queue: Queue,
-    metrics: Arc<Metrics>,
-    token: Option<SecretString>,
-    /// Held while dead letters are moved, so that two requests cannot replay one twice.
-    moving: Mutex<()>,
-    pulse: Pulse,
-}
 
 impl Inspector {
-    /// An inspector of this queue, which asks for the token if there is one.
-    pub fn new(queue: Queue, metrics: Arc<Metrics>, settings: AdminSettings) -> Arc<Self> {
-        let AdminSettings { token, .. } = settings;
-        Arc::new(Self { queue, metrics, token, moving: Mutex::new(()), pulse: Pulse::default() })
-    }
-
     /// Measures and tells those who watch, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        stop.run_until_cancelled(pulse::beat(&self)).await;
+        stop.run_until_cancelled(stream::beat(&self)).await;
         self.pulse.end();
     }
 
@@ -58,7 +38,7 @@ impl Inspector {
             .route("/api/calls", get(calls::list))
             .route("/api/calls/{uuid}", get(calls::timeline))
             .route("/api/state", get(state::state))
-            .route("/api/stream", get(pulse::stream))
+            .route("/api/stream", get(stream::stream))
             .route("/api/dead", get(dead::list))
             .route("/api/dead/replay", post(dead::replay_all))
             .route("/api/dead/{id}/replay", post(dead::replay))

@@ -1,9 +1,10 @@
-//! Listener: the accept loop that every port shares.
+//! Listener: where a port is, and the accept loop that every port shares.
 //!
 //! Owns how connections are taken and counted; knows nothing of what is spoken on them.
 
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,34 @@ use tracing::warn;
 
 /// How long accepting rests when the system has no more file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// A host and port to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// An address or a name.
+    pub host: String,
+    /// 0 = any free one.
+    pub port: u16,
+}
+
+impl Listen {
+    /// `host:port` to connect to from the same machine: "any address" is none.
+    pub fn reachable(&self) -> String {
+        let host = match self.host.trim_matches(['[', ']']).parse() {
+            Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1".to_owned(),
+            Ok(IpAddr::V6(ip)) if ip.is_unspecified() => "[::1]".to_owned(),
+            Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+            Ok(IpAddr::V4(_)) | Err(_) => self.host.clone(),
+        };
+        format!("{host}:{}", self.port)
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
 
 /// Takes connections until `stop`, at most so many at a time: one more is closed at once. Then waits for
 /// those that are left.

@@ -6,12 +6,14 @@
 use std::process::ExitCode;
 
 use callhook::app::{self, StartError};
-use callhook::config::{self, AdminSettings, Fault, FrontSettings, Settings};
-use callhook::inspector::client as dead;
+use callhook::command::{dead, health};
+use callhook::config::{self, Fault, Settings};
+use callhook::http::FrontSettings;
+use callhook::inspector::AdminSettings;
+use callhook::log;
 use callhook::workbench::receive::{self, ReceiveError};
 use callhook::workbench::simulate::{self, SimulateError};
 use callhook::workbench::{check, demo};
-use callhook::{health, log};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 

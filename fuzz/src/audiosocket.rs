@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use callhook::audiosocket::{Fault, Frame, read};
+use callhook::bridge::AudioCodec;
 use callhook::bridge::caller::CallerAudio;
-use callhook::config::AudioCodec;
 use tokio::time::Instant;
 
 const RATES: [u32; 9] = [8000, 12_000, 16_000, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000];

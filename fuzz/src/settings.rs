@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use callhook::config::{self, FrontSettings, Settings};
+use callhook::config::{self, Settings};
+use callhook::http::FrontSettings;
 use tempfile::NamedTempFile;
 use url::Url;
 
@@ -75,7 +76,7 @@ fn print(environment: &Environment) -> Result<String, Vec<String>> {
             let mut printed = described.expect("the settings are in order");
             let webhook = settings.webhook.iter();
             printed.extend(webhook.flat_map(|webhook| [webhook.shown_url(), webhook.place()]));
-            printed.extend(settings.routing.fallback.map(|url| url.to_string()));
+            printed.extend(settings.fallback.map(|url| url.to_string()));
             Ok(printed)
         }
         Err(faults) => {
@@ -101,18 +102,18 @@ fn assert_limits(settings: &Settings) {
         assert!(matches!(webhook.url.scheme(), "http" | "https") && webhook.url.has_host());
         millis(1, 600_000, webhook.timeout);
     }
-    if let Some(url) = &settings.routing.fallback {
+    if let Some(url) = &settings.fallback {
         let url = Url::parse(url.as_str()).expect("it was checked");
         assert!(matches!(url.scheme(), "ws" | "wss") && url.has_host(), "{url}");
     }
-    millis(1, 600_000, settings.routing.timeout);
+    millis(1, 600_000, settings.queue.routing_timeout);
     millis(1000, 86_400_000, settings.call.idle_timeout);
     millis(1, 3_600_000, settings.drain_timeout);
-    assert!((1..=101).contains(&settings.retry.attempts()));
-    millis(0, 3_600_000, settings.retry.delay_after(settings.retry.attempts()));
-    assert!((1..=10_000).contains(&settings.limits.concurrency));
-    assert!((1..=10_000_000).contains(&settings.limits.queue));
-    assert!(settings.limits.breaker <= 1_000_000);
+    assert!((1..=101).contains(&settings.queue.retry.attempts()));
+    millis(0, 3_600_000, settings.queue.retry.delay_after(settings.queue.retry.attempts()));
+    assert!((1..=10_000).contains(&settings.queue.limits.concurrency));
+    assert!((1..=10_000_000).contains(&settings.queue.limits.queue));
+    assert!(settings.queue.limits.breaker <= 1_000_000);
     assert!((1..=10_000_000).contains(&settings.dead_limit));
     for listen in [&settings.front.listen, &settings.call.listen, &settings.admin.listen] {
         assert!(!listen.host.is_empty());

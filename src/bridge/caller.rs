@@ -17,8 +17,8 @@ use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 use tokio::time::Instant;
 
 use super::codec::{Codec, Reading, tell};
+use super::settings::AudioCodec;
 use crate::audiosocket::{FRAME_AUDIO, RATE};
-use crate::config::AudioCodec;
 
 /// How long frames are held until the codec is told.
 pub const HELD_TIME: Duration = Duration::from_millis(200);

@@ -12,7 +12,7 @@ use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::reader::Fault;
+use super::fault::Fault;
 
 /// The settings document: every setting, its meaning and its default.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");

@@ -23,7 +23,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::Fault;
+use super::fault::Fault;
 use crate::event::Text;
 
 /// How long a body may take.

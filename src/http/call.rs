@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::body::{self, RawEvent};
-use super::{Fault, Front};
+use super::fault::Fault;
+use super::front::Front;
 use crate::event::{CallId, Event, EventType, Payload};
 use crate::queue::Refused;
 use crate::queue::slot::Slot;

@@ -11,7 +11,8 @@ use serde_json::value::RawValue;
 
 use super::body::{self, RawEvent};
 use super::call::{read_payload, read_uuid};
-use super::{Fault, Front};
+use super::fault::Fault;
+use super::front::Front;
 use crate::event::{Event, EventId, EventType, MAX_TIMESTAMP};
 use crate::queue::Accepted;
 use crate::time::timestamp_now;

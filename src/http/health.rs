@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::{Fault, Front};
+use super::fault::Fault;
+use super::front::Front;
 
 /// 200 while the process lives; the body is fixed, as monitors compare it.
 pub async fn health() -> Response {

@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Inspector;
+use super::admin::Inspector;
 use super::dead::Envelope;
 use crate::attempt::Attempt;
 use crate::event::{CallId, EventType};

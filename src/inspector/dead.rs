@@ -12,7 +12,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Inspector;
+use super::admin::Inspector;
 use crate::event::Event;
 use crate::http::Fault;
 use crate::journal::{DeadFilter, DeadLetter};

@@ -16,9 +16,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::Inspector;
-use crate::config::is_same_secret;
-use crate::http::{Fault, bearer};
+use super::admin::Inspector;
+use crate::http::{Fault, bearer, is_same_secret};
 
 /// Whether a browser's request comes from a page of the same origin.
 /// <https://www.w3.org/TR/fetch-metadata/>

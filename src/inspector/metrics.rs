@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
-use super::Inspector;
+use super::admin::Inspector;
 use crate::metrics::CONTENT_TYPE as OPEN_METRICS;
 use crate::queue::metrics::QueueMetrics;
 use crate::queue::{Availability, Status};

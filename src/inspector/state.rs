@@ -8,7 +8,7 @@ use axum::extract::State;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::Inspector;
+use super::admin::Inspector;
 use super::pulse::{Rates, Sample};
 use crate::queue::{Availability, Status};
 use crate::time::{millis, timestamp_of, unix_millis};

@@ -45,7 +45,7 @@ use self::exchange::{Came, Exchange};
 use self::report::{Finding, Masks, Report, Scribe, Summary, Verdict};
 use self::sender::Sender;
 use self::trial::{Known, Ruling, Stop, Trial};
-use crate::config::WebhookSettings;
+use crate::delivery::WebhookSettings;
 use crate::text::printable;
 use crate::time::timestamp_now;
 

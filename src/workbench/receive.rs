@@ -47,7 +47,7 @@ use self::record::Recorder;
 pub use self::server::{Answer, Behaviour, Ended, Notice, Receiver};
 use self::trust::Trust;
 use crate::app::{Signals, StartError};
-use crate::config::Listen;
+use crate::listener::Listen;
 
 /// How long answers under way are waited for at the end, and the output after a signal.
 const CLOSING: Duration = Duration::from_secs(1);

@@ -15,8 +15,7 @@ use serde::Serialize;
 use super::catalogue::{Check, Level};
 use super::curl::{self, Target};
 use super::exchange::{Answer, Came, Exchange, Secret};
-use crate::config::WebhookSettings;
-use crate::delivery::SECRET_HEADER;
+use crate::delivery::{SECRET_HEADER, WebhookSettings};
 
 /// The most of a body that is shown, in characters: enough for any error that a person reads.
 const EXCERPT: usize = 600;

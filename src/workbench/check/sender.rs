@@ -18,9 +18,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::exchange::{
     Answer, Came, Exchange, OLD, Secret, Sending, Signature, WRONG_SECRET, WRONG_SIGNATURE,
 };
-use crate::config::WebhookSettings;
 use crate::delivery::signature::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
-use crate::delivery::{MAX_ANSWER, SECRET_HEADER, Webhook, failure};
+use crate::delivery::{MAX_ANSWER, SECRET_HEADER, Webhook, WebhookSettings, failure};
 
 /// How much longer than `--timeout` an answer is waited for.
 const GRACE: Duration = Duration::from_secs(5);

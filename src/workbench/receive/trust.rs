@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::http::{HeaderMap, HeaderName};
 use secrecy::SecretString;
 
-use crate::config::is_same_secret;
 use crate::delivery::SECRET_HEADER;
 use crate::delivery::signature::{ID_HEADER, SIGNATURE_HEADER, SigningKey, TIMESTAMP_HEADER};
+use crate::http::is_same_secret;
 
 /// How far a signature's timestamp may be from now, as the reference libraries have it.
 pub const TOLERANCE: Duration = Duration::from_secs(5 * 60);

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::dead::{Deleted, Item, Page, Replayed};
-use crate::config::AdminSettings;
+use crate::inspector::AdminSettings;
+use crate::inspector::dead::{Deleted, Item, Page, Replayed};
 use crate::text::{innermost, printable};
 use crate::time::{millis, unix_millis, unix_millis_of};
 use crate::wire::client_builder;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::StatusCode;
 
-use crate::config::FrontSettings;
+use crate::http::FrontSettings;
 use crate::text::innermost;
 use crate::wire::client_builder;
 
