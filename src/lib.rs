@@ -14,27 +14,36 @@
 //! ```
 //!
 //! Data goes through once, in one direction; results come back as values. Each module knows only
-//! those below it:
+//! those on floors below its own:
 //!
-//! | module | its question |
-//! | --- | --- |
-//! | [`app`] | who is running? |
-//! | [`health`] | does it live? |
-//! | [`workbench`] | how do I try a receiver without a PBX? |
-//! | [`inspector`] | what do operators see and do? |
-//! | [`http`] | is the request well formed? |
-//! | [`bridge`] | what happens in a call? |
-//! | [`audiosocket`] | what does Asterisk say? |
-//! | [`sts`] | what does the speech-to-speech server say? |
-//! | [`listener`] | who connects? |
-//! | [`calls`] | was this call announced before, and is it live? |
-//! | [`queue`] | when is an event due, in what order, and what follows from an outcome? |
-//! | [`history`] | what happened lately? |
-//! | [`journal`] | what was promised? |
-//! | [`delivery`] | how did one attempt go? |
-//! | [`routing`] | what did the receiver decide? |
-//! | [`event`] | what is said about a call? |
-//! | [`config`] | what was asked for? |
+//! | floor | module | its question |
+//! | --- | --- | --- |
+//! | 12 | `main` | which command, and which exit code? |
+//! | 11 | [`command`] | what does a shell ask of the running callhook? |
+//! | 11 | [`workbench`] | how do I try a receiver without a PBX? |
+//! | 10 | [`app`] | who is running? |
+//! | 9 | [`config`] | what was asked for? |
+//! | 8 | [`inspector`] | what do operators see and do? |
+//! | 7 | [`metrics`] | what was counted, in all? |
+//! | 6 | [`http`] | is the request well formed? |
+//! | 6 | [`bridge`] | what happens in a call? |
+//! | 5 | [`calls`] | was this call announced before, and is it live? |
+//! | 4 | [`queue`] | when is an event due, in what order, and what follows from an outcome? |
+//! | 4 | [`sts`] | what does the speech-to-speech server say? |
+//! | 3 | [`journal`] | what was promised? |
+//! | 3 | [`history`] | what happened lately? |
+//! | 3 | [`delivery`] | how did one attempt go? |
+//! | 2 | [`attempt`] | what does an attempt's outcome mean? |
+//! | 2 | [`routing`] | what did the receiver decide? |
+//! | 2 | [`audiosocket`] | what does Asterisk say? |
+//! | 1 | [`event`] | what is said about a call? |
+//! | 1 | [`wire`] | how does a connection come to be? |
+//! | 1 | [`listener`] | who connects? |
+//! | 1 | [`log`] | how is a line of the log written? |
+//! | 0 | [`retry`] | how long to wait? |
+//! | 0 | [`label`] | what is a metric told apart by? |
+//! | 0 | [`time`] | what time is it, and how is it written? |
+//! | 0 | [`text`] | how is it worded? |
 //!
 //! Invariants that hold throughout:
 //! - The events of one call arrive in the order they were accepted, one request at a time.
