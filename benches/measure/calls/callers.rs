@@ -26,12 +26,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::figures::{Call, Figures, Heard, Micros, Said};
-use super::frames::{AUDIO, Frames, UUID};
+use super::frames::{AUDIO, FRAMES_A_SECOND, Frames, UUID};
 use super::voice::{FRAME, Voice};
 use crate::processes::Processes;
-
-/// How many frames of 20 ms a second has.
-pub const FRAMES_A_SECOND: usize = 50;
 
 /// The time over which the calls come in.
 const ARRIVAL: Duration = Duration::from_secs(2);

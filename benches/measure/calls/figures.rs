@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value, json};
 
-use super::callers::FRAMES_A_SECOND;
+use super::frames::FRAMES_A_SECOND;
 use crate::processes::Cores;
 
 /// Microseconds since the run began.

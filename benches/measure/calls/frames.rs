@@ -4,6 +4,9 @@ use anyhow::ensure;
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+/// How many frames of 20 ms a second has.
+pub const FRAMES_A_SECOND: usize = 50;
+
 /// Bytes before the payload.
 pub const HEADER: usize = 3;
 /// The first frame of a call.
