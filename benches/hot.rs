@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use callhook::event::{CallId, Event, EventId, EventType, Payload};
+use callhook::event::{CallId, Event, EventId, EventType, Item, Origin, Payload, Spent};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher};
 use serde_json::json;
@@ -129,7 +129,9 @@ mod attempt {
             signing_key: Some(key()),
         };
         let webhook = Webhook::new(settings, None).expect("http needs no certificates");
-        let attempt = Attempt { event: Arc::new(transcription(0)), number: 1, sequence: 7 };
+        let (event, spent) = (Arc::new(transcription(0)), Spent::default());
+        let item = Item { event, place: 0, sequence: 7, spent, origin: Origin::Relayed };
+        let attempt = Attempt { item, probe: false };
         bencher.bench(|| webhook.request(black_box(&attempt)));
     }
 }
@@ -267,7 +269,7 @@ mod queue {
     use callhook::history::History;
     use callhook::journal::{Journal, Recovered};
     use callhook::queue::dispatcher::Dispatcher;
-    use callhook::queue::{Limits, Queue, QueueSettings};
+    use callhook::queue::{Limits, Queue, QueueParts, QueueSettings};
     use callhook::retry::{Delays, RetryPolicy};
     use callhook::routing::AllowedHosts;
     use futures_util::FutureExt as _;
@@ -286,7 +288,7 @@ mod queue {
         let now = Instant::now();
         let mut dispatcher = Dispatcher::new(LIMITS, policy());
         for nth in 0..waiting {
-            dispatcher.accept(Arc::new(transcription(nth)), None, now);
+            dispatcher.accept(Arc::new(transcription(nth)), Origin::Relayed, None, now);
         }
         let mut nth = waiting;
         let input = || {
@@ -294,10 +296,10 @@ mod queue {
             Arc::new(transcription(nth))
         };
         bencher.counter(ItemsCount::new(1_usize)).with_inputs(input).bench_local_values(|event| {
-            dispatcher.accept(event, None, now);
+            dispatcher.accept(event, Origin::Relayed, None, now);
             let due = dispatcher.next(now).expect("an event is due");
-            dispatcher.delivered(&due.attempt, now);
-            dispatcher.settle(due.attempt.event.call, now);
+            dispatcher.delivered(&due, now);
+            dispatcher.settle(due.item.event.call, now);
             due
         });
     }
@@ -326,9 +328,13 @@ mod queue {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.expect("a runtime can be built");
         let queue = runtime.block_on(async {
-            let (history, journal) = (History::of_calls(1000), Journal::in_memory(1));
-            let (metrics, recovered) = (Arc::default(), Recovered::default());
-            Queue::start(settings, Some(Arc::new(Swift)), metrics, history, journal, recovered)
+            let parts = QueueParts {
+                deliver: Some(Arc::new(Swift)),
+                journal: Arc::new(Journal::in_memory(1)),
+                history: History::of_calls(1000),
+                metrics: Arc::default(),
+            };
+            Queue::start(settings, parts, Recovered::default())
         });
         let mut nth = 0;
         let input = || {

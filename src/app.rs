@@ -41,8 +41,8 @@ use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
 use crate::listener::Listen;
 use crate::metrics::Metrics;
-use crate::queue::Queue;
 use crate::queue::metrics::QueueMetrics;
+use crate::queue::{Queue, QueueParts};
 use crate::sts::Connector;
 use crate::text::innermost;
 
@@ -120,17 +120,17 @@ impl App {
         let [front, audio, admin] = addresses([&listener, &audio_listener, &admin_listener])?;
         let mut recovered = recovered;
         let unfinished = std::mem::take(&mut recovered.calls);
-        let queue = Queue::start(
-            settings.queue,
+        let parts = QueueParts {
             deliver,
-            Arc::clone(&metrics.queue),
-            History::of_calls(settings.admin.calls),
-            journal,
-            recovered,
-        );
+            journal: Arc::new(journal),
+            history: History::of_calls(settings.admin.calls),
+            metrics: Arc::clone(&metrics.queue),
+        };
+        let queue = Queue::start(settings.queue.clone(), parts.clone(), recovered);
         let calls = Arc::new(Calls::default());
         let bridge = Arc::new(Bridge {
             queue: queue.clone(),
+            history: parts.history.clone(),
             calls: Arc::clone(&calls),
             fallback: settings.fallback.clone(),
             settings: settings.call,
@@ -166,7 +166,15 @@ impl App {
             app.tasks.spawn(http::serve(listener, router, answers, app.stop.clone()))
         };
         serve(listener, serving.router(), Answers::Whole);
-        let inspector = Inspector::new(app.queue.clone(), metrics, settings.admin);
+        let inspector = Arc::new(Inspector {
+            queue: app.queue.clone(),
+            parts,
+            settings: settings.queue,
+            metrics,
+            token: settings.admin.token,
+            moving: Default::default(),
+            pulse: Default::default(),
+        });
         serve(admin_listener, inspector.router(), Answers::Streams);
         app.tasks.spawn(inspector.run(app.stop.clone()));
         app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
@@ -257,7 +265,7 @@ fn open_journal(settings: &Settings) -> Result<(Journal, Recovered), StartError>
     let shown = path.display().to_string();
     let (journal, recovered) = Journal::in_file(path, settings.dead_limit)
         .map_err(|cause| StartError::Journal { path: shown.clone(), cause })?;
-    info!(path = shown, waiting = recovered.events.len(), "journal is open");
+    info!(path = shown, waiting = recovered.items.len(), "journal is open");
     Ok((journal, recovered))
 }
 

@@ -4,25 +4,28 @@
 //! failure means for retries and for the receiver's state. Plain values: the request itself is
 //! [`crate::delivery`]'s, what happens next is the queue's.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use strum::VariantArray as _;
 
-use crate::event::Event;
+use crate::event::Item;
 use crate::label::Label;
 
 /// One HTTP request that is to be made.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// What to send.
-    pub event: Arc<Event>,
-    /// 1, 2, … for this event.
-    pub number: u32,
-    /// 1, 2, … within the call.
-    pub sequence: u64,
+    pub item: Item,
+    /// Whether it finds out if a receiver that is down is there again.
+    pub probe: bool,
+}
+
+impl Attempt {
+    /// 1, 2, … for this event; a probe in vain is not counted.
+    pub fn number(&self) -> u32 {
+        self.item.spent.attempts + 1
+    }
 }
 
 /// How an attempt went.

@@ -44,6 +44,7 @@ use self::talk::Talk;
 use crate::audiosocket::HANG_UP;
 use crate::calls::Calls;
 use crate::event::{CallId, Event, EventType, Payload};
+use crate::history::History;
 use crate::journal::LiveCall;
 use crate::listener;
 use crate::queue::Queue;
@@ -71,6 +72,7 @@ const CLOSING_TIME: Duration = Duration::from_millis(500);
 pub struct Bridge {
     /// Where events go.
     pub queue: Queue,
+    pub history: History,
     /// Which calls were announced, and which are live.
     pub calls: Arc<Calls>,
     /// `STS_URL`.
@@ -152,7 +154,7 @@ impl Bridge {
         let recording = self.recording.spawn(Arc::clone(self).record(reports));
         let begun = Instant::now();
         let reporter = Reporter { call, events, metrics: Arc::clone(&self.metrics) };
-        self.queue.history().started(call);
+        self.history.started(call);
         reporter.report(EventType::CallStarted, &Payload::empty());
         let talk = AssertUnwindSafe(talk(reporter.clone())).catch_unwind();
         let reason = talk.await.unwrap_or_else(|_| {
@@ -179,7 +181,7 @@ impl Bridge {
         let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
         info!(uuid = %call, reason = reason.name(), duration_ms, "call ended");
         self.metrics.calls.ended.count(reason);
-        self.queue.history().ended(call, reason.name(), lasted);
+        self.history.ended(call, reason.name(), lasted);
         let payload = if self.settings.ended_details {
             Payload::of(&json!({"reason": reason.name(), "duration_ms": duration_ms}))
         } else {
@@ -219,7 +221,7 @@ mod tests {
     use crate::attempt::{Attempt, Deliver, Outcome};
     use crate::event::EventFilter;
     use crate::journal::{Journal, Recovered};
-    use crate::queue::{Limits, QueueSettings};
+    use crate::queue::{Limits, QueueParts, QueueSettings};
     use crate::retry::RetryPolicy;
     use crate::routing::AllowedHosts;
     use futures_util::future::BoxFuture;
@@ -231,7 +233,7 @@ mod tests {
 
     impl Deliver for Notes {
         fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
-            let body = String::from_utf8(attempt.event.body.to_vec()).unwrap();
+            let body = String::from_utf8(attempt.item.event.body.to_vec()).unwrap();
             self.0.lock().unwrap().push(body);
             Box::pin(async { Outcome::Delivered { status: 200, answer: None } })
         }
@@ -246,13 +248,16 @@ mod tests {
             allowed_hosts: AllowedHosts::Any,
             receiver: String::new(),
         };
-        let (journal, recovered) = (Journal::in_memory(1), Recovered::default());
-        let deliver: Arc<dyn Deliver> = Arc::new(notes.clone());
-        let metrics = Arc::default();
-        let history = crate::history::History::default();
-        let queue = Queue::start(settings, Some(deliver), metrics, history, journal, recovered);
+        let parts = QueueParts {
+            deliver: Some(Arc::new(notes.clone())),
+            journal: Arc::new(Journal::in_memory(1)),
+            history: History::default(),
+            metrics: Arc::default(),
+        };
+        let queue = Queue::start(settings, parts, Recovered::default());
         Bridge {
             queue,
+            history: History::default(),
             calls: Arc::default(),
             fallback: None,
             settings: CallSettings {

@@ -8,13 +8,14 @@
 //! first. The other 250 bytes of each, and the receiver's STS URL, of at most 4 KiB, twice, come on top.
 //! Live calls are as many as AudioSocket takes connections.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::event::{CallId, Payload};
+use crate::expiring::Expiring;
 use crate::queue::slot::Slot;
 use crate::routing::{self, Route, StsUrl};
 
@@ -33,18 +34,16 @@ pub struct Calls {
     register: Mutex<Register>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Register {
-    announced: HashMap<CallId, Announced>,
-    order: VecDeque<(Instant, CallId)>,
-    /// Bytes of the payloads.
+    announced: Expiring<CallId, Announced>,
+    /// Of the payloads in `announced`.
     bytes: usize,
     live: HashSet<CallId>,
 }
 
 #[derive(Debug)]
 struct Announced {
-    since: Instant,
     announcement: Announcement,
     /// Whether the queue took its event.
     taken: bool,
@@ -101,8 +100,7 @@ impl Calls {
         open: impl FnOnce() -> Result<Slot, E>,
     ) -> Result<Slot, E> {
         let mut register = self.lock();
-        register.forget(now, 0);
-        let known = register.announced.get(&call).filter(|announced| announced.taken);
+        let known = register.announced.get(&call, now).filter(|announced| announced.taken);
         let known = known.map(|announced| &announced.announcement);
         if let Some(known) = known.filter(|known| known.payload.as_str() == payload.as_str()) {
             return Ok(known.slot.clone());
@@ -110,8 +108,7 @@ impl Calls {
         let opened = open();
         let slot = opened.as_ref().map_or_else(|_| Slot::without_decision(), Slot::clone);
         let announcement = Announcement { payload: payload.clone(), slot };
-        register.forget(now, payload.as_str().len());
-        register.remember(call, Announced { since: now, announcement, taken: opened.is_ok() });
+        register.remember(call, Announced { announcement, taken: opened.is_ok() }, now);
         opened
     }
 
@@ -125,11 +122,10 @@ impl Calls {
         now: Instant,
     ) -> Result<(Live, Option<Announcement>), AlreadyLive> {
         let mut register = self.lock();
-        register.forget(now, 0);
         if !register.live.insert(call) {
             return Err(AlreadyLive);
         }
-        let announced = register.announced.get(&call);
+        let announced = register.announced.get(&call, now);
         let announcement = announced.map(|announced| announced.announcement.clone());
         Ok((Live { calls: Arc::clone(self), call }, announcement))
     }
@@ -139,32 +135,31 @@ impl Calls {
     }
 }
 
+impl Default for Register {
+    fn default() -> Self {
+        Self { announced: Expiring::new(KEPT, MOST), bytes: 0, live: HashSet::new() }
+    }
+}
+
 impl Register {
-    fn remember(&mut self, call: CallId, announced: Announced) {
-        self.order.push_back((announced.since, call));
-        self.bytes += announced.announcement.payload.as_str().len();
-        self.forget_one(call);
-        self.announced.insert(call, announced);
-    }
-
-    fn forget(&mut self, now: Instant, new_bytes: usize) {
-        while let Some((since, call)) = self.order.front().copied() {
-            let room = self.order.len() < MOST && self.bytes + new_bytes <= MOST_BYTES;
-            if room && now.duration_since(since) <= KEPT {
-                return;
-            }
-            self.order.pop_front();
-            // A call that was announced anew since then has a later entry.
-            if self.announced.get(&call).is_some_and(|announced| announced.since == since) {
-                self.forget_one(call);
-            }
+    fn remember(&mut self, call: CallId, announced: Announced, now: Instant) {
+        if let Some(replaced) = self.announced.remove(&call) {
+            self.bytes -= replaced.bytes();
         }
-    }
-
-    fn forget_one(&mut self, call: CallId) {
-        if let Some(forgotten) = self.announced.remove(&call) {
-            self.bytes -= forgotten.announcement.payload.as_str().len();
+        while self.bytes + announced.bytes() > MOST_BYTES
+            && let Some((_, oldest)) = self.announced.pop_oldest()
+        {
+            self.bytes -= oldest.bytes();
         }
+        self.bytes += announced.bytes();
+        let bytes = &mut self.bytes;
+        self.announced.insert(call, announced, now, |_, ended| *bytes -= ended.bytes());
+    }
+}
+
+impl Announced {
+    fn bytes(&self) -> usize {
+        self.announcement.payload.as_str().len()
     }
 }
 
@@ -202,7 +197,7 @@ mod tests {
         let calls = Calls::default();
         let (first, now) = (CallId::random(), Instant::now());
         assert!(opens(&calls, first, "{}", now));
-        for _ in 1..MOST {
+        for _ in 0..MOST {
             assert!(opens(&calls, CallId::random(), "{}", now));
         }
         assert!(opens(&calls, first, "{}", now));

@@ -213,7 +213,7 @@ impl Inner {
         let mut request = self.blank.try_clone().expect("it has no body, so it can be cloned");
         request.headers_mut().reserve(OWN_HEADERS);
         self.put_headers(attempt, request.headers_mut());
-        let body = attempt.event.body.clone();
+        let body = attempt.item.event.body.clone();
         let body = match pace {
             Pace::Whole => body.into(),
             Pace::Pieces(pieces, pause) => {
@@ -227,17 +227,17 @@ impl Inner {
     }
 
     fn put_headers(&self, attempt: &Attempt, headers: &mut HeaderMap) {
-        headers.insert(ATTEMPT_HEADER, attempt.number.into());
-        headers.insert(SEQUENCE_HEADER, attempt.sequence.into());
-        let own = attempt.event.agent.as_deref().map(|agent| {
+        headers.insert(ATTEMPT_HEADER, attempt.number().into());
+        headers.insert(SEQUENCE_HEADER, attempt.item.sequence.into());
+        let own = attempt.item.event.agent.as_deref().map(|agent| {
             HeaderValue::from_str(agent).expect("an event's agent came as a header value")
         });
         if let Some(agent) = own.or_else(|| self.agent.clone()) {
             headers.insert(AGENT_HEADER, agent);
         }
-        let id = attempt.event.id.to_string();
+        let id = attempt.item.event.id.to_string();
         if let Some(key) = &self.settings.signing_key {
-            let signed = key.sign(&id, SystemTime::now(), &attempt.event.body);
+            let signed = key.sign(&id, SystemTime::now(), &attempt.item.event.body);
             headers.insert(signature::TIMESTAMP_HEADER, signed.timestamp.into());
             headers.insert(signature::SIGNATURE_HEADER, header(signed.signature));
         }

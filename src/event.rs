@@ -12,7 +12,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZero;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
@@ -162,6 +164,11 @@ impl EventType {
         Self::CallEnded,
         Self::Error,
     ];
+
+    /// Whether it is a call's first or last, when it is bridged here.
+    pub fn bounds_call(&self) -> bool {
+        matches!(self, Self::CallStarted | Self::CallEnded)
+    }
 
     /// The name on the wire.
     pub fn name(&self) -> &str {
@@ -331,6 +338,40 @@ impl Event {
             .expect("text and checked JSON always serialise");
         Self { id, call, kind, agent: None, body: body.into() }
     }
+}
+
+/// One event in the system, from its acceptance to its end: in the queue, in the journal, on its way, as a
+/// dead letter, and remembered.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub event: Arc<Event>,
+    /// Its place in all that was accepted; smaller is older.
+    pub place: u64,
+    /// 1, 2, … within the call, counted over what is to be delivered; 0 where the type is not.
+    pub sequence: u64,
+    pub spent: Spent,
+    pub origin: Origin,
+}
+
+/// What was spent on an item so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Attempts that count.
+    pub attempts: u32,
+    /// When the first attempt failed, be it one that does not count, in Unix milliseconds.
+    pub first_failed_at: Option<NonZero<u64>>,
+}
+
+/// How an item came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A client sent it, who can be refused and send it again.
+    Relayed,
+    /// callhook saw it happen in a call that it bridges. Nobody could send it again, so it is kept in memory
+    /// while the disk fails.
+    Bridged,
+    /// It was a dead letter, and goes to the end of its call's lane.
+    Replay,
 }
 
 /// The envelope's length without its type, timestamp and payload, in bytes.

@@ -9,8 +9,8 @@
 //! - Telling it something takes one short lock, parses nothing and copies no payload. Without a memory
 //!   (`INSPECTOR_CALLS=0`) it takes no lock either.
 //!
-//! Limits: `INSPECTOR_CALLS` calls and [`MOST_BYTES`] in all, the calls first seen longest ago forgotten
-//! first; [`MOST_CALL_BYTES`] a call, its oldest events forgotten first; [`MOST_ATTEMPTS`] attempts an
+//! Limits: `INSPECTOR_CALLS` calls and 64 MiB in all, the calls first seen longest ago forgotten
+//! first; 256 KiB a call, its oldest events forgotten first; 32 attempts an
 //! event, those in the middle forgotten first.
 
 mod memory;
@@ -19,59 +19,15 @@ mod record;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use self::memory::Memory;
-pub use self::record::{Call, Counts, Kept, Phase, Standing, Tried};
+use self::memory::{Changed, Memory, Size};
+pub use self::record::{CallPhase, CallRecord, Counts, Kept, Standing, Tried};
 use crate::attempt::{Attempt, Failure};
-use crate::event::{CallId, Event};
+use crate::event::{CallId, Event, Item};
 use crate::time::unix_millis;
-
-/// The most bytes that are remembered in all, payloads included: a thousand calls of 64 KiB.
-pub const MOST_BYTES: usize = 64 * 1024 * 1024;
-
-/// The most bytes that are remembered of one call, payloads included: some five hundred events.
-pub const MOST_CALL_BYTES: usize = 256 * 1024;
-
-/// The most attempts of an event that are remembered: the first one, and the last ones.
-pub const MOST_ATTEMPTS: usize = 32;
 
 /// The memory's handle; clones share one memory. The default remembers nothing.
 #[derive(Clone, Default)]
 pub struct History(Option<Arc<Mutex<Memory>>>);
-
-/// What was counted since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Events taken into the queue, replays included.
-    pub accepted: u64,
-    /// Events delivered.
-    pub delivered: u64,
-    /// Attempts that failed.
-    pub failed: u64,
-    /// Events given up.
-    pub dead: u64,
-}
-
-/// What a look at the memory as a whole shows.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Size {
-    /// Calls that are remembered.
-    pub calls: usize,
-    /// Those that are live.
-    pub live: usize,
-    /// Bytes, by estimate.
-    pub bytes: usize,
-    /// `INSPECTOR_CALLS`.
-    pub limit: usize,
-}
-
-/// What changed since it was last asked for.
-#[derive(Debug, Default)]
-pub struct Changed {
-    /// The calls that did, without their events.
-    pub calls: Vec<Call>,
-    /// Whether more changed than were asked for: whoever watches has to look at all again.
-    pub overflowed: bool,
-}
 
 impl History {
     /// A memory of so many calls; of none, it costs nothing.
@@ -84,67 +40,51 @@ impl History {
         self.0.is_some()
     }
 
-    /// An event was taken, with its places among all and within the call.
-    pub fn accepted(&self, event: &Arc<Event>, order: u64, sequence: u64) {
-        self.tell(|memory| memory.accepted(event, order, sequence, unix_millis()));
+    pub fn accepted(&self, item: &Item) {
+        self.tell(|memory| memory.accepted(item, unix_millis()));
     }
 
     /// An event was taken whose type is not delivered.
     pub fn dropped(&self, event: Event) {
-        self.tell(|memory| memory.dropped(&Arc::new(event), unix_millis()));
+        self.tell(|memory| memory.dropped(event, unix_millis()));
     }
 
-    /// A dead letter was taken again, under a new place among all.
-    pub fn replayed(&self, event: &Arc<Event>, dead: u64, order: u64, sequence: u64) {
-        self.tell(|memory| memory.replayed(event, dead, order, sequence, unix_millis()));
+    /// The dead letter with this place was taken again, as this item.
+    pub fn replayed(&self, item: &Item, dead: u64) {
+        self.tell(|memory| memory.replayed(item, dead, unix_millis()));
     }
 
     /// An event was taken back: it is promised to nobody, and not sent.
-    pub fn withdrawn(&self, call: CallId, order: u64) {
-        self.tell(|memory| memory.withdrawn(call, order));
+    pub fn withdrawn(&self, call: CallId, place: u64) {
+        self.tell(|memory| memory.withdrawn(call, place));
     }
 
     /// An attempt was answered with this 2xx.
-    pub fn delivered(
-        &self,
-        attempt: &Attempt,
-        order: u64,
-        probe: bool,
-        status: u16,
-        took: Duration,
-    ) {
-        let call = attempt.event.call;
+    pub fn delivered(&self, attempt: &Attempt, status: u16, took: Duration) {
+        let (call, place) = (attempt.item.event.call, attempt.item.place);
         self.tell(|memory| {
-            let tried = Tried::delivered(attempt.number, probe, status, took);
-            memory.tried(call, order, tried, Standing::Delivered);
+            let tried = Tried::delivered(attempt, status, took);
+            memory.tried(call, place, tried, Standing::Delivered);
         });
     }
 
     /// An attempt failed, be it the last one.
-    pub fn failed(
-        &self,
-        attempt: &Attempt,
-        order: u64,
-        probe: bool,
-        failure: &Failure,
-        given_up: bool,
-    ) {
-        let call = attempt.event.call;
+    pub fn failed(&self, attempt: &Attempt, failure: &Failure, given_up: bool) {
+        let (call, place) = (attempt.item.event.call, attempt.item.place);
         let standing = if given_up { Standing::Dead } else { Standing::Waiting };
         self.tell(|memory| {
-            let tried = Tried::failed(attempt.number, probe, failure);
-            memory.tried(call, order, tried, standing);
+            memory.tried(call, place, Tried::failed(attempt, failure), standing);
         });
     }
 
     /// An event was given up without any attempt.
-    pub fn died_unsent(&self, call: CallId, order: u64) {
-        self.tell(|memory| memory.died_unsent(call, order));
+    pub fn died_unsent(&self, call: CallId, place: u64) {
+        self.tell(|memory| memory.died_unsent(call, place));
     }
 
     /// A dead letter was deleted.
-    pub fn deleted(&self, call: CallId, order: u64) {
-        self.tell(|memory| memory.deleted(call, order));
+    pub fn deleted(&self, call: CallId, place: u64) {
+        self.tell(|memory| memory.deleted(call, place));
     }
 
     /// The receiver's decision for the call was followed; `place` is the host that it named.
@@ -164,18 +104,13 @@ impl History {
 
     /// The calls first seen before `cursor`, newest first, at most `most`, without their events; a page
     /// is copied at a time, so that the lock stays short.
-    pub fn calls_before(&self, cursor: u64, most: usize) -> Vec<Call> {
+    pub fn calls_before(&self, cursor: u64, most: usize) -> Vec<CallRecord> {
         self.look(|memory| memory.calls_before(cursor, most)).unwrap_or_default()
     }
 
     /// A call with its events.
-    pub fn call(&self, call: CallId) -> Option<Call> {
+    pub fn call(&self, call: CallId) -> Option<CallRecord> {
         self.look(|memory| memory.call(call)).flatten()
-    }
-
-    /// What was counted since the start.
-    pub fn totals(&self) -> Totals {
-        self.look(|memory| memory.totals).unwrap_or_default()
     }
 
     /// How much is remembered.

@@ -41,6 +41,7 @@
 //! | 1 | [`listener`] | who connects? |
 //! | 1 | [`log`] | how is a line of the log written? |
 //! | 0 | [`retry`] | how long to wait? |
+//! | 0 | [`expiring`] | what is known for a while? |
 //! | 0 | [`label`] | what is a metric told apart by? |
 //! | 0 | [`time`] | what time is it, and how is it written? |
 //! | 0 | [`text`] | how is it worded? |
@@ -60,6 +61,7 @@ pub mod command;
 pub mod config;
 pub mod delivery;
 pub mod event;
+pub mod expiring;
 pub mod history;
 pub mod http;
 pub mod inspector;

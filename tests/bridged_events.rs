@@ -14,8 +14,7 @@ use callhook::attempt::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::{DeadFilter, Journal, Recovered};
-use callhook::queue::metrics::QueueMetrics;
-use callhook::queue::{Limits, Queue, QueueSettings};
+use callhook::queue::{Limits, Queue, QueueParts, QueueSettings};
 use callhook::retry::RetryPolicy;
 use callhook::routing::AllowedHosts;
 use futures_util::future::BoxFuture;
@@ -69,7 +68,12 @@ impl Deliver for Witness {
     }
 }
 
-fn queue(disk: &Disk, witness: &Witness, limit: usize, filter: EventFilter) -> (Queue, Recovered) {
+fn queue(
+    disk: &Disk,
+    witness: &Witness,
+    limit: usize,
+    filter: EventFilter,
+) -> (Queue, Arc<Journal>, Recovered) {
     let settings = QueueSettings {
         filter,
         limits: Limits { concurrency: 4, queue: limit, breaker: 5 },
@@ -80,11 +84,15 @@ fn queue(disk: &Disk, witness: &Witness, limit: usize, filter: EventFilter) -> (
     };
     let (journal, mut recovered) = Journal::open(disk.opener(), true, 100).unwrap();
     let calls = std::mem::take(&mut recovered.calls);
-    let metrics = Arc::new(QueueMetrics::default());
-    let deliver: Arc<dyn Deliver> = Arc::new(witness.clone());
-    let queue =
-        Queue::start(settings, Some(deliver), metrics, History::default(), journal, recovered);
-    (queue, Recovered { calls, ..Recovered::default() })
+    let parts = QueueParts {
+        deliver: Some(Arc::new(witness.clone())),
+        journal: Arc::new(journal),
+        history: History::default(),
+        metrics: Arc::default(),
+    };
+    let journal = Arc::clone(&parts.journal);
+    let queue = Queue::start(settings, parts, recovered);
+    (queue, journal, Recovered { calls, ..Recovered::default() })
 }
 
 fn event(call: CallId, kind: EventType) -> Event {
@@ -106,7 +114,7 @@ async fn stop(queue: &Queue) {
 async fn a_crash_finds_a_call_live_from_its_first_event_to_its_last() {
     let disk = Disk::default();
     let witness = Witness::of(&disk).opened();
-    let (queue, _) = queue(&disk, &witness, 100, EventFilter::All);
+    let (queue, _, _) = queue(&disk, &witness, 100, EventFilter::All);
     let call = CallId::random();
     for kind in [EventType::CallStarted, EventType::Transcription, EventType::CallEnded] {
         queue.record(event(call, kind)).await;
@@ -117,7 +125,7 @@ async fn a_crash_finds_a_call_live_from_its_first_event_to_its_last() {
         .await
         .into_iter()
         .map(|(attempt, bytes)| {
-            (attempt.event.kind.clone(), live_after_a_crash(bytes), attempt.sequence)
+            (attempt.item.event.kind.clone(), live_after_a_crash(bytes), attempt.item.sequence)
         })
         .collect();
     let expected = [
@@ -134,7 +142,7 @@ async fn a_crash_finds_a_call_live_from_its_first_event_to_its_last() {
 async fn a_crash_at_any_write_leaves_an_end_in_the_journal_or_the_call_unfinished() {
     let disk = Disk::default();
     let witness = Witness::of(&disk);
-    let (queue, _) = queue(&disk, &witness, 100, EventFilter::All);
+    let (queue, _, _) = queue(&disk, &witness, 100, EventFilter::All);
     let call = CallId::random();
     queue.record(event(call, EventType::CallStarted)).await;
     let begun = disk.writes();
@@ -145,7 +153,7 @@ async fn a_crash_at_any_write_leaves_an_end_in_the_journal_or_the_call_unfinishe
             let torn = disk.torn_after(writes, part);
             let (_journal, recovered) = Journal::open(torn.opener(), true, 100).unwrap();
             let kinds: Vec<_> =
-                recovered.events.iter().map(|entry| entry.event.kind.clone()).collect();
+                recovered.items.iter().map(|item| item.event.kind.clone()).collect();
             let unfinished = recovered.calls.len();
             assert_eq!(kinds.first(), Some(&EventType::CallStarted), "{writes} writes");
             let has_end = kinds.contains(&EventType::CallEnded);
@@ -159,11 +167,11 @@ async fn calls_of_types_that_are_not_delivered_are_remembered_all_the_same() {
     let disk = Disk::default();
     let witness = Witness::of(&disk).opened();
     let only = EventFilter::Only(vec![EventType::CallEnded]);
-    let (first, _) = queue(&disk, &witness, 100, only.clone());
+    let (first, _, _) = queue(&disk, &witness, 100, only.clone());
     let call = CallId::random();
     first.record(event(call, EventType::CallStarted)).await;
     stop(&first).await;
-    let (second, recovered) = queue(&disk, &witness, 100, only);
+    let (second, _, recovered) = queue(&disk, &witness, 100, only);
     assert_eq!(recovered.calls.iter().map(|live| live.call).collect::<Vec<_>>(), [call]);
     second.record(event(call, EventType::CallEnded)).await;
     witness.seen(1).await;
@@ -175,20 +183,20 @@ async fn calls_of_types_that_are_not_delivered_are_remembered_all_the_same() {
 async fn what_finds_the_queue_full_becomes_a_dead_letter_and_leaves_a_gap() {
     let disk = Disk::default();
     let witness = Witness::of(&disk);
-    let (queue, _) = queue(&disk, &witness, 1, EventFilter::All);
+    let (queue, journal, _) = queue(&disk, &witness, 1, EventFilter::All);
     let call = CallId::random();
     for kind in [EventType::CallStarted, EventType::DtmfDigit, EventType::CallEnded] {
         queue.record(event(call, kind)).await;
     }
-    let (letters, _) = queue.journal().dead_letters(&DeadFilter::default(), 0, 10).unwrap();
+    let (letters, _) = journal.dead_letters(&DeadFilter::default(), 0, 10).unwrap();
     let found: Vec<_> = letters
         .iter()
-        .map(|letter| (letter.event.kind.clone(), letter.sequence, letter.code.as_str()))
+        .map(|letter| (letter.item.event.kind.clone(), letter.item.sequence, letter.code.as_str()))
         .collect();
     let full = "ERR_QUEUE_FULL";
     assert_eq!(found, [(EventType::DtmfDigit, 2, full), (EventType::CallEnded, 3, full)]);
     witness.open.add_permits(1);
-    assert_eq!(witness.seen(1).await[0].0.sequence, 1);
+    assert_eq!(witness.seen(1).await[0].0.item.sequence, 1);
     stop(&queue).await;
     assert_eq!(live_after_a_crash(disk.bytes()), [], "its end is a dead letter, and not made anew");
 }
@@ -197,14 +205,18 @@ async fn what_finds_the_queue_full_becomes_a_dead_letter_and_leaves_a_gap() {
 async fn a_full_disk_holds_up_no_event_of_a_call() {
     let disk = Disk::default();
     let witness = Witness::of(&disk).opened();
-    let (queue, _) = queue(&disk, &witness, 100, EventFilter::All);
+    let (queue, _, _) = queue(&disk, &witness, 100, EventFilter::All);
     let call = CallId::random();
     disk.fill_up(true);
     for kind in [EventType::CallStarted, EventType::Transcription] {
         timeout(LIMIT, queue.record(event(call, kind))).await.unwrap();
     }
-    let kinds: Vec<_> =
-        witness.seen(2).await.into_iter().map(|(attempt, _)| attempt.event.kind.clone()).collect();
+    let kinds: Vec<_> = witness
+        .seen(2)
+        .await
+        .into_iter()
+        .map(|(attempt, _)| attempt.item.event.kind.clone())
+        .collect();
     assert_eq!(kinds, [EventType::CallStarted, EventType::Transcription]);
     disk.fill_up(false);
     queue.record(event(call, EventType::CallEnded)).await;

@@ -14,8 +14,7 @@ use callhook::attempt::{Attempt, Deliver, Outcome};
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::Journal;
-use callhook::queue::metrics::QueueMetrics;
-use callhook::queue::{Limits, Queue, QueueSettings, Refused};
+use callhook::queue::{Limits, Queue, QueueParts, QueueSettings, Refused};
 use callhook::retry::RetryPolicy;
 use callhook::routing::AllowedHosts;
 use callhook::time::timestamp_now;
@@ -57,7 +56,7 @@ impl Deliver for Gate {
     }
 }
 
-fn queue(disk: &Disk, gate: &Gate) -> Queue {
+fn queue(disk: &Disk, gate: &Gate) -> (Queue, Arc<Journal>) {
     let settings = QueueSettings {
         filter: EventFilter::All,
         limits: Limits { concurrency: 4, queue: 1000, breaker: 5 },
@@ -67,15 +66,14 @@ fn queue(disk: &Disk, gate: &Gate) -> Queue {
         receiver: String::new(),
     };
     let (journal, recovered) = Journal::open(disk.opener(), true, 100).unwrap();
-    let metrics = Arc::new(QueueMetrics::default());
-    Queue::start(
-        settings,
-        Some(Arc::new(gate.clone())),
-        metrics,
-        History::default(),
-        journal,
-        recovered,
-    )
+    let parts = QueueParts {
+        deliver: Some(Arc::new(gate.clone())),
+        journal: Arc::new(journal),
+        history: History::default(),
+        metrics: Arc::default(),
+    };
+    let journal = Arc::clone(&parts.journal);
+    (Queue::start(settings, parts, recovered), journal)
 }
 
 fn event(call: CallId, id: &str) -> Event {
@@ -90,9 +88,9 @@ async fn promised(queue: &Queue, call: CallId, id: &str) -> Result<(), Refused> 
 }
 
 /// Waits until the journal is written again.
-async fn recovered(queue: &Queue) {
+async fn recovered(journal: &Journal) {
     let written = async {
-        while queue.journal().fault().is_some() {
+        while journal.fault().is_some() {
             tokio::task::yield_now().await;
         }
     };
@@ -102,13 +100,13 @@ async fn recovered(queue: &Queue) {
 #[tokio::test]
 async fn a_keyed_event_that_arrived_is_acknowledged_though_the_disk_is_full() {
     let (disk, gate, call) = (Disk::default(), Gate::closed(), CallId::random());
-    let queue = queue(&disk, &gate);
+    let (queue, journal) = queue(&disk, &gate);
     gate.open.add_permits(1);
     disk.fill_up(true);
     assert_eq!(promised(&queue, call, "a").await, Ok(()));
     assert_eq!(promised(&queue, call, "a").await, Ok(()), "and so is its repeat");
     disk.fill_up(false);
-    recovered(&queue).await;
+    recovered(&journal).await;
     assert_eq!(promised(&queue, call, "a").await, Ok(()));
     gate.delivered(1).await;
     assert_eq!(queue.unsettled(), 0, "it was queued once");
@@ -117,19 +115,19 @@ async fn a_keyed_event_that_arrived_is_acknowledged_though_the_disk_is_full() {
 #[tokio::test]
 async fn the_id_of_an_event_that_was_refused_is_not_known_after_a_crash() {
     let (disk, gate, call) = (Disk::default(), Gate::closed(), CallId::random());
-    let queue = queue(&disk, &gate);
+    let (queue, journal) = queue(&disk, &gate);
     disk.fill_up(true);
     let under_way = queue.accept(vec![event(call, "under-way")]).unwrap();
     let refused = promised(&queue, call, "refused").await;
     assert!(matches!(refused, Err(Refused::Disk(_))), "{refused:?}");
     disk.fill_up(false);
-    recovered(&queue).await;
+    recovered(&journal).await;
     // As a crash leaves it at this moment.
     let after = Disk::holding(disk.bytes());
     let (_journal, found) = Journal::open(after.opener(), true, 100).unwrap();
-    let ids: Vec<String> = found.ids.iter().map(|known| known.id.to_string()).collect();
+    let ids: Vec<String> = found.ids.iter().map(|(id, _)| id.to_string()).collect();
     assert_eq!(ids, ["under-way"]);
-    let events: Vec<String> = found.events.iter().map(|e| e.event.id.to_string()).collect();
+    let events: Vec<String> = found.items.iter().map(|item| item.event.id.to_string()).collect();
     assert_eq!(events, ["under-way"]);
     assert!(under_way.promised().await.is_ok());
 }
@@ -137,7 +135,7 @@ async fn the_id_of_an_event_that_was_refused_is_not_known_after_a_crash() {
 #[tokio::test]
 async fn deliveries_of_a_call_do_not_wait_for_a_disk_that_fails() {
     let (disk, gate, call) = (Disk::default(), Gate::closed(), CallId::random());
-    let queue = queue(&disk, &gate);
+    let (queue, journal) = queue(&disk, &gate);
     let events = (0..30).map(|n| event(call, &n.to_string())).collect();
     queue.accept(events).unwrap().promised().await.unwrap();
     disk.fill_up(true);
@@ -145,7 +143,7 @@ async fn deliveries_of_a_call_do_not_wait_for_a_disk_that_fails() {
     gate.open.add_permits(1);
     gate.delivered(1).await;
     let noticed = async {
-        while queue.journal().fault().is_none() {
+        while journal.fault().is_none() {
             tokio::task::yield_now().await;
         }
     };

@@ -9,6 +9,8 @@ mod support;
 mod file;
 #[path = "journal/full.rs"]
 mod full;
+#[path = "journal/keyed.rs"]
+mod keyed;
 #[path = "journal/limits.rs"]
 mod limits;
 #[path = "journal/restart.rs"]

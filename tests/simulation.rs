@@ -15,7 +15,7 @@ use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
 use callhook::queue::metrics::QueueMetrics;
-use callhook::queue::{Limits, Queue, QueueSettings};
+use callhook::queue::{Limits, Queue, QueueParts, QueueSettings};
 use callhook::retry::{Delays, RetryPolicy};
 use callhook::routing::AllowedHosts;
 use callhook::time::timestamp_now;
@@ -86,11 +86,11 @@ impl Flapping {
     fn begin(&self, attempt: &Attempt) -> (Duration, Outcome) {
         let mood = self.mood();
         let mut state = self.state.lock().unwrap();
-        let call = attempt.event.call;
+        let call = attempt.item.event.call;
         assert!(state.under_way.insert(call), "two attempts of one call at once");
-        assert!((1..=self.attempts_allowed).contains(&attempt.number), "{}", attempt.number);
-        let last = state.last_tried.insert(call, attempt.sequence).unwrap_or_default();
-        assert!(attempt.sequence >= last, "an earlier event came after a later one");
+        assert!((1..=self.attempts_allowed).contains(&attempt.number()), "{}", attempt.number());
+        let last = state.last_tried.insert(call, attempt.item.sequence).unwrap_or_default();
+        assert!(attempt.item.sequence >= last, "an earlier event came after a later one");
         state.attempts += 1;
         state.in_flight_peak = state.in_flight_peak.max(state.under_way.len());
         let took = Duration::from_millis(state.rng.random_range(1..2000));
@@ -99,9 +99,9 @@ impl Flapping {
 
     fn end(&self, attempt: &Attempt, outcome: &Outcome) {
         let mut state = self.state.lock().unwrap();
-        state.under_way.remove(&attempt.event.call);
+        state.under_way.remove(&attempt.item.event.call);
         if matches!(outcome, Outcome::Delivered { .. }) {
-            state.delivered.entry(attempt.event.call).or_default().push(attempt.sequence);
+            state.delivered.entry(attempt.item.event.call).or_default().push(attempt.item.sequence);
         }
     }
 }
@@ -164,16 +164,13 @@ async fn play(seed: u64, calls: usize, hours: u64) {
     let concurrency = [1, 4, 64][usize::try_from(seed % 3).unwrap()];
     let receiver = Flapping::new(seed, hours, retries + 1);
     let metrics = Arc::new(QueueMetrics::default());
-    let deliver: Arc<dyn Deliver> = Arc::new(Receiver(Arc::clone(&receiver)));
-    let journal = Journal::in_memory(1_000_000);
-    let queue = Queue::start(
-        settings(retries, concurrency),
-        Some(deliver),
-        Arc::clone(&metrics),
-        History::default(),
-        journal,
-        Recovered::default(),
-    );
+    let parts = QueueParts {
+        deliver: Some(Arc::new(Receiver(Arc::clone(&receiver)))),
+        journal: Arc::new(Journal::in_memory(1_000_000)),
+        history: History::default(),
+        metrics: Arc::clone(&metrics),
+    };
+    let queue = Queue::start(settings(retries, concurrency), parts, Recovered::default());
     let mut rng = StdRng::seed_from_u64(seed ^ 0xca11);
     let mut live: Vec<(CallId, u32)> = Vec::new();
     let mut accepted: HashMap<CallId, u64> = HashMap::new();

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::inspector::AdminSettings;
-use crate::inspector::dead::{Deleted, Item, Page, Replayed};
+use crate::inspector::dead::{DeadItem, DeadPage, Deleted, Replayed};
 use crate::text::{innermost, printable};
 use crate::time::{millis, unix_millis, unix_millis_of};
 use crate::wire::client_builder;
@@ -152,14 +152,14 @@ impl<'a> Client<'a> {
     async fn each(
         &self,
         filter: &[(&str, Option<String>)],
-        mut visit: impl FnMut(&Item),
+        mut visit: impl FnMut(&DeadItem),
     ) -> Result<(), ClientError> {
         let mut cursor = None;
         loop {
             let set = filter.iter().filter_map(|(name, value)| Some((*name, value.clone()?)));
             let mut query: Vec<(&str, String)> = set.collect();
             query.extend(cursor.map(|cursor: u64| ("cursor", cursor.to_string())));
-            let page: Page = self.ask(Method::GET, &[], &query).await?;
+            let page: DeadPage = self.ask(Method::GET, &[], &query).await?;
             page.items.iter().for_each(&mut visit);
             cursor = page.next;
             if cursor.is_none() {
@@ -218,7 +218,7 @@ impl<'a> Client<'a> {
     }
 }
 
-fn print_item(item: &Item, count: usize, json: bool) {
+fn print_item(item: &DeadItem, count: usize, json: bool) {
     if json {
         println!("{}", serde_json::to_string(item).expect("an item came as JSON"));
         return;

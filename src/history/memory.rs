@@ -4,15 +4,39 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::record::{Call, Kept, Standing, Tried};
-use super::{Changed, MOST_BYTES, Size, Totals};
-use crate::event::{CallId, Event};
+use super::record::{CallRecord, Kept, Standing, Tried};
+use crate::event::{CallId, Event, Item, Origin, Spent};
+
+/// The most bytes that are remembered in all, payloads included: a thousand calls of 64 KiB.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a look at the memory as a whole shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    /// Calls that are remembered.
+    pub calls: usize,
+    /// Those that are live.
+    pub live: usize,
+    /// Bytes, by estimate.
+    pub bytes: usize,
+    /// `INSPECTOR_CALLS`.
+    pub limit: usize,
+}
+
+/// What changed since it was last asked for.
+#[derive(Debug, Default)]
+pub struct Changed {
+    /// The calls that did, without their events.
+    pub calls: Vec<CallRecord>,
+    /// Whether more changed than were asked for: whoever watches has to look at all again.
+    pub overflowed: bool,
+}
 
 /// All that is remembered.
 #[derive(Debug)]
 pub struct Memory {
     most: usize,
-    calls: HashMap<CallId, Call>,
+    calls: HashMap<CallId, CallRecord>,
     /// The calls by their place; those that were first seen longest ago go first.
     places: BTreeMap<u64, CallId>,
     next_place: u64,
@@ -22,8 +46,6 @@ pub struct Memory {
     watched: bool,
     changed: Vec<CallId>,
     overflowed: bool,
-    /// What was counted since the start.
-    pub totals: Totals,
 }
 
 impl Memory {
@@ -39,32 +61,34 @@ impl Memory {
             watched: false,
             changed: Vec::new(),
             overflowed: false,
-            totals: Totals::default(),
         }
     }
 
-    pub fn accepted(&mut self, event: &Arc<Event>, order: u64, sequence: u64, now: u64) {
-        self.totals.accepted += 1;
-        self.note(event.call, now, |call| call.keep(Kept::new(event, order, sequence, now)));
+    pub fn accepted(&mut self, item: &Item, now: u64) {
+        let kept = Kept::new(item.clone(), Standing::Waiting, now);
+        self.note(item.event.call, now, |call| call.keep(kept));
     }
 
-    pub fn dropped(&mut self, event: &Arc<Event>, now: u64) {
-        let kept = Kept { standing: Standing::Dropped, ..Kept::new(event, u64::MAX, 0, now) };
-        self.note(event.call, now, |call| call.keep(kept));
+    pub fn dropped(&mut self, event: Event, now: u64) {
+        let call = event.call;
+        let (spent, origin) = (Spent::default(), Origin::Relayed);
+        let item = Item { event: Arc::new(event), place: u64::MAX, sequence: 0, spent, origin };
+        self.note(call, now, |call| call.keep(Kept::new(item, Standing::Dropped, now)));
     }
 
-    pub fn replayed(&mut self, event: &Arc<Event>, dead: u64, order: u64, sequence: u64, now: u64) {
-        self.totals.accepted += 1;
-        let is_known = self.calls.contains_key(&event.call);
-        self.note(event.call, now, |call| {
+    pub fn replayed(&mut self, item: &Item, dead: u64, now: u64) {
+        let id = item.event.call;
+        let is_known = self.calls.contains_key(&id);
+        self.note(id, now, |call| {
             let again = |kept: &mut Kept| {
-                kept.order = order;
+                kept.item = item.clone();
                 kept.standing = Standing::Waiting;
                 kept.replays += 1;
             };
             if !call.change(dead, again) {
                 call.revive_omitted();
-                call.keep(Kept { replays: 1, ..Kept::new(event, order, sequence, now) });
+                let kept = Kept::new(item.clone(), Standing::Waiting, now);
+                call.keep(Kept { replays: 1, ..kept });
             }
             if !is_known {
                 // A call whose dead letters are all that is left of it is over.
@@ -75,36 +99,31 @@ impl Memory {
         });
     }
 
-    pub fn withdrawn(&mut self, call: CallId, order: u64) {
-        self.totals.accepted = self.totals.accepted.saturating_sub(1);
-        self.change(call, |call| call.remove(order));
+    pub fn withdrawn(&mut self, call: CallId, place: u64) {
+        self.change(call, |call| call.remove(place));
         if self.calls.get(&call).is_some_and(|call| call.counts.events == 0 && !call.bridged) {
             self.forget(call);
         }
     }
 
-    pub fn tried(&mut self, call: CallId, order: u64, tried: Tried, standing: Standing) {
-        self.totals.failed += u64::from(tried.failure.is_some());
-        self.totals.delivered += u64::from(standing == Standing::Delivered);
-        self.totals.dead += u64::from(standing == Standing::Dead);
+    pub fn tried(&mut self, call: CallId, place: u64, tried: Tried, standing: Standing) {
         self.change(call, |call| {
-            call.change(order, |kept| {
+            call.change(place, |kept| {
                 kept.tried(tried);
                 kept.standing = standing;
             });
         });
     }
 
-    pub fn died_unsent(&mut self, call: CallId, order: u64) {
-        self.totals.dead += 1;
+    pub fn died_unsent(&mut self, call: CallId, place: u64) {
         self.change(call, |call| {
-            call.change(order, |kept| kept.standing = Standing::Dead);
+            call.change(place, |kept| kept.standing = Standing::Dead);
         });
     }
 
-    pub fn deleted(&mut self, call: CallId, order: u64) {
+    pub fn deleted(&mut self, call: CallId, place: u64) {
         self.change(call, |call| {
-            if !call.change(order, |kept| kept.standing = Standing::Deleted) {
+            if !call.change(place, |kept| kept.standing = Standing::Deleted) {
                 call.revive_omitted();
             }
         });
@@ -131,13 +150,13 @@ impl Memory {
     }
 
     /// The calls before this place, newest first, without their events.
-    pub fn calls_before(&self, cursor: u64, most: usize) -> Vec<Call> {
+    pub fn calls_before(&self, cursor: u64, most: usize) -> Vec<CallRecord> {
         let newest_first = self.places.range(..cursor).rev().take(most);
         newest_first.filter_map(|(_, id)| Some(self.calls.get(id)?.without_events())).collect()
     }
 
     /// A call with its events.
-    pub fn call(&self, call: CallId) -> Option<Call> {
+    pub fn call(&self, call: CallId) -> Option<CallRecord> {
         self.calls.get(&call).cloned()
     }
 
@@ -174,11 +193,11 @@ impl Memory {
     }
 
     /// Changes a call, which is new if nothing was known of it.
-    fn note(&mut self, id: CallId, now: u64, change: impl FnOnce(&mut Call)) {
+    fn note(&mut self, id: CallId, now: u64, change: impl FnOnce(&mut CallRecord)) {
         if !self.calls.contains_key(&id) {
             let place = self.next_place;
             self.next_place += 1;
-            let call = Call::new(id, place, now);
+            let call = CallRecord::new(id, place, now);
             self.bytes += call.bytes();
             self.places.insert(place, id);
             self.calls.insert(id, call);
@@ -191,7 +210,7 @@ impl Memory {
     }
 
     /// Changes a call, if it is remembered.
-    fn change(&mut self, id: CallId, change: impl FnOnce(&mut Call)) {
+    fn change(&mut self, id: CallId, change: impl FnOnce(&mut CallRecord)) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let (bytes, live) = (call.bytes(), is_live(call));
         change(call);
@@ -217,34 +236,38 @@ impl Memory {
     }
 }
 
-fn is_live(call: &Call) -> bool {
+fn is_live(call: &CallRecord) -> bool {
     call.live_at.is_some() && call.ended_at.is_none()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::CALL_BYTES;
-    use super::super::{MOST_ATTEMPTS, MOST_CALL_BYTES};
+    use super::super::record::{CALL_BYTES, MOST_ATTEMPTS, MOST_CALL_BYTES};
     use super::*;
+    use crate::attempt::Attempt;
     use crate::event::{EventId, EventType, Payload};
     use crate::time::timestamp_now;
 
-    fn event(call: CallId, bytes: usize) -> Arc<Event> {
+    fn item(call: CallId, bytes: usize, place: u64) -> Item {
         let payload = Payload::of(&serde_json::json!({"text": "x".repeat(bytes)}));
         let kind = EventType::Transcription;
-        Arc::new(Event::new(EventId::make(), call, kind, &timestamp_now(), &payload))
+        let event = Arc::new(Event::new(EventId::make(), call, kind, &timestamp_now(), &payload));
+        let (spent, origin) = (Spent::default(), Origin::Relayed);
+        Item { event, place, sequence: place, spent, origin }
     }
 
     fn tried(number: u32) -> Tried {
-        Tried::delivered(number, false, 200, Duration::ZERO)
+        let spent = Spent { attempts: number - 1, first_failed_at: None };
+        let item = Item { spent, ..item(CallId::random(), 0, 0) };
+        Tried::delivered(&Attempt { item, probe: false }, 200, Duration::ZERO)
     }
 
     #[test]
     fn the_oldest_calls_are_forgotten_beyond_the_bytes_of_all() {
         let mut memory = Memory::new(20_000);
         let calls: Vec<CallId> = (0..400).map(|_| CallId::random()).collect();
-        for (order, call) in (0..).zip(&calls) {
-            memory.accepted(&event(*call, MOST_CALL_BYTES - 2000), order, 1, 1);
+        for (place, call) in (0..).zip(&calls) {
+            memory.accepted(&item(*call, MOST_CALL_BYTES - 2000, place), 1);
             assert!(memory.size().bytes <= MOST_BYTES);
         }
         let kept = memory.size().calls;
@@ -257,7 +280,7 @@ mod tests {
     fn an_event_that_is_larger_than_a_call_may_be_is_not_kept_but_counted() {
         let mut memory = Memory::new(1);
         let call = CallId::random();
-        memory.accepted(&event(call, MOST_CALL_BYTES), 1, 1, 1);
+        memory.accepted(&item(call, MOST_CALL_BYTES, 1), 1);
         memory.tried(call, 1, tried(1), Standing::Dead);
         let seen = memory.call(call).unwrap();
         assert_eq!((seen.events.len(), seen.events_omitted, seen.counts.events), (0, 1, 1));
@@ -268,12 +291,12 @@ mod tests {
     fn what_is_dead_stays_so_when_it_is_forgotten_until_it_is_replayed() {
         let mut memory = Memory::new(1);
         let call = CallId::random();
-        let lost = event(call, 10);
-        memory.accepted(&lost, 1, 1, 1);
+        let lost = item(call, 10, 1);
+        memory.accepted(&lost, 1);
         memory.tried(call, 1, tried(1), Standing::Dead);
-        memory.accepted(&event(call, MOST_CALL_BYTES - 1100), 2, 2, 1);
+        memory.accepted(&item(call, MOST_CALL_BYTES - 1100, 2), 1);
         assert_eq!(memory.call(call).unwrap().counts.dead, 1);
-        memory.replayed(&lost, 1, 3, 1, 1);
+        memory.replayed(&Item { place: 3, ..lost }, 1, 1);
         memory.tried(call, 3, tried(1), Standing::Delivered);
         let seen = memory.call(call).unwrap();
         assert_eq!((seen.counts.dead, seen.counts.waiting), (0, 0));
@@ -283,7 +306,7 @@ mod tests {
     fn the_first_attempt_and_the_last_ones_are_kept() {
         let mut memory = Memory::new(1);
         let call = CallId::random();
-        memory.accepted(&event(call, 10), 1, 1, 1);
+        memory.accepted(&item(call, 10, 1), 1);
         let before = memory.size().bytes;
         for number in 1..=100 {
             memory.tried(call, 1, tried(number), Standing::Waiting);
@@ -302,15 +325,15 @@ mod tests {
     fn what_changes_is_noted_once_a_call_and_for_no_more_calls_than_are_kept() {
         let mut memory = Memory::new(3);
         let call = CallId::random();
-        memory.accepted(&event(call, 10), 1, 1, 1);
+        memory.accepted(&item(call, 10, 1), 1);
         assert!(memory.take_changed(9).calls.is_empty(), "nobody watched");
         memory.watch(true);
         memory.tried(call, 1, tried(1), Standing::Delivered);
-        memory.accepted(&event(call, 10), 2, 2, 1);
+        memory.accepted(&item(call, 10, 2), 1);
         let changed = memory.take_changed(9);
         assert_eq!((changed.calls.len(), changed.overflowed), (1, false));
-        for order in 3..9 {
-            memory.accepted(&event(CallId::random(), 10), order, 1, 1);
+        for place in 3..9 {
+            memory.accepted(&item(CallId::random(), 10, place), 1);
         }
         assert!(memory.changed.len() <= 3);
         assert!(memory.take_changed(9).overflowed);
@@ -321,7 +344,7 @@ mod tests {
     fn a_call_that_only_a_replay_is_known_of_is_over() {
         let mut memory = Memory::new(3);
         let call = CallId::random();
-        memory.replayed(&event(call, 10), 1, 9, 1, 1);
+        memory.replayed(&item(call, 10, 9), 1, 1);
         assert_eq!(memory.size().live, 0);
         assert!(memory.call(call).unwrap().ended_at.is_some());
     }

@@ -7,10 +7,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{MOST_ATTEMPTS, MOST_CALL_BYTES};
-use crate::attempt::Failure;
-use crate::event::{CallId, Event, EventId, EventType};
-use crate::time::unix_millis;
+use crate::attempt::{Attempt, Failure};
+use crate::event::{CallId, Event, EventId, EventType, Item};
+use crate::time::{millis, unix_millis};
+
+/// The most bytes that are remembered of one call, payloads included: some five hundred events.
+pub const MOST_CALL_BYTES: usize = 256 * 1024;
+
+/// The most attempts of an event that are remembered: the first one, and the last ones.
+pub const MOST_ATTEMPTS: usize = 32;
 
 /// What a call costs without its events, in bytes, by estimate; its share of the index included.
 pub const CALL_BYTES: usize = 640;
@@ -32,7 +37,7 @@ const RINGING: Duration = Duration::from_secs(10 * 60);
 
 /// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum CallPhase {
     /// It was announced.
     Announced,
     /// Somebody talks.
@@ -75,15 +80,11 @@ pub struct Tried {
     pub probe: bool,
 }
 
-/// An event that is remembered.
+/// An item that is remembered.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    /// What is sent.
-    pub event: Arc<Event>,
-    /// Its place among all events, under which it was taken last.
-    pub order: u64,
-    /// Its place within the call; 0 where it has none, as it is not delivered.
-    pub sequence: u64,
+    /// As it was taken last.
+    pub item: Item,
     /// When callhook took it, in Unix milliseconds.
     pub accepted_at: u64,
     /// Where it stands.
@@ -120,7 +121,7 @@ pub struct Parties {
 
 /// A call that is remembered.
 #[derive(Clone, Debug)]
-pub struct Call {
+pub struct CallRecord {
     /// Which.
     pub id: CallId,
     /// Its place among the calls, in the order they were first seen.
@@ -158,22 +159,23 @@ pub struct Call {
 
 impl Tried {
     /// One that was answered with a 2xx, just now.
-    pub fn delivered(number: u32, probe: bool, status: u16, took: Duration) -> Self {
-        Self { status: Some(status), failure: None, ..Self::just_now(number, probe, took) }
+    pub fn delivered(attempt: &Attempt, status: u16, took: Duration) -> Self {
+        Self { status: Some(status), failure: None, ..Self::just_now(attempt, took) }
     }
 
     /// One that failed, just now.
-    pub fn failed(number: u32, probe: bool, failure: &Failure) -> Self {
+    pub fn failed(attempt: &Attempt, failure: &Failure) -> Self {
         Self {
             status: failure.status,
             failure: Some((failure.code.name(), failure.error.as_str().into())),
-            ..Self::just_now(number, probe, failure.took)
+            ..Self::just_now(attempt, failure.took)
         }
     }
 
-    fn just_now(number: u32, probe: bool, took: Duration) -> Self {
-        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    fn just_now(attempt: &Attempt, took: Duration) -> Self {
+        let duration_ms = millis(took);
         let at = unix_millis().saturating_sub(duration_ms);
+        let (number, probe) = (attempt.number(), attempt.probe);
         Self { number, at, duration_ms, status: None, failure: None, probe }
     }
 
@@ -183,14 +185,12 @@ impl Tried {
 }
 
 impl Kept {
-    /// An event that was just taken.
-    pub fn new(event: &Arc<Event>, order: u64, sequence: u64, now: u64) -> Self {
+    /// One that was just taken.
+    pub fn new(item: Item, standing: Standing, now: u64) -> Self {
         Self {
-            event: Arc::clone(event),
-            order,
-            sequence,
+            item,
             accepted_at: now,
-            standing: Standing::Waiting,
+            standing,
             replays: 0,
             attempts: Vec::new(),
             attempts_omitted: 0,
@@ -199,12 +199,12 @@ impl Kept {
 
     /// What it costs, in bytes, by estimate.
     pub fn bytes(&self) -> usize {
-        let given = match &self.event.id {
+        let given = match &self.item.event.id {
             EventId::Given(id) => id.len(),
             EventId::Made(_) => 0,
         };
         let attempts: usize = self.attempts.iter().map(Tried::bytes).sum();
-        EVENT_BYTES + self.event.body.len() + given + attempts
+        EVENT_BYTES + self.item.event.body.len() + given + attempts
     }
 
     /// Remembers another attempt: in the middle there is most of the same.
@@ -248,7 +248,7 @@ impl Counts {
     }
 }
 
-impl Call {
+impl CallRecord {
     /// A call that was just seen for the first time.
     pub fn new(id: CallId, place: u64, now: u64) -> Self {
         Self {
@@ -275,21 +275,21 @@ impl Call {
     }
 
     /// Where it stands.
-    pub fn phase(&self, now: u64) -> Phase {
+    pub fn phase(&self, now: u64) -> CallPhase {
         match (self.live_at, self.ended_at) {
-            (_, Some(_)) => Phase::Ended,
-            (Some(_), None) => Phase::Live,
+            (_, Some(_)) => CallPhase::Ended,
+            (Some(_), None) => CallPhase::Live,
             (None, None) if Duration::from_millis(now.saturating_sub(self.first_at)) > RINGING => {
-                Phase::Abandoned
+                CallPhase::Abandoned
             }
-            (None, None) => Phase::Announced,
+            (None, None) => CallPhase::Announced,
         }
     }
 
     /// How long it has been live, or was, in milliseconds; `None` before it is.
     pub fn duration_ms(&self, now: u64) -> Option<u64> {
         if let Some((_, lasted)) = self.end {
-            return Some(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
+            return Some(millis(lasted));
         }
         Some(self.ended_at.unwrap_or(now).saturating_sub(self.live_at?))
     }
@@ -326,7 +326,7 @@ impl Call {
 
     /// Remembers another event.
     pub fn keep(&mut self, kept: Kept) {
-        let event = Arc::clone(&kept.event);
+        let event = Arc::clone(&kept.item.event);
         match &event.kind {
             EventType::CallInitiated => {
                 self.announcement = Some(event);
@@ -335,7 +335,7 @@ impl Call {
             EventType::CallEnded => self.ended_at = self.ended_at.or(Some(kept.accepted_at)),
             _ => self.live_at = self.live_at.or(Some(kept.accepted_at)),
         }
-        self.note_type(&kept.event.kind);
+        self.note_type(&kept.item.event.kind);
         self.last_at = kept.accepted_at;
         self.bytes += kept.bytes();
         self.counts.add(kept.count());
@@ -344,8 +344,8 @@ impl Call {
     }
 
     /// Changes the event with this place; `false` if it is not remembered.
-    pub fn change(&mut self, order: u64, change: impl FnOnce(&mut Kept)) -> bool {
-        let Some(index) = self.events.iter().rposition(|kept| kept.order == order) else {
+    pub fn change(&mut self, place: u64, change: impl FnOnce(&mut Kept)) -> bool {
+        let Some(index) = self.events.iter().rposition(|kept| kept.item.place == place) else {
             return false;
         };
         let kept = &mut self.events[index];
@@ -360,8 +360,8 @@ impl Call {
     }
 
     /// Forgets the event with this place.
-    pub fn remove(&mut self, order: u64) {
-        let index = self.events.iter().rposition(|kept| kept.order == order);
+    pub fn remove(&mut self, place: u64) {
+        let index = self.events.iter().rposition(|kept| kept.item.place == place);
         if let Some(kept) = index.and_then(|index| self.events.remove(index)) {
             self.bytes -= kept.bytes();
             self.counts.take(kept.count());

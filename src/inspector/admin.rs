@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use super::pulse::Pulse;
 use crate::listener::Listen;
 use crate::metrics::Metrics;
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueParts, QueueSettings};
 
 /// The admin port.
 #[derive(Clone, Debug)]
@@ -23,22 +23,16 @@ pub struct AdminSettings {
 
 /// What the admin port's routes need.
 pub struct Inspector {
-    /// What happens.
     pub queue: Queue,
-    /// What is counted.
+    /// What the queue works with.
+    pub parts: QueueParts,
+    /// How the queue behaves.
+    pub settings: QueueSettings,
     pub metrics: Arc<Metrics>,
-    /// What is asked for.
+    /// `ADMIN_TOKEN`.
     pub token: Option<SecretString>,
     /// Held while dead letters are moved, so that two requests cannot replay one twice.
     pub moving: Mutex<()>,
     /// What changes, for those who watch.
     pub pulse: Pulse,
-}
-
-impl Inspector {
-    /// An inspector of this queue, which asks for the token if there is one.
-    pub fn new(queue: Queue, metrics: Arc<Metrics>, settings: AdminSettings) -> Arc<Self> {
-        let AdminSettings { token, .. } = settings;
-        Arc::new(Self { queue, metrics, token, moving: Mutex::new(()), pulse: Pulse::default() })
-    }
 }

@@ -16,11 +16,10 @@ use serde_json::value::RawValue;
 
 use super::admin::Inspector;
 use super::dead::Envelope;
-use crate::attempt::Attempt;
-use crate::event::{CallId, EventType};
-use crate::history::{Call, Kept, Phase, Standing, Tried};
+use crate::attempt::{Attempt, Deliver};
+use crate::event::{CallId, EventType, Item, Spent};
+use crate::history::{CallPhase, CallRecord, Kept, Standing, Tried};
 use crate::http::Fault;
-use crate::queue::Queue;
 use crate::time::{timestamp_of, unix_millis};
 
 /// The most calls of a page.
@@ -117,12 +116,12 @@ pub struct Timeline {
     attempts_allowed: u32,
     /// The oldest, which are not remembered any more.
     events_omitted: u32,
-    timeline: Vec<Item>,
+    timeline: Vec<TimelineItem>,
 }
 
 /// An event.
 #[derive(Debug, Serialize)]
-struct Item {
+struct TimelineItem {
     id: String,
     r#type: String,
     /// `null` for a type that is not delivered.
@@ -178,7 +177,7 @@ impl Parameters {
 }
 
 impl Filter {
-    fn admits(&self, call: &Call, now: u64) -> bool {
+    fn admits(&self, call: &CallRecord, now: u64) -> bool {
         self.uuid.as_ref().is_none_or(|part| call.id.to_string().contains(part))
             && self.state.is_none_or(|state| CallState::of(call, now) == state)
             && self.health.is_none_or(|health| Health::of(call) == health)
@@ -187,25 +186,25 @@ impl Filter {
     }
 }
 
-fn has_number(call: &Call, part: &str) -> bool {
+fn has_number(call: &CallRecord, part: &str) -> bool {
     let Some(parties) = call.parties() else { return false };
     let numbers = [&parties.from, &parties.to].into_iter().flatten();
     numbers.into_iter().any(|number| number.to_lowercase().contains(part))
 }
 
 impl CallState {
-    fn of(call: &Call, now: u64) -> Self {
+    fn of(call: &CallRecord, now: u64) -> Self {
         match call.phase(now) {
-            Phase::Announced => Self::Announced,
-            Phase::Live => Self::Live,
-            Phase::Ended => Self::Ended,
-            Phase::Abandoned => Self::Abandoned,
+            CallPhase::Announced => Self::Announced,
+            CallPhase::Live => Self::Live,
+            CallPhase::Ended => Self::Ended,
+            CallPhase::Abandoned => Self::Abandoned,
         }
     }
 }
 
 impl Health {
-    fn of(call: &Call) -> Self {
+    fn of(call: &CallRecord) -> Self {
         match (call.counts.dead, call.counts.waiting) {
             (0, 0) => Self::Ok,
             (0, _) => Self::Waiting,
@@ -216,7 +215,7 @@ impl Health {
 
 impl Summary {
     /// A call, in short, as it stands at that time.
-    pub fn of(call: &Call, now: u64) -> Self {
+    pub fn of(call: &CallRecord, now: u64) -> Self {
         let parties = call.parties().cloned().unwrap_or_default();
         Self {
             uuid: call.id.to_string(),
@@ -240,18 +239,19 @@ impl Summary {
     }
 }
 
-impl Item {
-    fn of(kept: &Kept, queue: &Queue) -> Self {
-        let Envelope { timestamp, payload } = Envelope::of(&kept.event);
-        let headers = kept.attempts.last().map(|last| {
-            let (event, sequence) = (Arc::clone(&kept.event), kept.sequence);
-            let attempt = Attempt { event, number: last.number, sequence };
-            queue.shown_headers(&attempt, UNIX_EPOCH + Duration::from_millis(last.at))
+impl TimelineItem {
+    fn of(kept: &Kept, deliver: Option<&dyn Deliver>) -> Self {
+        let item = &kept.item;
+        let Envelope { timestamp, payload } = Envelope::of(&item.event);
+        let headers = kept.attempts.last().zip(deliver).map(|(last, deliver)| {
+            let spent = Spent { attempts: last.number - 1, ..item.spent };
+            let attempt = Attempt { item: Item { spent, ..item.clone() }, probe: last.probe };
+            deliver.shown_headers(&attempt, UNIX_EPOCH + Duration::from_millis(last.at))
         });
         Self {
-            id: kept.event.id.to_string(),
-            r#type: kept.event.kind.name().to_owned(),
-            sequence: (kept.sequence > 0).then_some(kept.sequence),
+            id: item.event.id.to_string(),
+            r#type: item.event.kind.name().to_owned(),
+            sequence: (item.sequence > 0).then_some(item.sequence),
             timestamp,
             accepted_at: timestamp_of(kept.accepted_at),
             payload,
@@ -303,7 +303,7 @@ pub async fn list(
     let filter = parameters.filter()?;
     let (mut items, now) = (Vec::new(), unix_millis());
     for _ in 0..MOST_SEARCHED / AT_A_TIME {
-        let calls = inspector.queue.history().calls_before(cursor, AT_A_TIME);
+        let calls = inspector.parts.history.calls_before(cursor, AT_A_TIME);
         for call in &calls {
             if items.len() == limit {
                 return Ok(Json(Page { items, next: Some(cursor) }));
@@ -329,17 +329,21 @@ pub async fn timeline(
 ) -> Result<Json<Timeline>, Fault> {
     let id: CallId =
         uuid.parse().map_err(|fault| Fault::bad_request(format!("uuid: {fault}, not {uuid:?}")))?;
-    let queue = &inspector.queue;
-    let Some(call) = queue.history().call(id) else {
-        let most = queue.history().size().limit;
+    let (parts, settings) = (&inspector.parts, &inspector.settings);
+    let Some(call) = parts.history.call(id) else {
+        let most = parts.history.size().limit;
         let error = format!("{id} is not among the last calls; INSPECTOR_CALLS={most} are kept");
         return Err(Fault::new(StatusCode::NOT_FOUND, error));
     };
     Ok(Json(Timeline {
         summary: Summary::of(&call, unix_millis()),
-        url: queue.settings().receiver.clone(),
-        attempts_allowed: queue.settings().retry.attempts(),
+        url: settings.receiver.clone(),
+        attempts_allowed: settings.retry.attempts(),
         events_omitted: call.events_omitted,
-        timeline: call.events.iter().map(|kept| Item::of(kept, queue)).collect(),
+        timeline: call
+            .events
+            .iter()
+            .map(|kept| TimelineItem::of(kept, parts.deliver.as_deref()))
+            .collect(),
     }))
 }

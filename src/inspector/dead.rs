@@ -3,6 +3,7 @@
 //! Oldest first everywhere. A page has at most [`MOST_ITEMS`] items; `next` is the cursor of the
 //! next one.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use axum::Json;
@@ -37,16 +38,16 @@ pub struct Parameters {
 
 /// A page of dead letters.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Page {
+pub struct DeadPage {
     /// The dead letters.
-    pub items: Vec<Item>,
+    pub items: Vec<DeadItem>,
     /// The cursor of the next page.
     pub next: Option<u64>,
 }
 
 /// A dead letter.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Item {
+pub struct DeadItem {
     /// The event's id.
     pub id: String,
     /// The call.
@@ -127,21 +128,22 @@ impl Envelope {
     }
 }
 
-impl From<DeadLetter> for Item {
+impl From<DeadLetter> for DeadItem {
     fn from(letter: DeadLetter) -> Self {
-        let envelope = Envelope::of(&letter.event);
+        let DeadLetter { item, status, code, error, last_at } = letter;
+        let envelope = Envelope::of(&item.event);
         Self {
-            id: letter.event.id.to_string(),
-            uuid: letter.event.call.to_string(),
-            r#type: letter.event.kind.name().to_owned(),
+            id: item.event.id.to_string(),
+            uuid: item.event.call.to_string(),
+            r#type: item.event.kind.name().to_owned(),
             timestamp: envelope.timestamp,
             payload: envelope.payload,
-            attempts: letter.attempts,
-            status: letter.status,
-            code: letter.code,
-            error: letter.error,
-            first_at: timestamp_of(letter.first_at),
-            last_at: timestamp_of(letter.last_at),
+            attempts: item.spent.attempts,
+            status,
+            code,
+            error,
+            first_at: timestamp_of(item.spent.first_failed_at.map_or(0, NonZero::get)),
+            last_at: timestamp_of(last_at),
         }
     }
 }
@@ -150,7 +152,7 @@ impl From<DeadLetter> for Item {
 pub async fn list(
     State(inspector): State<Arc<Inspector>>,
     query: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Json<Page>, Fault> {
+) -> Result<Json<DeadPage>, Fault> {
     let parameters = readable(query)?;
     let limit = parameters.limit.unwrap_or(ITEMS);
     if !(1..=MOST_ITEMS).contains(&limit) {
@@ -158,7 +160,7 @@ pub async fn list(
     }
     let from = parameters.cursor.unwrap_or_default();
     let (letters, next) = page(&inspector, parameters.filter()?, from, limit).await?;
-    Ok(Json(Page { items: letters.into_iter().map(Item::from).collect(), next }))
+    Ok(Json(DeadPage { items: letters.into_iter().map(DeadItem::from).collect(), next }))
 }
 
 /// `POST /api/dead/{id}/replay`
@@ -182,11 +184,11 @@ pub async fn replay_all(
     let _moving = inspector.moving.lock().await;
     let filter = readable(query)?.filter()?;
     // What fails again while this goes on is a new dead letter, and not for this replay.
-    let end = inspector.queue.next_order();
+    let end = inspector.queue.next_place();
     let (mut done, mut from) = (Replayed { replayed: 0, left: 0 }, 0);
     loop {
         let (mut letters, next) = page(&inspector, filter.clone(), from, MOST_ITEMS).await?;
-        letters.retain(|letter| letter.order < end);
+        letters.retain(|letter| letter.item.place < end);
         let found = letters.len();
         if found > 0 && done.left == 0 {
             let replayed = match inspector.queue.replay(letters).await {
@@ -214,9 +216,9 @@ pub async fn delete(
     let letters = find(&inspector, id).await?;
     let deleted = letters.len();
     for letter in &letters {
-        inspector.queue.history().deleted(letter.event.call, letter.order);
+        inspector.parts.history.deleted(letter.item.event.call, letter.item.place);
     }
-    inspector.queue.journal().bury(letters.iter().map(|letter| letter.order).collect());
+    inspector.parts.journal.delete(letters.iter().map(|letter| letter.item.place));
     Ok(Json(Deleted { deleted }))
 }
 
@@ -244,8 +246,8 @@ async fn page(
     from: u64,
     limit: usize,
 ) -> Result<(Vec<DeadLetter>, Option<u64>), Fault> {
-    let queue = inspector.queue.clone();
-    let read = move || queue.journal().dead_letters(&filter, from, limit);
+    let journal = Arc::clone(&inspector.parts.journal);
+    let read = move || journal.dead_letters(&filter, from, limit);
     let read = tokio::task::spawn_blocking(read).await;
     Ok(read.expect("reading the journal does not panic, and nobody aborts it")?)
 }

@@ -9,18 +9,18 @@ use axum::response::{IntoResponse, Response};
 use super::admin::Inspector;
 use crate::metrics::CONTENT_TYPE as OPEN_METRICS;
 use crate::queue::metrics::QueueMetrics;
-use crate::queue::{Availability, Status};
+use crate::queue::{Availability, QueueStatus};
 
 /// Sets what is a state rather than a count, and exposes everything.
 pub async fn expose(State(inspector): State<Arc<Inspector>>) -> Response {
     let metrics = &inspector.metrics;
     set(&metrics.queue, inspector.queue.status());
-    metrics.journal.failing.set(inspector.queue.journal().fault().is_some().into());
+    metrics.journal.failing.set(inspector.parts.journal.fault().is_some().into());
     let text = metrics.exposed().expect("text can always be written to a string");
     ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response()
 }
 
-fn set(metrics: &QueueMetrics, status: Status) {
+fn set(metrics: &QueueMetrics, status: QueueStatus) {
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let oldest = status.oldest_since.map(|since| since.elapsed()).unwrap_or_default();
     let down = matches!(status.receiver, Availability::Down { .. });

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::admin::Inspector;
 use super::pulse::{Rates, Sample};
-use crate::queue::{Availability, Status};
+use crate::queue::{Availability, QueueStatus};
 use crate::time::{millis, timestamp_of, unix_millis};
 
 /// How things stand.
@@ -90,23 +90,24 @@ pub async fn state(State(inspector): State<Arc<Inspector>>) -> Json<Report> {
 pub async fn stand(inspector: &Arc<Inspector>) -> Standing {
     let queue = &inspector.queue;
     let (status, now, millis) = (queue.status(), Instant::now(), unix_millis());
-    let counting = queue.clone();
-    let counted = tokio::task::spawn_blocking(move || counting.journal().dead_count()).await;
-    let size = queue.history().size();
+    let (journal, settings) = (&inspector.parts.journal, &inspector.settings);
+    let counting = Arc::clone(journal);
+    let counted = tokio::task::spawn_blocking(move || counting.dead_count()).await;
+    let size = inspector.parts.history.size();
     Standing {
         version: env!("CARGO_PKG_VERSION"),
         now: timestamp_of(millis),
-        receiver: receiver(&queue.settings().receiver, &status, now, millis),
+        receiver: receiver(&settings.receiver, &status, now, millis),
         queue: Depth {
             waiting: status.unsettled,
             in_flight: status.in_flight,
-            limit: queue.settings().limits.queue,
+            limit: settings.limits.queue,
             oldest_ms: status.oldest_since.map(|since| millis_between(since, now)),
             draining: queue.is_draining(),
         },
         journal: Journal {
-            durable: queue.journal().is_durable(),
-            error: queue.journal().fault().map(|fault| fault.to_string()),
+            durable: journal.is_durable(),
+            error: journal.fault().map(|fault| fault.to_string()),
         },
         // A journal that cannot be read says so in `error`.
         dead_letters: counted.ok().and_then(Result::ok),
@@ -116,7 +117,7 @@ pub async fn stand(inspector: &Arc<Inspector>) -> Standing {
     }
 }
 
-fn receiver(url: &str, status: &Status, now: Instant, millis: u64) -> Receiver {
+fn receiver(url: &str, status: &QueueStatus, now: Instant, millis: u64) -> Receiver {
     let at = |instant: Instant| timestamp_of(millis + millis_between(now, instant));
     let mut receiver = Receiver {
         url: Some(url.to_owned()).filter(|url| !url.is_empty()),

@@ -23,8 +23,8 @@ use super::admin::Inspector;
 use super::calls::Summary;
 use super::pulse::{RELOAD, Sample};
 use super::state::{Standing, stand};
-use crate::history::Totals;
 use crate::http::Fault;
+use crate::queue::metrics::QueueMetrics;
 use crate::time::unix_millis;
 
 /// The most calls that one update tells of: as many as a page shows.
@@ -38,14 +38,14 @@ const BEATS_A_SECOND: u64 = 4;
 pub async fn beat(inspector: &Arc<Inspector>) {
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut before, mut watched) = (inspector.queue.history().totals(), false);
+    let (mut before, mut watched) = (Counted::now(&inspector.parts.metrics), false);
     for beat in 0_u64.. {
         ticks.tick().await;
         let is_second = beat % BEATS_A_SECOND == 0;
         if is_second {
-            before = measure(inspector, before);
+            before = measure(inspector, &before);
         }
-        let (pulse, history) = (&inspector.pulse, inspector.queue.history());
+        let (pulse, history) = (&inspector.pulse, &inspector.parts.history);
         let was_watched = watched;
         watched = pulse.is_watched();
         if watched != was_watched {
@@ -68,21 +68,41 @@ pub async fn beat(inspector: &Arc<Inspector>) {
     }
 }
 
+/// What was counted since the start.
+struct Counted {
+    /// Replays included.
+    accepted: u64,
+    delivered: u64,
+    /// Attempts.
+    failed: u64,
+    dead: u64,
+}
+
+impl Counted {
+    fn now(metrics: &QueueMetrics) -> Self {
+        let QueueMetrics { events, attempts, .. } = metrics;
+        Self {
+            accepted: events.accepted.sum() + events.replayed.get(),
+            delivered: events.delivered.sum(),
+            failed: attempts.failures.sum(),
+            dead: events.dead.sum(),
+        }
+    }
+}
+
 /// Takes a sample; returns what was counted until now.
-fn measure(inspector: &Inspector, before: Totals) -> Totals {
-    let history = inspector.queue.history();
-    let totals = history.totals();
+fn measure(inspector: &Inspector, before: &Counted) -> Counted {
+    let counted = Counted::now(&inspector.parts.metrics);
     inspector.pulse.add(Sample {
         at: unix_millis(),
         waiting: inspector.queue.unsettled(),
-        live: history.size().live,
-        // What the disk refuses is taken back, and counted no more.
-        accepted: totals.accepted.saturating_sub(before.accepted),
-        delivered: totals.delivered - before.delivered,
-        failed: totals.failed - before.failed,
-        dead: totals.dead - before.dead,
+        live: inspector.parts.history.size().live,
+        accepted: counted.accepted - before.accepted,
+        delivered: counted.delivered - before.delivered,
+        failed: counted.failed - before.failed,
+        dead: counted.dead - before.dead,
     });
-    totals
+    counted
 }
 
 /// `GET /api/stream`: how things stand, at once and every second (`event: state`); which calls changed

@@ -1,14 +1,20 @@
-//! The inbox: what waits to be written, and what happens to it while a batch is under way.
+//! The inbox: what waits to be written, what is being written, and when the writer is to look.
 //!
-//! Invariant: an event that is settled before it is written is not written, and one that is settled
-//! while it is being written is taken away by the next batch.
+//! Invariants:
+//! - A row is in one of two places, [`Inbox::pending`] or [`Inbox::writing`]; those who wait for it are found
+//!   there. A batch that fails goes back under what came meanwhile.
+//! - What is being written is not taken back: it is decided by the write.
 
-use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::store::{Batch, IdChange};
-use super::ticket::Promises;
-use super::{DeadLetter, DiskError, Entry, Haste, KnownId, Mark, Ticket, UNHURRIED};
+use super::row::{Changes, DeadLetter, End, GivenId, Row, Settlement};
+use super::store::DiskError;
+use super::ticket::{Answers, Ticket};
+use crate::event::{Event, EventId, EventType, Item, Origin, Spent};
+
+/// How often the writer looks for events that nobody waits for. One that it sees twice is written: a
+/// receiver that is well has answered by then, and its events never touch the disk.
+pub const UNHURRIED: Duration = Duration::from_millis(25);
 
 /// When something is to be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,41 +24,22 @@ pub enum Due {
     Never,
     /// When the writer looks whether something still waits that waited at its last look.
     Look {
-        /// The next time.
         at: Instant,
-        /// The newest event of the last time.
+        /// The newest event of the last look.
         seen: Option<u64>,
     },
     /// As soon as there was time for company.
     Soon,
 }
 
-/// What waits to be written.
 #[derive(Default)]
 pub struct Inbox {
-    /// Events, each with its promise.
-    pub appends: BTreeMap<u64, (Entry, Ticket)>,
-    /// The promises for ids.
-    pub known: Vec<Ticket>,
-    /// The promises for the events that are being written.
-    pub writing: HashMap<u64, Ticket>,
-    /// Attempts spent on events, with the time of the first one.
-    pub spent: BTreeMap<u64, (u32, u64)>,
-    /// Events that were given up, with who waits for it.
-    pub dead: BTreeMap<u64, Buried>,
-    /// Events that are to be taken away, with who waits for it.
-    pub gone: BTreeMap<u64, Option<Ticket>>,
-    /// Dead letters that are replayed or deleted.
-    pub undead: Vec<u64>,
-    /// What happened to ids, in this order.
-    pub ids: Vec<IdChange>,
-    /// Calls that began or ended, in this order.
-    pub marks: Vec<Mark>,
+    pub pending: Changes,
+    pub writing: Changes,
     /// Why the last batch could not be written.
     pub failing: Option<DiskError>,
     /// Nothing more will come.
     pub closing: bool,
-    /// When the writer is to take all this.
     pub due: Due,
     /// What the writer knew of that when it went to rest; nothing while it is at work.
     pub resting: Option<Due>,
@@ -62,22 +49,122 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Something came that is to be written in time.
-    pub fn hasten(&mut self, haste: Haste) {
-        match (haste, self.due) {
-            (Haste::Soon, _) => self.due = Due::Soon,
-            (Haste::Unhurried, Due::Never) => self.look_again(None),
-            (Haste::Unhurried, Due::Look { .. } | Due::Soon) => {}
+    /// Takes an event to keep, and what must be written with it: its id if a client gave one, since an id
+    /// without its event would be taken for a repeat; and the begin or end of a bridged call. `now` is in Unix
+    /// milliseconds.
+    pub fn put(&mut self, item: Item, promise: Option<Ticket>, now: u64) {
+        if item.origin == Origin::Bridged {
+            self.note_bounds(&item.event, now);
+        }
+        let (place, row) = (item.place, Row::put(item, promise));
+        if let Some(id) = row.given_id() {
+            self.note_id(id.clone(), Some(GivenId { at: now, decision: None }));
+        }
+        self.add(place, row);
+    }
+
+    /// Takes the event of a dead letter that is replayed.
+    pub fn replay(&mut self, item: Item, dead: u64, promise: Ticket) {
+        self.delete(dead);
+        self.add(item.place, Row { replays: Some(dead), ..Row::put(item, Some(promise)) });
+    }
+
+    /// If the event begins or ends a bridged call, at this time in Unix milliseconds, that is written too.
+    pub fn note_bounds(&mut self, event: &Event, now: u64) {
+        if event.kind.bounds_call() {
+            let since = (event.kind == EventType::CallStarted).then_some(now);
+            self.pending.calls.insert(event.call, since);
+            self.due = Due::Soon;
         }
     }
 
-    /// Whether something still waits that was seen at the last look. If not, there will be another look,
-    /// as long as something waits.
+    /// An id that a client gave learnt its decision, or is to be forgotten.
+    pub fn note_id(&mut self, id: EventId, given: Option<GivenId>) {
+        self.pending.ids.insert(id, given);
+        self.due = Due::Soon;
+    }
+
+    pub fn spend(&mut self, place: u64, spent: Spent) {
+        self.add(place, Row::spent(spent));
+    }
+
+    /// The event was delivered. The ticket is for the call's next event, which must not be sent before this
+    /// one is taken off the disk; there is none where it is not there, or the disk fails.
+    pub fn deliver(&mut self, place: u64) -> Option<Ticket> {
+        let unwritten = self.pending.rows.get_mut(&place).filter(|row| row.put.is_some());
+        // Whoever was promised it need not wait for the end of the batch that is being written, either.
+        if let Some(row) = unwritten.or_else(|| self.writing.rows.get_mut(&place)) {
+            row.settle(Settlement::Delivered, |ticket, kept| ticket.answer(kept));
+        }
+        self.end(place, End::Gone)
+    }
+
+    /// The event was given up; the ticket is as for a delivery.
+    pub fn give_up(&mut self, letter: DeadLetter) -> Option<Ticket> {
+        self.end(letter.item.place, End::Dead(letter.into()))
+    }
+
+    /// A dead letter is deleted.
+    pub fn delete(&mut self, place: u64) {
+        self.add(place, Row::end(End::Gone, None));
+    }
+
+    /// As if the event had never come; a dead letter that it was stays one. `false` if it is being written,
+    /// or is written.
+    pub fn withdraw(&mut self, place: u64) -> bool {
+        let row = self.pending.rows.get_mut(&place).filter(|row| row.put.is_some());
+        let Some(row) = row else { return false };
+        row.settle(Settlement::Withdrawn, |ticket, kept| ticket.answer(kept));
+        let given = row.given_id().cloned();
+        match row.replays {
+            // Should both be on disk after all, the event is found there again, and is not lost.
+            Some(dead) => {
+                self.pending.rows.remove(&place);
+                self.pending.rows.remove(&dead);
+            }
+            None => self.delete(place),
+        }
+        if let Some(id) = given {
+            self.note_id(id, None);
+        }
+        true
+    }
+
+    /// The events that no write has begun for, oldest first.
+    pub fn unwritten(&self) -> impl Iterator<Item = &Item> {
+        self.pending.rows.values().filter_map(|row| row.put.as_ref())
+    }
+
+    fn end(&mut self, place: u64, end: End) -> Option<Ticket> {
+        let row = self.pending.add(place, Row::end(end, None))?;
+        self.due = Due::Soon;
+        let waits = row.end.is_some() && self.failing.is_none();
+        waits.then(|| row.waiters.lane.insert(Ticket::new(1)).clone())
+    }
+
+    fn add(&mut self, place: u64, row: Row) {
+        if let Some(row) = self.pending.add(place, row) {
+            let unhurried = row.is_unhurried();
+            self.hasten(unhurried);
+        }
+    }
+
+    fn hasten(&mut self, unhurried: bool) {
+        match (unhurried, self.due) {
+            (false, _) => self.due = Due::Soon,
+            (true, Due::Never) => self.look_again(None),
+            (true, Due::Look { .. } | Due::Soon) => {}
+        }
+    }
+
+    /// Whether an event still waits that was seen at the last look. If not, there will be another look, as
+    /// long as one waits.
     pub fn is_overdue(&mut self, seen: Option<u64>) -> bool {
-        let oldest = self.appends.first_key_value().map(|(order, _)| *order);
+        let rows = &self.pending.rows;
+        let oldest = rows.first_key_value().map(|(place, _)| *place);
         let overdue = oldest.is_some_and(|oldest| Some(oldest) <= seen);
         if !overdue {
-            match self.appends.last_key_value() {
+            match rows.last_key_value() {
                 Some((newest, _)) => self.look_again(Some(*newest)),
                 None => self.due = Due::Never,
             }
@@ -89,212 +176,42 @@ impl Inbox {
         self.due = Due::Look { at: Instant::now() + UNHURRIED, seen };
     }
 
-    /// Takes events with their ids, and the promise for all of them.
-    pub fn append(
-        &mut self,
-        entries: Vec<Entry>,
-        ids: Vec<KnownId>,
-        ticket: &Ticket,
-        haste: Haste,
-    ) {
-        if entries.is_empty() && ids.is_empty() {
-            return;
+    /// Whether something is to be written that may change the dead letters. It leaves the inbox with a batch
+    /// and in no other way, while an event that is delivered leaves it unwritten.
+    pub fn has_ends(&self) -> bool {
+        self.pending.rows.values().any(|row| row.end.is_some())
+    }
+
+    /// Begins to write all that waits; what is to be written is a copy, so that those who wait are found
+    /// here meanwhile.
+    pub fn take(&mut self) -> Changes {
+        self.taken += 1;
+        self.due = Due::Never;
+        self.writing = std::mem::take(&mut self.pending);
+        self.writing.clone()
+    }
+
+    /// The batch is written.
+    pub fn written(&mut self) -> Answers {
+        self.done += 1;
+        let mut answers = Answers::default();
+        for mut row in std::mem::take(&mut self.writing).rows.into_values() {
+            row.settle(Settlement::Written, |ticket, kept| answers.0.push((ticket, kept)));
         }
-        // An id is written even if its event is delivered before, so somebody waits for it.
-        let haste = if ids.is_empty() { haste } else { Haste::Soon };
-        self.known.extend(ids.iter().map(|_| ticket.clone()));
-        self.ids.extend(ids.into_iter().map(IdChange::Known));
-        let promised = |entry: Entry| (entry.order, (entry, ticket.clone()));
-        self.appends.extend(entries.into_iter().map(promised));
-        self.hasten(haste);
+        answers
     }
 
-    /// Takes a mark of a bridged call.
-    pub fn mark(&mut self, mark: Option<Mark>) {
-        if mark.is_some() {
-            self.marks.extend(mark);
-            self.hasten(Haste::Soon);
+    /// The batch is not written, and will be tried again.
+    pub fn not_written(&mut self) -> Answers {
+        self.done += 1;
+        self.due = Due::Soon;
+        let mut answers = Answers::default();
+        self.pending.put_back(std::mem::take(&mut self.writing));
+        for row in self.pending.rows.values_mut() {
+            row.settle(Settlement::NotWritten, |ticket, kept| answers.0.push((ticket, kept)));
         }
-    }
-
-    /// Takes what happened to ids.
-    pub fn note_ids(&mut self, changes: impl IntoIterator<Item = IdChange>) {
-        self.ids.extend(changes);
-        self.hasten(Haste::Soon);
-    }
-
-    /// Takes dead letters away, which are replayed or deleted.
-    pub fn revive(&mut self, orders: impl IntoIterator<Item = u64>) {
-        let before = self.undead.len();
-        self.undead.extend(orders);
-        if self.undead.len() > before {
-            self.hasten(Haste::Soon);
-        }
-    }
-
-    /// Whether something is to be written that changes the dead letters.
-    pub fn concerns_dead_letters(&self) -> bool {
-        let replays = |(entry, _): &(Entry, Ticket)| entry.replays.is_some();
-        !self.dead.is_empty() || !self.undead.is_empty() || self.appends.values().any(replays)
-    }
-
-    /// The event was delivered. Where it is on disk it must be taken away before the call's next
-    /// event is sent, or a crash would deliver both again: the ticket tells when it is. There is
-    /// none while the disk fails, as nobody knows for how long.
-    pub fn deliver(&mut self, order: u64) -> Option<Ticket> {
-        if let Some(promise) = self.settle_unwritten(order) {
-            promise.keep();
-            return None;
-        }
-        // The sender need not wait for the end of the batch that is being written.
-        if let Some(promise) = self.writing.remove(&order) {
-            promise.keep();
-        }
-        let lane = self.lane();
-        self.gone.insert(order, lane.clone());
-        self.hasten(Haste::Soon);
-        lane
-    }
-
-    /// The event was given up. The ticket tells when that is on disk, for the same reason.
-    pub fn bury(&mut self, letter: DeadLetter) -> Option<Ticket> {
-        let promise = self.settle_unwritten(letter.order);
-        if promise.is_none() {
-            self.gone.entry(letter.order).or_default();
-        }
-        let lane = self.lane();
-        let buried = Buried { promise, lane: lane.clone(), letter };
-        self.dead.insert(buried.letter.order, buried);
-        self.hasten(Haste::Soon);
-        lane
-    }
-
-    /// As if the event had never come; a dead letter that it was stays one.
-    pub fn withdraw(&mut self, order: u64) -> Option<Ticket> {
-        self.spent.remove(&order);
-        // It may be on disk all the same, if the fault came after the write.
-        self.gone.entry(order).or_default();
-        self.hasten(Haste::Soon);
-        self.appends.remove(&order).map(|(_, ticket)| ticket)
-    }
-
-    /// What a call's next event waits for.
-    fn lane(&self) -> Option<Ticket> {
-        self.failing.is_none().then(|| Ticket::new(1))
-    }
-
-    fn settle_unwritten(&mut self, order: u64) -> Option<Ticket> {
-        self.spent.remove(&order);
-        let (entry, ticket) = self.appends.remove(&order)?;
-        self.revive(entry.replays);
-        Some(ticket)
-    }
-
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.appends.is_empty()
-            && self.spent.is_empty()
-            && self.dead.is_empty()
-            && self.gone.is_empty()
-            && self.undead.is_empty()
-            && self.ids.is_empty()
-            && self.marks.is_empty()
-    }
-}
-
-/// An event that was given up, with who waits until that is written.
-pub struct Buried {
-    letter: DeadLetter,
-    /// Whoever was promised that the event is kept.
-    promise: Option<Ticket>,
-    /// The call's next event.
-    lane: Option<Ticket>,
-}
-
-/// A batch under way, with those who wait for it.
-pub struct Work {
-    spent: BTreeMap<u64, (u32, u64)>,
-    dead: BTreeMap<u64, Buried>,
-    gone: BTreeMap<u64, Option<Ticket>>,
-    known: Vec<Ticket>,
-    /// What is written.
-    pub batch: Batch,
-}
-
-impl Work {
-    /// Takes everything that waits.
-    pub fn of(inbox: &mut Inbox) -> Self {
-        inbox.due = Due::Never;
-        let appends = std::mem::take(&mut inbox.appends);
-        let spent = std::mem::take(&mut inbox.spent);
-        let dead = std::mem::take(&mut inbox.dead);
-        let gone = std::mem::take(&mut inbox.gone);
-        let mut batch = Batch {
-            appends: Vec::with_capacity(appends.len()),
-            gone: gone.keys().copied().collect(),
-            spent: spent.iter().map(|(order, (n, at))| (*order, *n, *at)).collect(),
-            dead: dead.values().map(|buried| buried.letter.clone()).collect(),
-            undead: std::mem::take(&mut inbox.undead),
-            ids: std::mem::take(&mut inbox.ids),
-            marks: std::mem::take(&mut inbox.marks),
-        };
-        for (order, (entry, ticket)) in appends {
-            batch.appends.push(entry);
-            inbox.writing.insert(order, ticket);
-        }
-        // A dead letter is replayed in the same transaction that keeps its event.
-        let replayed = batch.appends.iter().filter_map(|entry| entry.replays);
-        batch.undead.extend(replayed);
-        let known = std::mem::take(&mut inbox.known);
-        Self { spent, dead, gone, known, batch }
-    }
-
-    /// It is written; returns the promises that are to be kept.
-    pub fn keep(self, inbox: &mut Inbox) -> Promises {
-        let appended = inbox.writing.drain().map(|(_, ticket)| ticket);
-        let buried =
-            self.dead.into_values().flat_map(|buried| [buried.promise, buried.lane]).flatten();
-        let gone = self.gone.into_values().flatten();
-        Promises(appended.chain(buried).chain(gone).chain(self.known).collect())
-    }
-
-    /// Puts everything back, to be tried again. What was settled meanwhile is taken away. Deliveries
-    /// that wait for the disk go on without it.
-    pub fn put_back(self, inbox: &mut Inbox) {
-        let replayed: Vec<u64> =
-            self.batch.appends.iter().filter_map(|entry| entry.replays).collect();
-        for entry in self.batch.appends {
-            let order = entry.order;
-            match inbox.writing.remove(&order) {
-                Some(ticket) if !inbox.gone.contains_key(&order) => {
-                    let ticket = if entry.bridged { ticket.renewed() } else { ticket };
-                    inbox.appends.insert(order, (entry, ticket));
-                }
-                // It was settled meanwhile.
-                promise => {
-                    inbox.undead.extend(entry.replays);
-                    if let Some(buried) = inbox.dead.get_mut(&order) {
-                        buried.promise = promise;
-                    }
-                }
-            }
-        }
-        for (order, spent) in self.spent {
-            inbox.spent.entry(order).or_insert(spent);
-        }
-        inbox.dead.extend(self.dead);
-        inbox.gone.extend(self.gone);
-        let undead = self.batch.undead.into_iter().filter(|order| !replayed.contains(order));
-        inbox.undead.extend(undead);
-        inbox.ids.splice(..0, self.batch.ids);
-        inbox.marks.splice(..0, self.batch.marks);
-        let buried = inbox.dead.values_mut().filter_map(|buried| buried.lane.take());
-        let gone = inbox.gone.values_mut().filter_map(Option::take);
-        buried.chain(gone).for_each(|lane| lane.refuse());
-        inbox.hasten(Haste::Soon);
-        // Whether an event is kept is for its own promise to say. Its id is written when the disk
-        // works again; until then it is remembered by the process alone.
-        self.known.into_iter().for_each(|id| id.keep());
+        self.pending.rows.retain(|_, row| !row.is_empty());
+        answers
     }
 }
 
@@ -303,22 +220,22 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::event::{CallId, Event, EventType, Payload};
+    use crate::event::{CallId, Payload};
 
-    fn entry(order: u64) -> Entry {
+    fn item(place: u64) -> Item {
         let event = Event::now(CallId::random(), EventType::CallInitiated, &Payload::empty());
-        let (sequence, spent, first_at, replays, bridged) = (1, 0, 0, None, false);
-        Entry { order, sequence, spent, first_at, event: Arc::new(event), replays, bridged }
+        let (spent, origin) = (Spent::default(), Origin::Relayed);
+        Item { event: Arc::new(event), place, sequence: 1, spent, origin }
     }
 
-    fn take(inbox: &mut Inbox, order: u64, haste: Haste) {
-        inbox.append(vec![entry(order)], Vec::new(), &Ticket::new(1), haste);
+    fn replay(place: u64) -> Item {
+        Item { origin: Origin::Replay, ..item(place) }
     }
 
     #[test]
     fn what_nobody_waits_for_is_overdue_when_it_is_seen_twice() {
         let mut inbox = Inbox::default();
-        take(&mut inbox, 1, Haste::Unhurried);
+        inbox.put(item(1), None, 0);
         let look = |inbox: &mut Inbox| match inbox.due {
             Due::Look { seen, .. } => inbox.is_overdue(seen),
             Due::Never | Due::Soon => panic!("there is nothing to look for: {:?}", inbox.due),
@@ -326,7 +243,7 @@ mod tests {
         assert!(!look(&mut inbox));
         assert!(look(&mut inbox));
         inbox.deliver(1);
-        take(&mut inbox, 2, Haste::Unhurried);
+        inbox.put(item(2), None, 0);
         assert!(!look(&mut inbox), "the one that was seen was delivered");
         inbox.deliver(2);
         assert!(!look(&mut inbox));
@@ -336,37 +253,69 @@ mod tests {
     #[test]
     fn dead_letters_depend_on_nothing_that_may_leave_unwritten() {
         let mut inbox = Inbox::default();
-        take(&mut inbox, 1, Haste::Soon);
-        assert!(!inbox.concerns_dead_letters(), "it may be delivered, and no batch follow");
-        inbox.append(
-            vec![Entry { replays: Some(7), ..entry(2) }],
-            Vec::new(),
-            &Ticket::new(1),
-            Haste::Soon,
-        );
-        assert!(inbox.concerns_dead_letters());
-        inbox.deliver(2);
-        assert!(inbox.concerns_dead_letters(), "the letter goes all the same");
-        Work::of(&mut inbox);
-        assert!(!inbox.concerns_dead_letters(), "it is on its way to the disk");
+        inbox.put(item(1), Some(Ticket::new(1)), 0);
+        assert!(!inbox.has_ends(), "it may be delivered, and no batch follow");
+        inbox.replay(replay(9), 7, Ticket::new(1));
+        assert!(inbox.has_ends());
+        inbox.deliver(9);
+        assert!(inbox.has_ends(), "the letter goes all the same");
+        inbox.take();
+        assert!(!inbox.has_ends(), "it is on its way to the disk");
     }
 
     #[test]
-    fn where_nothing_comes_nothing_is_due() {
+    fn a_replay_that_is_withdrawn_leaves_its_dead_letter() {
         let mut inbox = Inbox::default();
-        inbox.revive(None);
-        inbox.append(Vec::new(), Vec::new(), &Ticket::new(0), Haste::Soon);
-        assert_eq!(inbox.due, Due::Never);
+        inbox.replay(replay(9), 7, Ticket::new(1));
+        inbox.take();
+        assert!(!inbox.withdraw(9), "the write decides");
+        drop(inbox.not_written());
+        assert!(inbox.withdraw(9));
+        assert!(inbox.pending.is_empty());
     }
 
     #[test]
     fn what_somebody_waits_for_hastens_all() {
         let mut inbox = Inbox::default();
-        take(&mut inbox, 1, Haste::Unhurried);
-        take(&mut inbox, 2, Haste::Soon);
-        take(&mut inbox, 3, Haste::Unhurried);
+        inbox.put(item(1), None, 0);
+        inbox.put(item(2), Some(Ticket::new(1)), 0);
+        inbox.put(item(3), None, 0);
         assert_eq!(inbox.due, Due::Soon);
-        assert_eq!(Work::of(&mut inbox).batch.appends.len(), 3);
+        assert_eq!(inbox.take().rows.len(), 3);
         assert_eq!(inbox.due, Due::Never);
+    }
+
+    #[test]
+    fn an_event_that_is_delivered_while_it_is_written_is_answered_and_taken_away() {
+        let (mut inbox, promise) = (Inbox::default(), Ticket::new(1));
+        inbox.put(item(1), Some(promise.clone()), 0);
+        inbox.take();
+        assert!(inbox.deliver(1).is_some(), "the call's next event waits");
+        assert_eq!(promise.answered(), Some(true));
+        drop(inbox.written());
+        assert_eq!(inbox.take().len(), 1);
+    }
+
+    #[test]
+    fn whoever_waits_is_answered_whatever_happens_between_two_writes_that_fail() {
+        let deliver = |inbox: &mut Inbox| drop(inbox.deliver(1));
+        let withdraw = |inbox: &mut Inbox| drop(inbox.withdraw(1));
+        let happens: [fn(&mut Inbox); 2] = [deliver, withdraw];
+        for (early, what) in [false, true].into_iter().zip([happens, happens]) {
+            for happen in what {
+                let (mut inbox, promise) = (Inbox::default(), Ticket::new(1));
+                inbox.failing = Some(DiskError("full".into()));
+                inbox.put(item(1), Some(promise.clone()), 0);
+                inbox.take();
+                if early {
+                    happen(&mut inbox);
+                }
+                drop(inbox.not_written());
+                if !early || promise.answered().is_none() {
+                    happen(&mut inbox);
+                }
+                assert!(promise.answered().is_some(), "early: {early}");
+            }
+        }
     }
 }

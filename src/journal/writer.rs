@@ -1,17 +1,20 @@
-//! The writer: the thread that brings what waits in the inbox to the disk.
+//! The writer: the thread that brings what waits in the inbox to the store.
 //!
-//! Owns when it writes, and what follows for those who wait. Everything that waits goes into one
+//! Owns when it writes, and that a store that failed is opened anew. Everything that waits goes into one
 //! transaction and one fsync; a disk that fails is tried again every [`TRY_AGAIN`].
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use super::inbox::{Due, Inbox, Work};
-use super::store::{Batch, Committed, Store};
-use super::ticket::Promises;
-use super::{DiskError, Shared, gauged};
+use super::inbox::{Due, Inbox};
+use super::metrics::JournalMetrics;
+use super::row::Changes;
+use super::store::{Committed, DiskError, Opener, Store};
+use super::ticket::Answers;
 
 /// How long the writer waits for company, and for events to be settled, before it writes: some fsyncs
 /// long, and well under the 20 ms that a sender may wait.
@@ -20,13 +23,67 @@ const LINGER: Duration = Duration::from_millis(5);
 /// How often a disk that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
+/// What the journal's handle and its writer share.
+pub struct Shared {
+    pub opener: Opener,
+    pub dead_limit: u64,
+    pub metrics: JournalMetrics,
+    pub inbox: Mutex<Inbox>,
+    /// The writer rests too long for what came meanwhile.
+    pub wake: Condvar,
+    /// The writer is done with a batch.
+    pub done: Condvar,
+    /// The writer could not write.
+    pub refused: Notify,
+    /// Gone while a disk that failed is tried again.
+    pub store: RwLock<Option<Box<dyn Store>>>,
+    /// Where those run who wait on tickets.
+    pub runtime: Option<Handle>,
+}
+
 impl Shared {
-    pub(super) fn write_until_closed(&self) {
-        while let Some(work) = self.next_work() {
-            match self.commit(&work.batch) {
-                Ok(committed) => self.written(work, committed),
+    pub fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// Changes the inbox, and wakes the writer where it rests longer than it now may. Waking costs a
+    /// system call, even if nobody rests.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Inbox) -> T) -> T {
+        let mut inbox = self.lock();
+        let result = change(&mut inbox);
+        let late = inbox.resting.is_some_and(|known| known != inbox.due);
+        if late {
+            inbox.resting = None;
+        }
+        drop(inbox);
+        if late {
+            self.wake.notify_one();
+        }
+        result
+    }
+
+    /// Waits until the changes to dead letters that were handed in so far are written, or cannot be.
+    pub fn wait_written(&self) {
+        let inbox = self.lock();
+        let target = inbox.taken + u64::from(inbox.has_ends());
+        let waits = |inbox: &mut Inbox| inbox.done < target && inbox.failing.is_none();
+        drop(self.done.wait_while(inbox, waits).expect("nothing panics while it holds this lock"));
+    }
+
+    pub fn read<T>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        read(store.as_deref().ok_or_else(|| DiskError("it is being opened again".into()))?)
+    }
+
+    pub fn write_until_closed(&self) {
+        while let Some(changes) = self.next_changes() {
+            match self.commit(&changes) {
+                Ok(committed) => self.written(&changes, committed),
                 Err(fault) => {
-                    if self.not_written(work, fault) {
+                    if self.not_written(fault) {
                         return;
                     }
                 }
@@ -35,7 +92,7 @@ impl Shared {
     }
 
     /// Waits for something to write; `None` when there is nothing left and nothing will come.
-    fn next_work(&self) -> Option<Work> {
+    fn next_changes(&self) -> Option<Changes> {
         loop {
             let mut inbox = self.rest();
             if !inbox.closing {
@@ -43,9 +100,8 @@ impl Shared {
                 std::thread::sleep(LINGER);
                 inbox = self.lock();
             }
-            if !inbox.is_empty() {
-                inbox.taken += 1;
-                return Some(Work::of(&mut inbox));
+            if !inbox.pending.is_empty() {
+                return Some(inbox.take());
             }
             inbox.due = Due::Never;
             if inbox.closing {
@@ -75,26 +131,25 @@ impl Shared {
         inbox
     }
 
-    fn commit(&self, batch: &Batch) -> Result<Committed, DiskError> {
+    fn commit(&self, changes: &Changes) -> Result<Committed, DiskError> {
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         if store.is_none() {
-            let opened = Store::open(&self.opener);
+            let opened = (self.opener)();
             *store = Some(opened.map_err(|error| DiskError(error.to_string().into()))?);
         }
         let open = store.as_ref().expect("it was opened if it was not open");
         let begun = Instant::now();
-        let committed = open.commit(batch, self.dead_limit);
+        let committed = open.commit(changes, self.dead_limit);
         self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
-        committed.map_err(|error| {
-            // After a fault redb wants to be opened anew.
+        if committed.is_err() {
             *store = None;
-            DiskError(error.to_string().into())
-        })
+        }
+        committed
     }
 
-    fn written(&self, work: Work, Committed { dead, dropped }: Committed) {
-        self.metrics.batch_changes.observe(work.batch.changes() as f64);
-        self.metrics.dead.set(gauged(dead));
+    fn written(&self, changes: &Changes, Committed { dead, dropped }: Committed) {
+        self.metrics.batch_changes.observe(changes.len() as f64);
+        self.metrics.dead.set(i64::try_from(dead).unwrap_or(i64::MAX));
         self.metrics.dead_dropped.inc_by(dropped);
         if dropped > 0 {
             warn!(
@@ -104,42 +159,39 @@ impl Shared {
             );
         }
         let mut inbox = self.lock();
-        let promises = work.keep(&mut inbox);
-        inbox.done += 1;
+        let answers = inbox.written();
         if inbox.failing.take().is_some() {
             info!("the journal is written again");
         }
         drop(inbox);
         self.done.notify_all();
-        self.keep(promises);
+        self.give(answers);
     }
 
-    /// Keeps promises, all from one task on the runtime: each that this thread kept itself would wake
-    /// the runtime anew, with a system call. A task without a runtime is dropped, which keeps them too,
-    /// so nobody need track it.
-    fn keep(&self, promises: Promises) {
+    /// Gives answers, all from one task on the runtime: each that this thread gave itself would wake the
+    /// runtime anew, with a system call. A task without a runtime is dropped, which gives them too, so
+    /// nobody need track it.
+    fn give(&self, answers: Answers) {
         if let Some(runtime) = &self.runtime {
-            drop(runtime.spawn(async move { drop(promises) }));
+            drop(runtime.spawn(async move { drop(answers) }));
         }
     }
 
-    /// Puts the work back and rests; `true` if there is no time to try again.
-    fn not_written(&self, work: Work, fault: DiskError) -> bool {
+    /// Puts the batch back and rests; `true` if there is no time to try again.
+    fn not_written(&self, fault: DiskError) -> bool {
         self.metrics.failures.inc();
         let mut inbox = self.lock();
-        work.put_back(&mut inbox);
-        inbox.done += 1;
-        self.done.notify_all();
         if inbox.failing.is_none() {
             error!(error = %fault, "the journal cannot be written: new events are refused until it can");
         }
         inbox.failing = Some(fault);
+        let answers = inbox.not_written();
+        self.done.notify_all();
+        self.give(answers);
         self.refused.notify_one();
         if inbox.closing {
-            error!(
-                events = inbox.appends.len(),
-                "the journal could not be written before the stop"
-            );
+            let events = inbox.unwritten().count();
+            error!(events, "the journal could not be written before the stop");
             return true;
         }
         let rested = self.wake.wait_timeout_while(inbox, TRY_AGAIN, |inbox| !inbox.closing);

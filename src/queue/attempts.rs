@@ -11,60 +11,57 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::Inner;
-use super::breaker::Change;
-use super::dispatcher::{Dispatch, Spent, Verdict};
+use super::breaker::ReceiverChange;
+use super::dispatcher::AfterFailure;
 use super::metrics::Attempted;
+use super::shared::Shared;
 use super::slot::Slot;
-use crate::attempt::{Failure, Outcome};
-use crate::event::EventId;
-use crate::journal::{DeadLetter, KnownId, Ticket};
+use crate::attempt::{Attempt, Failure, Outcome};
+use crate::event::{EventId, Item};
+use crate::journal::{DeadLetter, Ticket};
 use crate::log::{FAILURE, GIVEN_UP};
 use crate::routing::{self, NoDecision};
 use crate::time::{millis, unix_millis};
 
-impl Inner {
+impl Shared {
+    /// Sends everything that is due.
+    pub fn pump(self: &Arc<Self>) {
+        self.send(self.due());
+    }
+
+    fn send(self: &Arc<Self>, due: impl IntoIterator<Item = Attempt>) {
+        for attempt in due {
+            self.tasks.spawn(Arc::clone(self).attempt_from(attempt));
+        }
+    }
+
     /// Makes an attempt and, in the same task, those that became due through its outcome.
-    pub(super) async fn deliver_from(self: Arc<Self>, first: Dispatch) {
-        let deliver =
-            Arc::clone(self.deliver.as_ref().expect("without a receiver nothing is accepted"));
+    async fn attempt_from(self: Arc<Self>, first: Attempt) {
+        let deliver = self.parts.deliver.as_ref();
+        let deliver = Arc::clone(deliver.expect("without a receiver nothing is accepted"));
         let mut next = Some(first);
-        while let Some(dispatch) = next {
+        while let Some(attempt) = next {
             let begun = Instant::now();
-            let attempt =
-                AssertUnwindSafe(deliver.attempt(dispatch.attempt.clone())).catch_unwind();
+            let outcome = AssertUnwindSafe(deliver.attempt(attempt.clone())).catch_unwind();
             let outcome = tokio::select! {
-                outcome = attempt => outcome.unwrap_or_else(|_| Outcome::Failed(Failure::of_panic())),
+                outcome = outcome => outcome.unwrap_or_else(|_| Outcome::Failed(Failure::of_panic())),
                 () = self.stop.cancelled() => return,
             };
-            let took = begun.elapsed();
-            self.measure(&outcome, took);
-            self.conclude(&dispatch, outcome, took).await;
+            self.conclude(&attempt, outcome, begun.elapsed()).await;
             let mut due = self.due().into_iter();
             next = due.next();
             self.send(due);
         }
     }
 
-    fn measure(&self, outcome: &Outcome, took: Duration) {
-        let attempted = match outcome {
-            Outcome::Delivered { .. } => Attempted::Delivered,
-            Outcome::Failed(failure) => {
-                self.metrics.attempts.failures.count(failure.code);
-                Attempted::Failed
-            }
-        };
-        self.metrics.attempts.seconds.of(attempted).observe(took.as_secs_f64());
-    }
-
-    async fn conclude(self: &Arc<Self>, dispatch: &Dispatch, outcome: Outcome, took: Duration) {
+    async fn conclude(self: &Arc<Self>, attempt: &Attempt, outcome: Outcome, took: Duration) {
+        self.measure(&outcome, took);
         let (changes, then) = match outcome {
             Outcome::Delivered { status, answer } => {
-                let Dispatch { attempt, order, probe } = dispatch;
-                self.history.delivered(attempt, *order, *probe, status, took);
-                self.delivered(dispatch, answer.as_deref())
+                self.parts.history.delivered(attempt, status, took);
+                self.delivered(attempt, answer.as_deref())
             }
-            Outcome::Failed(failure) => self.failed(dispatch, &failure),
+            Outcome::Failed(failure) => self.failed(attempt, &failure),
         };
         for change in changes {
             self.log_change(change);
@@ -75,52 +72,81 @@ impl Inner {
             ticket.kept().await;
         }
         if !matches!(then, Then::TryAgain) {
-            self.lock().dispatcher.settle(dispatch.attempt.event.call, Instant::now());
+            self.lock().dispatcher.settle(attempt.item.event.call, Instant::now());
         }
         self.concluded.notify_waiters();
     }
 
-    fn delivered(&self, dispatch: &Dispatch, answer: Option<&[u8]>) -> (Vec<Change>, Then) {
-        let now = Instant::now();
-        let (slot, changes) = self.lock().dispatcher.delivered(&dispatch.attempt, now);
-        self.metrics.events.delivered.count((&dispatch.attempt.event.kind).into());
-        self.log_delivered(dispatch);
-        if let Some(slot) = slot {
-            self.decide(dispatch, &slot, answer, now);
-        }
-        (changes, Then::settle(self.journal.delivered(dispatch.order)))
-    }
-
-    fn failed(&self, dispatch: &Dispatch, failure: &Failure) -> (Vec<Change>, Then) {
-        let unix_millis = unix_millis();
-        let (verdict, changes) =
-            self.lock().dispatcher.failed(dispatch, failure, Instant::now(), unix_millis);
-        let then = match &verdict {
-            Verdict::Retry(None) => Then::TryAgain,
-            Verdict::Retry(Some(spent)) => {
-                self.journal.spent(dispatch.order, spent.attempts, spent.first_at);
-                Then::TryAgain
-            }
-            Verdict::GivenUp(spent) => {
-                let letter = dead_letter(dispatch, failure, *spent, unix_millis);
-                Then::settle(self.journal.died(letter))
+    fn measure(&self, outcome: &Outcome, took: Duration) {
+        let attempts = &self.parts.metrics.attempts;
+        let attempted = match outcome {
+            Outcome::Delivered { .. } => Attempted::Delivered,
+            Outcome::Failed(failure) => {
+                attempts.failures.count(failure.code);
+                Attempted::Failed
             }
         };
-        self.log_failure(dispatch, &verdict, failure);
+        attempts.seconds.of(attempted).observe(took.as_secs_f64());
+    }
+
+    fn delivered(&self, attempt: &Attempt, answer: Option<&[u8]>) -> (Vec<ReceiverChange>, Then) {
+        let now = Instant::now();
+        let (slot, changes) = self.lock().dispatcher.delivered(attempt, now);
+        let event = &attempt.item.event;
+        self.parts.metrics.events.delivered.count((&event.kind).into());
+        debug!(
+            r#type = event.kind.name(),
+            uuid = %event.call,
+            id = %event.id,
+            attempt = attempt.number(),
+            sequence = attempt.item.sequence,
+            "event delivered"
+        );
+        if let Some(slot) = slot {
+            self.decide(&attempt.item, &slot, answer, now);
+        }
+        (changes, Then::settle(self.parts.journal.delivered(attempt.item.place)))
+    }
+
+    fn failed(&self, attempt: &Attempt, failure: &Failure) -> (Vec<ReceiverChange>, Then) {
+        let (now, unix_millis) = (Instant::now(), unix_millis());
+        let (after, changes) = self.lock().dispatcher.failed(attempt, failure, now, unix_millis);
+        let journal = &self.parts.journal;
+        let given_up = matches!(after, AfterFailure::GivenUp(_));
+        let then = match after {
+            AfterFailure::Unspent => Then::TryAgain,
+            AfterFailure::Retry(item) => {
+                journal.spent(&item);
+                Then::TryAgain
+            }
+            AfterFailure::GivenUp(item) => {
+                let (status, code) = (failure.status, failure.code.name().to_owned());
+                let (error, last_at) = (failure.error.clone(), unix_millis);
+                Then::settle(journal.died(DeadLetter { item, status, code, error, last_at }))
+            }
+        };
+        self.parts.history.failed(attempt, failure, given_up);
+        let events = &self.parts.metrics.events;
+        let counter = if given_up { &events.dead } else { &events.retried };
+        counter.count((&attempt.item.event.kind).into());
+        self.log_failure(attempt, failure, given_up);
         (changes, then)
     }
 
-    fn decide(&self, dispatch: &Dispatch, slot: &Slot, answer: Option<&[u8]>, now: Instant) {
-        let call = dispatch.attempt.event.call;
+    fn decide(&self, item: &Item, slot: &Slot, answer: Option<&[u8]>, now: Instant) {
+        let call = item.event.call;
         match routing::decision(answer.unwrap_or_default(), &self.settings.allowed_hosts) {
             Ok(Some(decision)) => {
                 let place = decision.url.place();
                 let given = decision.given.clone();
                 if slot.decide(decision, now) {
-                    self.history.routed(call, &place);
-                    self.remember_decision(&dispatch.attempt.event.id, given);
+                    self.parts.history.routed(call, &place);
+                    // Whoever repeats the event's id is answered the same, also after a restart.
+                    if let EventId::Given(_) = item.event.id {
+                        self.parts.journal.decided(item.event.id.clone(), given);
+                    }
                 } else {
-                    self.metrics.routing.late.inc();
+                    self.parts.metrics.routing.late.inc();
                     warn!(uuid = %call, place, "routing decision came too late and is ignored");
                 }
             }
@@ -132,77 +158,51 @@ impl Inner {
         }
     }
 
-    /// Whoever repeats the event's id is answered the same, also after a restart.
-    fn remember_decision(&self, id: &EventId, given: Box<str>) {
-        if matches!(id, EventId::Given(_)) {
-            let (id, at) = (id.clone(), unix_millis());
-            self.journal.remember(KnownId { id, at, decision: Some(given) });
-        }
-    }
-
-    fn log_delivered(&self, dispatch: &Dispatch) {
-        let attempt = &dispatch.attempt;
-        debug!(
-            r#type = attempt.event.kind.name(),
-            uuid = %attempt.event.call,
-            id = %attempt.event.id,
-            attempt = attempt.number,
-            sequence = attempt.sequence,
-            "event delivered"
-        );
-    }
-
-    fn log_failure(&self, dispatch: &Dispatch, verdict: &Verdict, failure: &Failure) {
-        let given_up = matches!(verdict, Verdict::GivenUp(_));
-        let Dispatch { attempt, order, probe } = dispatch;
-        self.history.failed(attempt, *order, *probe, failure, given_up);
-        let events = &self.metrics.events;
-        let counter = if given_up { &events.dead } else { &events.retried };
-        counter.count((&attempt.event.kind).into());
-        // A probe of a receiver that is down says so, since it repeats the attempt's number.
+    /// A warning, or an error where it was the event's last attempt. A probe of a receiver that is down
+    /// says so, since it repeats the attempt's number.
+    fn log_failure(&self, attempt: &Attempt, failure: &Failure, given_up: bool) {
         macro_rules! record {
             ($level:ident, $message:expr) => {
                 $level!(
                     target: FAILURE,
-                    r#type = attempt.event.kind.name(),
-                    uuid = %attempt.event.call,
-                    id = %attempt.event.id,
-                    attempt = attempt.number,
+                    r#type = attempt.item.event.kind.name(),
+                    uuid = %attempt.item.event.call,
+                    id = %attempt.item.event.id,
+                    attempt = attempt.number(),
                     attempts = self.settings.retry.attempts(),
                     error = failure.error,
                     code = failure.code.name(),
                     url = self.settings.receiver,
                     method = "POST",
                     status = failure.status,
-                    probe = probe.then_some(true),
+                    probe = attempt.probe.then_some(true),
                     duration_ms = millis(failure.took),
                     "{}", $message
                 )
             };
         }
-        if given_up {
-            record!(error, GIVEN_UP);
-        } else {
-            record!(warn, "webhook attempt failed");
+        match given_up {
+            true => record!(error, GIVEN_UP),
+            false => record!(warn, "webhook attempt failed"),
         }
     }
 
-    fn log_change(&self, change: Change) {
+    fn log_change(&self, change: ReceiverChange) {
         let url = &self.settings.receiver;
         let waiting = self.lock().dispatcher.unsettled();
         match change {
-            Change::WentDown => {
+            ReceiverChange::WentDown => {
                 error!(url, waiting, "receiver is down; events wait until it answers a probe");
             }
-            Change::CameBack => info!(url, waiting, "receiver is back"),
-            Change::RoutingBroke { failed } => warn!(
+            ReceiverChange::CameBack => info!(url, waiting, "receiver is back"),
+            ReceiverChange::RoutingBroke { failed } => warn!(
                 url,
                 failed,
                 "routing is broken: so many call_initiated in a row failed; callers get STS_URL at once \
                  until one succeeds"
             ),
-            Change::RoutingWorks => info!(url, "routing works again"),
-            Change::Paused { wait } => warn!(
+            ReceiverChange::RoutingWorks => info!(url, "routing works again"),
+            ReceiverChange::Paused { wait } => warn!(
                 url,
                 waiting,
                 seconds = wait.as_secs(),
@@ -225,19 +225,5 @@ enum Then {
 impl Then {
     fn settle(on_disk: Option<Ticket>) -> Self {
         on_disk.map_or(Self::Settle, Self::SettleOnceWritten)
-    }
-}
-
-fn dead_letter(dispatch: &Dispatch, failure: &Failure, spent: Spent, now: u64) -> DeadLetter {
-    DeadLetter {
-        order: dispatch.order,
-        sequence: dispatch.attempt.sequence,
-        event: Arc::clone(&dispatch.attempt.event),
-        attempts: spent.attempts,
-        status: failure.status,
-        code: failure.code.name().to_owned(),
-        error: failure.error.clone(),
-        first_at: spent.first_at,
-        last_at: now,
     }
 }

@@ -1,7 +1,7 @@
 //! Breaker: is anybody there?
 //!
 //! Two answers, from what attempts brought: whether the receiver is down ([`Breaker`]), and
-//! whether its routing is broken ([`RoutingGuard`]). Neither sees a clock; time is an argument.
+//! whether its routing is broken ([`RoutingBreaker`]). Neither sees a clock; time is an argument.
 //!
 //! Invariants:
 //! - While the receiver is down, one probe at a time goes out, with growing delay between them.
@@ -20,12 +20,12 @@ const PROBE_DELAYS: Delays = Delays::fixed(Duration::from_secs(1), Duration::fro
 #[derive(Debug)]
 pub struct Breaker {
     limit: u32,
-    state: State,
+    state: BreakerState,
 }
 
 /// What is known of the receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum BreakerState {
     /// It answers; so many attempts in a row did not.
     Up { unanswered: u32 },
     /// It does not answer; the next probe is due then, after so many in vain.
@@ -36,7 +36,7 @@ pub enum State {
 
 /// What happened to an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
+pub enum BreakerSign {
     /// Something answered, be it a 500.
     Answered,
     /// A regular attempt found nobody.
@@ -49,111 +49,108 @@ pub enum Sign {
 
 /// A change that operators want to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ReceiverChange {
     /// The receiver has just been found down.
     WentDown,
     /// It answers again.
     CameBack,
     /// So many `call_initiated` in a row failed.
-    RoutingBroke {
-        /// How many.
-        failed: u32,
-    },
+    RoutingBroke { failed: u32 },
     /// A `call_initiated` was delivered again.
     RoutingWorks,
     /// It asked to be left alone.
-    Paused {
-        /// For how long.
-        wait: Duration,
-    },
+    Paused { wait: Duration },
 }
 
 impl Breaker {
-    /// A receiver that is thought to be up; `limit` 0 never doubts it.
+    /// Up; `limit` 0 never takes it for down.
     pub fn new(limit: u32) -> Self {
-        let state = State::Up { unanswered: 0 };
+        let state = BreakerState::Up { unanswered: 0 };
         Self { limit, state }
     }
 
     /// Whether events wait.
     pub fn is_down(&self) -> bool {
-        !matches!(self.state, State::Up { .. })
+        !matches!(self.state, BreakerState::Up { .. })
     }
 
-    /// What is known now.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> BreakerState {
         self.state
     }
 
-    /// Takes note of what happened.
-    pub fn note(&mut self, sign: Sign, now: Instant) -> Option<Change> {
+    pub fn note(&mut self, sign: BreakerSign, now: Instant) -> Option<ReceiverChange> {
         let was_down = self.is_down();
         self.state = step(self.state, sign, self.limit, now);
         match (was_down, self.is_down()) {
-            (false, true) => Some(Change::WentDown),
-            (true, false) => Some(Change::CameBack),
+            (false, true) => Some(ReceiverChange::WentDown),
+            (true, false) => Some(ReceiverChange::CameBack),
             (true, true) | (false, false) => None,
         }
     }
 }
 
-fn step(state: State, sign: Sign, limit: u32, now: Instant) -> State {
-    let down = |probes| State::Down { probe_at: now + PROBE_DELAYS.nth(probes), probes };
+fn step(state: BreakerState, sign: BreakerSign, limit: u32, now: Instant) -> BreakerState {
+    let down = |probes| BreakerState::Down { probe_at: now + PROBE_DELAYS.nth(probes), probes };
     match (state, sign) {
-        (State::Up { .. } | State::Down { .. } | State::Probing { .. }, Sign::Answered) => {
-            State::Up { unanswered: 0 }
-        }
+        (
+            BreakerState::Up { .. } | BreakerState::Down { .. } | BreakerState::Probing { .. },
+            BreakerSign::Answered,
+        ) => BreakerState::Up { unanswered: 0 },
         // A probe that fails after another attempt was answered counts as any attempt.
-        (State::Up { unanswered }, Sign::NobodyThere | Sign::ProbeInVain) => {
+        (BreakerState::Up { unanswered }, BreakerSign::NobodyThere | BreakerSign::ProbeInVain) => {
             match unanswered.saturating_add(1) {
                 enough if limit > 0 && enough >= limit => down(0),
-                unanswered => State::Up { unanswered },
+                unanswered => BreakerState::Up { unanswered },
             }
         }
         // Attempts that were on their way when the receiver went down tell nothing new.
-        (State::Down { .. } | State::Probing { .. }, Sign::NobodyThere) => state,
-        // The same for a probe that was overtaken by an answer and another outage.
-        (State::Down { .. }, Sign::ProbeInVain) => state,
-        (State::Probing { probes }, Sign::ProbeInVain) => down(probes.saturating_add(1)),
-        (State::Down { probes, .. } | State::Probing { probes }, Sign::ProbeSent) => {
-            State::Probing { probes }
+        (BreakerState::Down { .. } | BreakerState::Probing { .. }, BreakerSign::NobodyThere) => {
+            state
         }
-        (State::Up { .. }, Sign::ProbeSent) => state,
+        // The same for a probe that was overtaken by an answer and another outage.
+        (BreakerState::Down { .. }, BreakerSign::ProbeInVain) => state,
+        (BreakerState::Probing { probes }, BreakerSign::ProbeInVain) => {
+            down(probes.saturating_add(1))
+        }
+        (
+            BreakerState::Down { probes, .. } | BreakerState::Probing { probes },
+            BreakerSign::ProbeSent,
+        ) => BreakerState::Probing { probes },
+        (BreakerState::Up { .. }, BreakerSign::ProbeSent) => state,
     }
 }
 
-/// Whether asking the receiver for a route is of use: not while the last `limit` `call_initiated`
-/// in a row brought an error. One success opens it again.
+/// Whether the receiver decides about calls: open after `limit` `call_initiated` in a row that failed, and
+/// then nobody waits for a decision. One that is delivered closes it.
 #[derive(Debug)]
-pub struct RoutingGuard {
+pub struct RoutingBreaker {
     limit: u32,
     failed: u32,
 }
 
-impl RoutingGuard {
-    /// Open; `limit` 0 never closes it.
+impl RoutingBreaker {
+    /// Closed; `limit` 0 never opens it.
     pub fn new(limit: u32) -> Self {
         Self { limit, failed: 0 }
     }
 
     /// Whether calls are answered without waiting for the receiver.
-    pub fn is_closed(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.limit > 0 && self.failed >= self.limit
     }
 
-    /// A `call_initiated` was delivered; whether that opens it.
+    /// A `call_initiated` was delivered; whether that closes it.
     pub fn note_success(&mut self) -> bool {
-        let was_closed = self.is_closed();
+        let was_open = self.is_open();
         self.failed = 0;
-        was_closed
+        was_open
     }
 
-    /// A `call_initiated` failed for the first time; its retries count no further. Whether that
-    /// closes it.
+    /// A `call_initiated` failed for the first time; its retries count no further. Whether that opens it.
     pub fn note_failure(&mut self) -> bool {
-        let was_closed = self.is_closed();
+        let was_open = self.is_open();
         self.failed = self.failed.saturating_add(1);
-        self.is_closed() && !was_closed
+        self.is_open() && !was_open
     }
 }
 
@@ -167,26 +164,26 @@ mod tests {
     fn every_sign_in_every_state_leads_where_the_table_says() {
         let now = Instant::now();
         let at = |secs| now + Duration::from_secs(secs);
-        let up = |unanswered| State::Up { unanswered };
-        let down = |secs, probes| State::Down { probe_at: at(secs), probes };
-        let probing = |probes| State::Probing { probes };
+        let up = |unanswered| BreakerState::Up { unanswered };
+        let down = |secs, probes| BreakerState::Down { probe_at: at(secs), probes };
+        let probing = |probes| BreakerState::Probing { probes };
         let table = [
-            (up(0), Sign::Answered, up(0)),
-            (up(0), Sign::NobodyThere, up(1)),
-            (up(0), Sign::ProbeInVain, up(1)),
-            (up(0), Sign::ProbeSent, up(0)),
-            (up(1), Sign::Answered, up(0)),
-            (up(1), Sign::NobodyThere, down(1, 0)),
-            (up(1), Sign::ProbeInVain, down(1, 0)),
-            (down(7, 3), Sign::Answered, up(0)),
-            (down(7, 3), Sign::NobodyThere, down(7, 3)),
-            (down(7, 3), Sign::ProbeInVain, down(7, 3)),
-            (down(7, 3), Sign::ProbeSent, probing(3)),
-            (probing(0), Sign::Answered, up(0)),
-            (probing(0), Sign::NobodyThere, probing(0)),
-            (probing(0), Sign::ProbeInVain, down(2, 1)),
-            (probing(9), Sign::ProbeInVain, down(30, 10)),
-            (probing(3), Sign::ProbeSent, probing(3)),
+            (up(0), BreakerSign::Answered, up(0)),
+            (up(0), BreakerSign::NobodyThere, up(1)),
+            (up(0), BreakerSign::ProbeInVain, up(1)),
+            (up(0), BreakerSign::ProbeSent, up(0)),
+            (up(1), BreakerSign::Answered, up(0)),
+            (up(1), BreakerSign::NobodyThere, down(1, 0)),
+            (up(1), BreakerSign::ProbeInVain, down(1, 0)),
+            (down(7, 3), BreakerSign::Answered, up(0)),
+            (down(7, 3), BreakerSign::NobodyThere, down(7, 3)),
+            (down(7, 3), BreakerSign::ProbeInVain, down(7, 3)),
+            (down(7, 3), BreakerSign::ProbeSent, probing(3)),
+            (probing(0), BreakerSign::Answered, up(0)),
+            (probing(0), BreakerSign::NobodyThere, probing(0)),
+            (probing(0), BreakerSign::ProbeInVain, down(2, 1)),
+            (probing(9), BreakerSign::ProbeInVain, down(30, 10)),
+            (probing(3), BreakerSign::ProbeSent, probing(3)),
         ];
         for (state, sign, expected) in table {
             assert_eq!(step(state, sign, LIMIT, now), expected, "{state:?} {sign:?}");
@@ -202,13 +199,13 @@ mod tests {
     #[test]
     fn a_limit_of_zero_never_takes_the_receiver_for_down() {
         let mut breaker = Breaker::new(0);
-        let mut guard = RoutingGuard::new(0);
+        let mut routing = RoutingBreaker::new(0);
         for _ in 0..1000 {
-            assert_eq!(breaker.note(Sign::NobodyThere, Instant::now()), None);
-            guard.note_failure();
+            assert_eq!(breaker.note(BreakerSign::NobodyThere, Instant::now()), None);
+            routing.note_failure();
         }
         assert!(!breaker.is_down());
-        assert!(!guard.is_closed());
+        assert!(!routing.is_open());
     }
 
     #[test]
@@ -216,32 +213,32 @@ mod tests {
         let mut breaker = Breaker::new(2);
         let now = Instant::now();
         let told: Vec<_> = [
-            Sign::NobodyThere,
-            Sign::NobodyThere,
-            Sign::NobodyThere,
-            Sign::ProbeSent,
-            Sign::ProbeInVain,
-            Sign::ProbeSent,
-            Sign::Answered,
-            Sign::Answered,
+            BreakerSign::NobodyThere,
+            BreakerSign::NobodyThere,
+            BreakerSign::NobodyThere,
+            BreakerSign::ProbeSent,
+            BreakerSign::ProbeInVain,
+            BreakerSign::ProbeSent,
+            BreakerSign::Answered,
+            BreakerSign::Answered,
         ]
         .map(|sign| breaker.note(sign, now))
         .into_iter()
         .collect();
-        let (down, back) = (Some(Change::WentDown), Some(Change::CameBack));
+        let (down, back) = (Some(ReceiverChange::WentDown), Some(ReceiverChange::CameBack));
         assert_eq!(told, [None, down, None, None, None, None, back, None]);
     }
 
     #[test]
-    fn the_guard_closes_after_errors_in_a_row_and_opens_with_one_success() {
-        let mut guard = RoutingGuard::new(2);
-        guard.note_failure();
-        guard.note_success();
-        guard.note_failure();
-        assert!(!guard.is_closed());
-        guard.note_failure();
-        assert!(guard.is_closed());
-        guard.note_success();
-        assert!(!guard.is_closed());
+    fn the_routing_breaker_opens_after_errors_in_a_row_and_closes_with_one_success() {
+        let mut routing = RoutingBreaker::new(2);
+        routing.note_failure();
+        routing.note_success();
+        routing.note_failure();
+        assert!(!routing.is_open());
+        routing.note_failure();
+        assert!(routing.is_open());
+        routing.note_success();
+        assert!(!routing.is_open());
     }
 }

@@ -10,35 +10,33 @@
 //!   must not make new callers wait.
 //! - While the receiver is down only probes go, one at a time, and what they find costs the event
 //!   no attempt. While it is paused nothing goes.
-//! - An event leaves only as delivered or given up; both free its place under `limit`.
+//! - An event leaves only as delivered, given up or withdrawn; each frees its room under `limit`.
 
-mod ages;
-mod status;
-
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::ages::Ages;
-pub use self::status::{Availability, Status};
-use super::breaker::{Breaker, Change, RoutingGuard, Sign, State};
-use super::lane::{Lane, LaneState, Queued, Step};
+use super::ages::Ages;
+use super::breaker::{Breaker, BreakerSign, BreakerState, ReceiverChange, RoutingBreaker};
+use super::lane::{Lane, LaneState, LaneStep, Queued};
 use super::slot::Slot;
+use super::status::{Availability, QueueStatus};
 use crate::attempt::{Attempt, Failure};
-use crate::event::{CallId, Event, EventType};
-use crate::journal::Entry;
+use crate::event::{CallId, Event, EventType, Item, Origin, Spent};
+use crate::expiring::Expiring;
 use crate::retry::RetryPolicy;
 use crate::routing::NoDecision;
 
 /// How long the numbering of a call without events is kept: longer than calls stay silent.
-const LANE_KEPT: Duration = Duration::from_secs(4 * 60 * 60);
+const NUMBERING_KEPT: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// The most calls without events whose numbering is kept, the longest silent forgotten first.
-/// At under 256 bytes each that is 25 MB.
-const MOST_IDLE_LANES: usize = 100_000;
+/// At under 128 bytes each that is 13 MB.
+const MOST_NUMBERINGS: usize = 100_000;
 
 /// The numbers that a dispatcher works with.
 #[derive(Clone, Copy, Debug)]
@@ -52,33 +50,15 @@ pub struct Limits {
     pub breaker: u32,
 }
 
-/// An attempt that is to be made now.
+/// What becomes of an item after a failed attempt.
 #[derive(Debug)]
-pub struct Dispatch {
-    /// The request.
-    pub attempt: Attempt,
-    /// The event's place among all that were accepted.
-    pub order: u64,
-    /// Whether it probes a receiver that is down.
-    pub probe: bool,
-}
-
-/// What becomes of an event after a failed attempt.
-#[derive(Debug)]
-pub enum Verdict {
-    /// To be tried again; says what was spent on it since when, if this attempt counts.
-    Retry(Option<Spent>),
-    /// Refused, or out of attempts.
-    GivenUp(Spent),
-}
-
-/// What was spent on an event.
-#[derive(Clone, Copy, Debug)]
-pub struct Spent {
-    /// Attempts that count.
-    pub attempts: u32,
-    /// When the first one failed, in Unix milliseconds.
-    pub first_at: u64,
+pub enum AfterFailure {
+    /// It is tried again, and nothing was spent on it.
+    Unspent,
+    /// It is tried again; this attempt counts.
+    Retry(Item),
+    /// It is refused, or out of attempts. It holds its lane until [`Dispatcher::settle`].
+    GivenUp(Item),
 }
 
 /// All lanes, and the state of the receiver.
@@ -86,22 +66,22 @@ pub struct Spent {
 pub struct Dispatcher {
     limits: Limits,
     policy: RetryPolicy,
+    /// Of the calls with events.
     lanes: HashMap<CallId, Lane>,
-    /// Lanes whose front event may go, by its age: those that a caller waits for, and the others.
+    /// The last sequence of calls without events.
+    numbering: Expiring<CallId, u64>,
+    /// Lanes whose front event may go, by its place: those that a caller waits for, and the others.
     awaited: BTreeMap<u64, CallId>,
     ready: BTreeMap<u64, CallId>,
-    /// Lanes whose front event waits for its next attempt, by its time and age.
+    /// Lanes whose front event waits for its next attempt, by its time and place.
     held: BTreeMap<(Instant, u64), CallId>,
-    /// Lanes without events, the longest idle first.
-    idle: BTreeSet<(Instant, CallId)>,
     breaker: Breaker,
-    guard: RoutingGuard,
+    routing: RoutingBreaker,
     paused_until: Option<Instant>,
-    /// When the events that are not settled were accepted.
     ages: Ages,
     in_flight: usize,
     unsettled: usize,
-    accepted: u64,
+    next_place: u64,
     stopped: bool,
 }
 
@@ -112,17 +92,17 @@ impl Dispatcher {
             limits,
             policy,
             lanes: HashMap::new(),
+            numbering: Expiring::new(NUMBERING_KEPT, MOST_NUMBERINGS),
             awaited: BTreeMap::new(),
             ready: BTreeMap::new(),
             held: BTreeMap::new(),
-            idle: BTreeSet::new(),
             breaker: Breaker::new(limits.breaker),
-            guard: RoutingGuard::new(limits.breaker),
+            routing: RoutingBreaker::new(limits.breaker),
             paused_until: None,
             ages: Ages::default(),
             in_flight: 0,
             unsettled: 0,
-            accepted: 0,
+            next_place: 0,
             stopped: false,
         }
     }
@@ -137,89 +117,96 @@ impl Dispatcher {
         self.unsettled
     }
 
-    /// Why waiting for a decision until the deadline is of no use, if so: nobody is there, the
+    /// Why nobody need wait for a decision until then, if so: nobody is there, the
     /// receiver's routing is broken, or the receiver asked to be left alone for longer.
     pub fn cannot_decide_by(&self, deadline: Instant) -> Option<NoDecision> {
         let paused = self.paused_until.is_some_and(|until| until > deadline);
         if self.breaker.is_down() {
             Some(NoDecision::ReceiverDown)
-        } else if self.guard.is_closed() {
+        } else if self.routing.is_open() {
             Some(NoDecision::RoutingBroken)
         } else {
             paused.then_some(NoDecision::ReceiverPaused)
         }
     }
 
-    /// Takes a new event into its call's lane; returns its place among all, and within the call.
-    pub fn accept(&mut self, event: Arc<Event>, slot: Option<Slot>, now: Instant) -> (u64, u64) {
-        let order = self.next_order();
-        let mut sequence = 0;
-        self.ages.add(order, now);
-        self.join(event.call, now, |lane| sequence = lane.join(event, order, slot));
-        (order, sequence)
+    /// Takes a new event into its call's lane.
+    pub fn accept(
+        &mut self,
+        event: Arc<Event>,
+        origin: Origin,
+        slot: Option<Slot>,
+        now: Instant,
+    ) -> Item {
+        let call = event.call;
+        let place = self.take_place();
+        let lane = self.lane(call, now);
+        let item = new_item(event, place, lane.next_sequence(), origin);
+        self.join(Queued { item: item.clone(), slot }, now, now);
+        item
     }
 
-    /// Takes an event again that was accepted before, with its place within the call.
-    pub fn replay(&mut self, event: Arc<Event>, sequence: u64, now: Instant) -> u64 {
-        let order = self.next_order();
-        let (call, spent, first_failed_at, slot) = (event.call, 0, None, None);
-        let queued = Queued { event, order, sequence, spent, first_failed_at, slot };
-        self.ages.add(order, now);
-        self.join(call, now, |lane| lane.rejoin(queued));
-        order
-    }
-
-    /// The places, among all and within the call, of an event that joins later or never.
-    pub fn reserve(&mut self, call: CallId, now: Instant) -> (u64, u64) {
-        self.forget_idle(now);
-        let order = self.next_order();
-        let lane = self.lanes.entry(call).or_insert_with(|| {
-            self.idle.insert((now, call));
-            Lane::new(now)
-        });
-        (order, lane.reserve())
-    }
-
-    /// Takes an event as the journal holds it, accepted at that time. They come in the order of their
-    /// acceptance.
-    pub fn restore(&mut self, entry: Entry, since: Instant, now: Instant) {
-        self.ages.add(entry.order, since);
-        let queued = Queued {
-            event: entry.event,
-            order: entry.order,
-            sequence: entry.sequence,
-            spent: entry.spent,
-            first_failed_at: NonZero::new(entry.first_at),
-            slot: None,
-        };
-        self.join(queued.event.call, now, |lane| lane.rejoin(queued));
-    }
-
-    /// The place that the next event gets among all.
-    pub fn next_place(&self) -> u64 {
-        self.accepted
-    }
-
-    /// Sets the place that the next event gets among all.
-    pub fn continue_from(&mut self, order: u64) {
-        self.accepted = order;
-    }
-
-    /// Takes an event away that is not on its way and shall not be sent.
-    pub fn withdraw(&mut self, call: CallId, order: u64, now: Instant) -> Option<Queued> {
-        let lane = self.lanes.get_mut(&call)?;
-        let before = lane.state();
-        let front = lane.front().map(|front| front.order);
-        let withdrawn = lane.withdraw(order, now)?;
-        self.ages.remove(order);
-        self.unsettled -= 1;
-        if front == Some(order) {
-            self.awaited.remove(&order);
-            self.ready.remove(&order);
-            if let LaneState::Held(at) = before {
-                self.held.remove(&(at, order));
+    /// Gives a new event its place and sequence; it joins later ([`Dispatcher::restore`]) or never.
+    pub fn reserve(&mut self, event: Arc<Event>, origin: Origin, now: Instant) -> Item {
+        let call = event.call;
+        let place = self.take_place();
+        let sequence = match self.lanes.get_mut(&call) {
+            Some(lane) => lane.next_sequence(),
+            None => {
+                let next = self.numbering.get(&call, now).map_or(1, |last| last + 1);
+                self.numbering.insert(call, next, now, |_, _| {});
+                next
             }
-            self.enqueue_or_idle(call, now);
+        };
+        new_item(event, place, sequence, origin)
+    }
+
+    /// Takes an event again that was given up, with its sequence of then.
+    pub fn replay(&mut self, event: Arc<Event>, sequence: u64, now: Instant) -> Item {
+        let item = new_item(event, self.take_place(), sequence, Origin::Replay);
+        self.join(Queued { item: item.clone(), slot: None }, now, now);
+        item
+    }
+
+    /// Takes an item that has its place already and was accepted then. They come in the order of their
+    /// places.
+    pub fn restore(&mut self, item: Item, since: Instant, now: Instant) {
+        self.join(Queued { item, slot: None }, since, now);
+    }
+
+    /// The place that the next event gets.
+    pub fn next_place(&self) -> u64 {
+        self.next_place
+    }
+
+    /// Sets the place that the next event gets.
+    pub fn continue_from(&mut self, place: u64) {
+        self.next_place = place;
+    }
+
+    /// Takes an item away that is not on its way and shall not be sent, if `confirm` agrees.
+    pub fn withdraw(
+        &mut self,
+        call: CallId,
+        place: u64,
+        now: Instant,
+        confirm: impl FnOnce() -> bool,
+    ) -> Option<Queued> {
+        let lane = self.lanes.get_mut(&call)?;
+        if lane.is_sending(place) || !confirm() {
+            return None;
+        }
+        let before = lane.state();
+        let (withdrawn, was_front) = lane.withdraw(place)?;
+        self.ages.remove(place);
+        self.unsettled -= 1;
+        if was_front {
+            self.awaited.remove(&place);
+            self.ready.remove(&place);
+            if let LaneState::Held(at) = before {
+                self.held.remove(&(at, place));
+            }
+            self.go_on(call, now);
         }
         Some(withdrawn)
     }
@@ -235,44 +222,35 @@ impl Dispatcher {
     }
 
     /// The next attempt that is due, if any.
-    pub fn next(&mut self, now: Instant) -> Option<Dispatch> {
+    pub fn next(&mut self, now: Instant) -> Option<Attempt> {
         self.release(now);
         if self.stopped || self.in_flight >= self.limits.concurrency || self.is_paused(now) {
             return None;
         }
         let probe = match self.breaker.state() {
-            State::Up { .. } => false,
-            State::Down { probe_at, .. } if probe_at <= now => true,
-            State::Down { .. } | State::Probing { .. } => return None,
+            BreakerState::Up { .. } => false,
+            BreakerState::Down { probe_at, .. } if probe_at <= now => true,
+            BreakerState::Down { .. } | BreakerState::Probing { .. } => return None,
         };
         let call = if probe { self.pop_oldest() } else { self.pop_most_urgent(now) }?;
         if probe {
-            self.breaker.note(Sign::ProbeSent, now);
+            self.breaker.note(BreakerSign::ProbeSent, now);
         }
         self.in_flight += 1;
-        let lane = self.lanes.get_mut(&call).expect("a ready lane exists");
-        lane.step(Step::Sent);
-        let front = lane.front().expect("a ready lane has a front event");
-        Some(Dispatch {
-            order: front.order,
-            attempt: Attempt {
-                event: Arc::clone(&front.event),
-                number: front.spent + 1,
-                sequence: front.sequence,
-            },
-            probe,
-        })
+        let lane = self.lane_mut(call);
+        lane.step(LaneStep::Sent);
+        Some(Attempt { item: lane.front().item.clone(), probe })
     }
 
     /// When [`Dispatcher::next`] may have something that it has not now, if time alone brings it.
     pub fn wake_at(&self) -> Option<Instant> {
         let release = self.held.first_key_value().map(|((at, _), _)| *at);
         let waiting_for_receiver = match self.breaker.state() {
-            State::Up { .. } => self.paused_until,
-            State::Down { probe_at, .. } => {
+            BreakerState::Up { .. } => self.paused_until,
+            BreakerState::Down { probe_at, .. } => {
                 Some(self.paused_until.map_or(probe_at, |until| until.max(probe_at)))
             }
-            State::Probing { .. } => None,
+            BreakerState::Probing { .. } => None,
         };
         let any_ready = !self.ready.is_empty() || !self.awaited.is_empty();
         let blocked = waiting_for_receiver.filter(|_| any_ready);
@@ -281,176 +259,224 @@ impl Dispatcher {
 
     /// Takes note of a delivered attempt; returns where its decision goes. The event holds its lane
     /// until [`Dispatcher::settle`].
-    pub fn delivered(&mut self, attempt: &Attempt, now: Instant) -> (Option<Slot>, Vec<Change>) {
+    pub fn delivered(
+        &mut self,
+        sent: &Attempt,
+        now: Instant,
+    ) -> (Option<Slot>, Vec<ReceiverChange>) {
         self.in_flight -= 1;
-        let routed = attempt.event.kind == EventType::CallInitiated;
-        let works = routed && self.guard.note_success();
-        let back = self.breaker.note(Sign::Answered, now);
-        let changes = back.into_iter().chain(works.then_some(Change::RoutingWorks)).collect();
-        let lane = self.lanes.get(&attempt.event.call).expect("a lane in flight exists");
-        (lane.front().and_then(|front| front.slot.clone()), changes)
+        let event = &sent.item.event;
+        let works = event.kind == EventType::CallInitiated && self.routing.note_success();
+        let back = self.breaker.note(BreakerSign::Answered, now);
+        let changes = back.into_iter().chain(works.then_some(ReceiverChange::RoutingWorks));
+        let changes = changes.collect();
+        (self.lane_mut(event.call).front().slot.clone(), changes)
     }
 
-    /// Takes note of a failed attempt. An event that is given up holds its lane until
-    /// [`Dispatcher::settle`]. `unix_millis` is now, too, as people read it.
+    /// Takes note of a failed attempt. `unix_millis` is now, too, as people read it.
     pub fn failed(
         &mut self,
-        sent: &Dispatch,
+        sent: &Attempt,
         failure: &Failure,
         now: Instant,
         unix_millis: u64,
-    ) -> (Verdict, Vec<Change>) {
+    ) -> (AfterFailure, Vec<ReceiverChange>) {
         self.in_flight -= 1;
         let was_down = self.breaker.is_down();
         let mut changes = Vec::new();
-        let first_at = self.note_first_failure(sent, unix_millis, &mut changes);
+        self.note_first_failure(sent, unix_millis, &mut changes);
         self.note_failure(sent, failure, now, &mut changes);
-        let spent = Spent { attempts: sent.attempt.number, first_at };
-        let call = sent.attempt.event.call;
+        let call = sent.item.event.call;
         let spared = failure.is_nobody_there() && was_down && self.breaker.is_down();
-        let verdict = if spared {
-            self.put_back(call);
-            Verdict::Retry(None)
-        } else if failure.is_final() || sent.attempt.number >= self.policy.attempts() {
-            self.close_front(call);
-            Verdict::GivenUp(spent)
+        let after = if spared {
+            self.lane_mut(call).step(LaneStep::Concluded);
+            self.enqueue(call);
+            AfterFailure::Unspent
         } else {
-            self.hold(call, failure, now);
-            Verdict::Retry(Some(spent))
+            let front = self.lane_mut(call).front_mut();
+            front.item.spent.attempts = sent.number();
+            let item = front.item.clone();
+            if failure.is_final() || sent.number() >= self.policy.attempts() {
+                self.close_front(call);
+                AfterFailure::GivenUp(item)
+            } else {
+                self.hold(call, failure, now);
+                AfterFailure::Retry(item)
+            }
         };
-        if changes.contains(&Change::WentDown) {
+        if changes.contains(&ReceiverChange::WentDown) {
             self.close_slots(NoDecision::ReceiverDown);
             self.release_all();
         }
-        (verdict, changes)
+        (after, changes)
     }
 
-    fn next_order(&mut self) -> u64 {
-        let order = self.accepted;
-        self.accepted += 1;
-        order
+    /// The event that was delivered or given up is gone, and the call's next one may go.
+    pub fn settle(&mut self, call: CallId, now: Instant) {
+        self.unsettled -= 1;
+        let settled = self.lane_mut(call).settle_front();
+        self.ages.remove(settled.item.place);
+        self.go_on(call, now);
     }
 
-    fn join(&mut self, call: CallId, now: Instant, join: impl FnOnce(&mut Lane)) {
-        self.forget_idle(now);
+    /// No decision will come for anybody who waits now, and why.
+    pub fn close_slots(&mut self, why: NoDecision) {
+        for queued in self.lanes.values().flat_map(Lane::waiting) {
+            if let Some(slot) = &queued.slot {
+                slot.close(why);
+            }
+        }
+    }
+
+    /// How things stand.
+    pub fn status(&self, now: Instant) -> QueueStatus {
+        let paused = self.paused_until.filter(|until| *until > now);
+        let receiver = match (self.breaker.state(), paused) {
+            (BreakerState::Down { probe_at, probes }, paused) => {
+                let probe_at = Some(paused.map_or(probe_at, |until| until.max(probe_at)));
+                Availability::Down { probe_at, probes }
+            }
+            (BreakerState::Probing { probes }, _) => Availability::Down { probe_at: None, probes },
+            (BreakerState::Up { .. }, Some(until)) => Availability::Paused { until },
+            (BreakerState::Up { unanswered }, None) => Availability::Up { unanswered },
+        };
+        QueueStatus {
+            receiver,
+            routing_broken: self.routing.is_open(),
+            unsettled: self.unsettled,
+            in_flight: self.in_flight,
+            oldest_since: self.ages.oldest(),
+        }
+    }
+
+    fn take_place(&mut self) -> u64 {
+        let place = self.next_place;
+        self.next_place += 1;
+        place
+    }
+
+    /// The call's lane, which is made where there is none; an item joins it at once.
+    fn lane(&mut self, call: CallId, now: Instant) -> &mut Lane {
+        match self.lanes.entry(call) {
+            Entry::Occupied(lane) => lane.into_mut(),
+            Entry::Vacant(vacant) => {
+                let last = self.numbering.get(&call, now).copied().unwrap_or_default();
+                self.numbering.remove(&call);
+                vacant.insert(Lane::after(last))
+            }
+        }
+    }
+
+    /// The lane of a call that has events.
+    fn lane_mut(&mut self, call: CallId) -> &mut Lane {
+        self.lanes.get_mut(&call).expect("a call with events has a lane")
+    }
+
+    fn join(&mut self, queued: Queued, since: Instant, now: Instant) {
+        let call = queued.item.event.call;
         self.unsettled += 1;
-        let lane = self.lanes.entry(call).or_insert_with(|| Lane::new(now));
-        let before = lane.state();
-        join(lane);
-        if let LaneState::Idle(since) = before {
-            self.idle.remove(&(since, call));
+        self.ages.add(queued.item.place, since);
+        if self.lane(call, now).join(queued) {
             self.enqueue(call);
         }
     }
 
-    /// When the event failed for the first time; a call's first failure counts for the guard.
+    /// When the event failed for the first time; a call's first failure counts for its routing.
     fn note_first_failure(
         &mut self,
-        sent: &Dispatch,
+        sent: &Attempt,
         unix_millis: u64,
-        changes: &mut Vec<Change>,
-    ) -> u64 {
-        let lane = self.lanes.get_mut(&sent.attempt.event.call).expect("a lane in flight exists");
-        let front = lane.front_mut().expect("a lane in flight has a front event");
-        let first_of_call =
-            front.first_failed_at.is_none() && front.event.kind == EventType::CallInitiated;
-        if first_of_call && self.guard.note_failure() {
-            changes.push(Change::RoutingBroke { failed: self.limits.breaker });
+        changes: &mut Vec<ReceiverChange>,
+    ) {
+        let item = &mut self.lane_mut(sent.item.event.call).front_mut().item;
+        if item.spent.first_failed_at.is_some() {
+            return;
         }
-        let now = NonZero::new(unix_millis).expect("the clock is past 1970");
-        front.first_failed_at.get_or_insert(now).get()
+        item.spent.first_failed_at = NonZero::new(unix_millis);
+        let routes = item.event.kind == EventType::CallInitiated;
+        if routes && self.routing.note_failure() {
+            changes.push(ReceiverChange::RoutingBroke { failed: self.limits.breaker });
+        }
     }
 
     fn note_failure(
         &mut self,
-        sent: &Dispatch,
+        sent: &Attempt,
         failure: &Failure,
         now: Instant,
-        changes: &mut Vec<Change>,
+        changes: &mut Vec<ReceiverChange>,
     ) {
         if let Some(wait) = failure.pause().filter(|wait| !wait.is_zero()) {
             let until = now + wait;
             if self.paused_until.is_none_or(|old| old < until) {
                 self.paused_until = Some(until);
-                changes.push(Change::Paused { wait });
+                changes.push(ReceiverChange::Paused { wait });
             }
         }
         let sign = match (failure.is_nobody_there(), sent.probe) {
-            (false, _) => Sign::Answered,
-            (true, false) => Sign::NobodyThere,
-            (true, true) => Sign::ProbeInVain,
+            (false, _) => BreakerSign::Answered,
+            (true, false) => BreakerSign::NobodyThere,
+            (true, true) => BreakerSign::ProbeInVain,
         };
         changes.extend(self.breaker.note(sign, now));
     }
 
     /// The front event waits for its next attempt; whoever waits for its decision in vain is told.
     fn hold(&mut self, call: CallId, failure: &Failure, now: Instant) {
-        let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
-        let front = lane.front_mut().expect("a lane in flight has a front event");
-        front.spent += 1;
-        let delay = self.policy.delay_after(front.spent);
+        let (is_down, routing_broken) = (self.breaker.is_down(), self.routing.is_open());
+        let policy = self.policy;
+        let lane = self.lane_mut(call);
+        let front = lane.front();
+        let delay = policy.delay_after(front.item.spent.attempts);
         let at = now + delay.max(failure.retry_after.unwrap_or_default());
-        let order = front.order;
+        let place = front.item.place;
         if let Some(slot) = &front.slot {
-            if self.guard.is_closed() {
+            if routing_broken {
                 slot.close(NoDecision::RoutingBroken);
             } else if at > slot.deadline() {
                 slot.close(NoDecision::Failed);
             }
         }
-        if self.breaker.is_down() {
+        if is_down {
             // This attempt found the receiver down: now the event waits for a probe instead.
-            lane.step(Step::Unspent);
+            lane.step(LaneStep::Concluded);
             self.enqueue(call);
         } else {
-            lane.step(Step::Retry(at));
-            self.held.insert((at, order), call);
+            lane.step(LaneStep::Retry(at));
+            self.held.insert((at, place), call);
         }
     }
 
-    fn put_back(&mut self, call: CallId) {
-        let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
-        lane.step(Step::Unspent);
-        self.enqueue(call);
-    }
-
-    /// The event that was delivered or given up is gone, and the call's next one may go.
-    pub fn settle(&mut self, call: CallId, now: Instant) {
-        self.unsettled -= 1;
-        let lane = self.lanes.get_mut(&call).expect("a lane in flight exists");
-        let settled = lane.settle_front(now);
-        self.ages.remove(settled.order);
-        self.enqueue_or_idle(call, now);
-    }
-
     fn close_front(&mut self, call: CallId) {
-        let front = self.lanes.get(&call).and_then(Lane::front);
-        if let Some(slot) = front.and_then(|front| front.slot.as_ref()) {
+        if let Some(slot) = &self.lane_mut(call).front().slot {
             slot.close(NoDecision::Failed);
         }
     }
 
-    fn enqueue_or_idle(&mut self, call: CallId, now: Instant) {
-        let lane = self.lanes.get(&call).expect("the lane was just used");
-        if lane.front().is_some() {
-            self.enqueue(call);
+    /// The front event is gone: the next one may go, or the call has none.
+    fn go_on(&mut self, call: CallId, now: Instant) {
+        let lane = self.lane_mut(call);
+        if lane.is_over() {
+            let last = lane.last_sequence();
+            self.lanes.remove(&call);
+            self.numbering.insert(call, last, now, |_, _| {});
         } else {
-            self.idle.insert((now, call));
+            self.enqueue(call);
         }
     }
 
     /// Puts a lane that is ready into its queue.
     fn enqueue(&mut self, call: CallId) {
-        let lane = self.lanes.get(&call).expect("a ready lane exists");
-        let front = lane.front().expect("a ready lane has a front event");
+        let front = self.lane_mut(call).front();
         let awaited = front.slot.as_ref().is_some_and(|slot| !slot.is_settled());
+        let place = front.item.place;
         let queue = if awaited { &mut self.awaited } else { &mut self.ready };
-        queue.insert(front.order, call);
+        queue.insert(place, call);
     }
 
     fn pop_oldest(&mut self) -> Option<CallId> {
         let first =
-            |queue: &BTreeMap<u64, CallId>| queue.first_key_value().map(|(order, _)| *order);
+            |queue: &BTreeMap<u64, CallId>| queue.first_key_value().map(|(place, _)| *place);
         let awaited_is_older = match (first(&self.awaited), first(&self.ready)) {
             (Some(awaited), Some(ready)) => awaited < ready,
             (Some(_), None) => true,
@@ -461,28 +487,15 @@ impl Dispatcher {
     }
 
     fn pop_most_urgent(&mut self, now: Instant) -> Option<CallId> {
-        while let Some((order, call)) = self.awaited.pop_first() {
-            let front = self
-                .lanes
-                .get(&call)
-                .and_then(Lane::front)
-                .expect("a ready lane has a front event");
+        while let Some((place, call)) = self.awaited.pop_first() {
+            let front = self.lane_mut(call).front();
             if front.slot.as_ref().is_some_and(|slot| slot.is_open(now)) {
                 return Some(call);
             }
             // Nobody waits for it any more.
-            self.ready.insert(order, call);
+            self.ready.insert(place, call);
         }
         self.ready.pop_first().map(|(_, call)| call)
-    }
-
-    /// No decision will come for anybody who waits now, and why.
-    pub fn close_slots(&mut self, why: NoDecision) {
-        for queued in self.lanes.values().flat_map(Lane::waiting) {
-            if let Some(slot) = &queued.slot {
-                slot.close(why);
-            }
-        }
     }
 
     /// The receiver went down: delays between attempts are void.
@@ -503,8 +516,7 @@ impl Dispatcher {
     }
 
     fn make_ready(&mut self, call: CallId) {
-        let lane = self.lanes.get_mut(&call).expect("a held lane exists");
-        lane.step(Step::Released);
+        self.lane_mut(call).step(LaneStep::Released);
         self.enqueue(call);
     }
 
@@ -512,14 +524,8 @@ impl Dispatcher {
         self.paused_until = self.paused_until.filter(|until| *until > now);
         self.paused_until.is_some()
     }
+}
 
-    fn forget_idle(&mut self, now: Instant) {
-        while let Some((since, call)) = self.idle.first().copied() {
-            if self.idle.len() <= MOST_IDLE_LANES && now.duration_since(since) <= LANE_KEPT {
-                return;
-            }
-            self.idle.pop_first();
-            self.lanes.remove(&call);
-        }
-    }
+fn new_item(event: Arc<Event>, place: u64, sequence: u64, origin: Origin) -> Item {
+    Item { event, place, sequence, spent: Spent::default(), origin }
 }

@@ -1,49 +1,49 @@
-//! Intake: how events get into the queue.
+//! Intake: how events get into the queue, and out again where the disk refuses them.
 //!
 //! Owns what is checked before, what is answered, and the order of the two records: the dispatcher's,
-//! which makes an event due at once, and the journal's, which makes it a promise.
+//! which makes an event due at once, and the journal's, which makes it a promise. Both are made under the
+//! queue's lock, so that no event can be settled in the journal before it is there.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::dispatcher::Dispatcher;
+use super::metrics::Refusal;
+use super::shared::{Known, QueueState, Shared};
 use super::slot::Slot;
-use super::window::Known;
-use super::{Inner, Queue, Refused, Shared};
-use crate::event::{Event, EventId, EventType};
-use crate::journal::{DeadLetter, Entry, Haste, KnownId, LiveCall, Mark, Ticket};
+use crate::event::{Event, EventId, EventType, Item, Origin};
+use crate::journal::{DeadLetter, DiskError, Ticket};
+use crate::routing::NoDecision;
 use crate::time::unix_millis;
 
-/// What became of the events that were handed in, and the promise to keep them.
-pub struct Receipt {
-    pub(super) taken: Taken,
-    pub(super) queue: Queue,
+/// How many events are taken back before others have their turn: a fraction of a millisecond.
+const TAKEN_BACK_AT_ONCE: usize = 100;
+
+/// Why events were not taken. None of a batch is, then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// `QUEUE_LIMIT` is reached.
+    #[error("the queue is full: QUEUE_LIMIT={limit} events wait for the receiver; try again later")]
+    Full { limit: usize },
+    /// More than ever find room came at once.
+    #[error("{count} events at once exceed QUEUE_LIMIT={limit}; send fewer")]
+    TooMany { count: usize, limit: usize },
+    #[error("{0}; what was promised before is kept; try again later")]
+    Disk(DiskError),
+    #[error("callhook is stopping; try again in a moment")]
+    Draining,
 }
 
-/// What was taken.
-pub(super) struct Taken {
-    pub accepted: Vec<Accepted>,
-    /// The promise for the new ones.
-    ticket: Ticket,
-    /// The promises for those that were given before.
-    earlier: Vec<Ticket>,
-}
-
-impl Receipt {
-    /// What became of each event, once every one is on disk or settled. They are under way before.
-    ///
-    /// # Errors
-    /// [`Refused::Disk`] if the disk does not take them.
-    pub async fn promised(self) -> Result<Vec<Accepted>, Refused> {
-        let Taken { accepted, ticket, earlier } = self.taken;
-        for ticket in earlier.iter().chain([&ticket]) {
-            if !ticket.kept().await {
-                return Err(Refused::Disk(self.queue.0.disk_error()));
-            }
+impl From<&Refused> for Refusal {
+    fn from(refused: &Refused) -> Self {
+        match refused {
+            Refused::Full { .. } | Refused::TooMany { .. } => Self::Full,
+            Refused::Disk(_) => Self::Disk,
+            Refused::Draining => Self::Stopping,
         }
-        Ok(accepted)
     }
 }
 
@@ -56,179 +56,232 @@ pub struct Accepted {
     pub slot: Option<Slot>,
 }
 
-/// What is being made of the events that came in together.
-struct Intake {
-    taken: Taken,
-    entries: Vec<Entry>,
-    ids: Vec<KnownId>,
+/// What became of the events that were handed in, and the promises to keep them.
+pub struct Receipt {
+    accepted: Vec<Accepted>,
+    /// For the new ones, and for those that were given before.
+    promises: Vec<Ticket>,
+    shared: Arc<Shared>,
 }
 
-impl Inner {
-    /// Takes events, all or none.
-    pub(super) fn take(&self, events: Vec<Event>, haste: Haste) -> Result<Taken, Refused> {
-        let now = Instant::now();
-        let mut shared = self.lock();
-        let (mut news, mut given) = (0, 0);
-        for event in &events {
-            if self.delivers(&event.kind) && shared.window.find(&event.id, now).is_none() {
-                news += 1;
-                given += usize::from(matches!(event.id, EventId::Given(_)));
+impl Receipt {
+    /// What became of each event, once every one is on disk or settled. They are under way before.
+    ///
+    /// # Errors
+    /// [`Refused::Disk`] if the disk does not take them.
+    pub async fn promised(self) -> Result<Vec<Accepted>, Refused> {
+        for promise in &self.promises {
+            if !promise.kept().await {
+                return Err(Refused::Disk(self.shared.disk_error()));
             }
         }
-        self.check_room(&shared, news)?;
-        let ticket = self.journal.ticket(news, given);
-        let accepted = Vec::with_capacity(events.len());
-        let mut intake = Intake {
-            taken: Taken { accepted, ticket, earlier: Vec::new() },
-            entries: Vec::with_capacity(news),
-            ids: Vec::new(),
+        Ok(self.accepted)
+    }
+}
+
+impl Shared {
+    /// Takes events, all or none, in their order.
+    pub fn take(self: &Arc<Self>, events: Vec<Event>) -> Result<Receipt, Refused> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let is_new = |event: &&Event| {
+            self.delivers(&event.kind) && state.known.get(&event.id, now).is_none()
         };
+        self.check_room(&state, events.iter().filter(is_new).count())?;
+        let mut accepted = Vec::with_capacity(events.len());
+        let (mut items, mut given, mut promises) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
-            self.take_one(&mut shared, event, now, &mut intake);
+            let known = state.known.get(&event.id, now).filter(|_| self.delivers(&event.kind));
+            if let Some(known) = known.cloned() {
+                self.parts.metrics.events.repeated.inc();
+                promises.extend(known.promise);
+                accepted.push(Accepted { id: Some(event.id), slot: known.slot });
+                continue;
+            }
+            let id = event.id.clone();
+            let Some((item, slot)) = self.take_one(&mut state, event, now) else {
+                accepted.push(Accepted { id: None, slot: None });
+                continue;
+            };
+            if matches!(id, EventId::Given(_)) {
+                given.push((id.clone(), slot.clone()));
+            }
+            items.push(item);
+            accepted.push(Accepted { id: Some(id), slot });
         }
-        // Under the lock, so that no event can be settled in the journal before it is there.
-        let Intake { taken, entries, ids } = intake;
-        self.journal.append(entries, ids, &taken.ticket, haste);
-        self.journal.forget(shared.window.take_forgotten());
-        Ok(taken)
+        let promise = self.parts.journal.put(items);
+        let mut forgotten = Vec::new();
+        for (id, slot) in given {
+            let known = Known { slot, promise: Some(promise.clone()) };
+            state.known.insert(id, known, now, |id, _| forgotten.push(id));
+        }
+        self.parts.journal.forget(forgotten);
+        promises.push(promise);
+        Ok(Receipt { accepted, promises, shared: Arc::clone(self) })
+    }
+
+    /// Takes a `call_initiated`, whose decision is to be waited for; nobody is promised that it is kept.
+    pub fn take_question(&self, event: Event) -> Result<Slot, Refused> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        self.check_room(&state, usize::from(self.delivers(&event.kind)))?;
+        let Some((item, slot)) = self.take_one(&mut state, event, now) else {
+            // Where call_initiated is not delivered nobody will decide.
+            return Ok(Slot::without_decision());
+        };
+        self.parts.journal.put_unhurried(item);
+        Ok(slot.unwrap_or_else(Slot::without_decision))
     }
 
     /// Takes dead letters again, as far as there is room.
-    pub(super) fn take_again(
-        &self,
-        mut letters: Vec<DeadLetter>,
-    ) -> Result<(usize, Ticket), Refused> {
+    pub fn take_again(&self, mut letters: Vec<DeadLetter>) -> Result<(usize, Ticket), Refused> {
         let now = Instant::now();
-        let mut shared = self.lock();
-        self.check_room(&shared, 1)?;
-        letters.truncate(self.settings.limits.queue - shared.dispatcher.unsettled());
-        let ticket = self.journal.ticket(letters.len(), 0);
-        let entries: Vec<Entry> = letters
+        let mut state = self.lock();
+        self.check_room(&state, 1)?;
+        letters.truncate(self.settings.limits.queue - state.dispatcher.unsettled());
+        let items: Vec<(Item, u64)> = letters
             .into_iter()
-            .map(|DeadLetter { order: dead, sequence, event, .. }| {
-                let order = shared.dispatcher.replay(Arc::clone(&event), sequence, now);
-                self.history.replayed(&event, dead, order, sequence);
-                let (spent, first_at, replays, bridged) = (0, 0, Some(dead), false);
-                Entry { order, sequence, spent, first_at, event, replays, bridged }
+            .map(|DeadLetter { item: dead, .. }| {
+                let item = state.dispatcher.replay(dead.event, dead.sequence, now);
+                self.parts.history.replayed(&item, dead.place);
+                (item, dead.place)
             })
             .collect();
-        let count = entries.len();
-        self.metrics.events.replayed.inc_by(count as u64);
-        self.journal.append(entries, Vec::new(), &ticket, Haste::Soon);
-        Ok((count, ticket))
+        let count = items.len();
+        self.parts.metrics.events.replayed.inc_by(count as u64);
+        Ok((count, self.parts.journal.replay(items)))
     }
 
     /// Takes what happened in a bridged call; returns what is to join its lane once it is on disk, and
     /// the promise for it. What finds no room becomes a dead letter, since nobody could send it again.
-    pub(super) fn take_bridged(&self, event: Event) -> Option<(Entry, Ticket)> {
+    pub fn take_bridged(&self, event: Event) -> Option<(Item, Ticket)> {
         let now = Instant::now();
-        let mut shared = self.lock();
-        let mark = mark_of(&event);
+        let mut state = self.lock();
         if !self.delivers(&event.kind) {
-            self.metrics.events.dropped.count((&event.kind).into());
-            self.history.dropped(event);
-            self.journal.record(None, mark, &self.journal.ticket(0, 0));
+            self.parts.journal.note_bounds(&event);
+            self.drop_event(event);
             return None;
         }
-        self.metrics.events.accepted.count((&event.kind).into());
+        self.parts.metrics.events.accepted.count((&event.kind).into());
+        let journal = &self.parts.journal;
+        let waits = event.kind.bounds_call() && journal.is_durable() && journal.fault().is_none();
+        let full = !state.dispatcher.has_room_for(1);
         let event = Arc::new(event);
-        let waits = mark.is_some() && self.journal.is_durable() && self.journal.fault().is_none();
-        let full = !shared.dispatcher.has_room_for(1);
-        let (order, sequence) = if waits || full {
-            shared.dispatcher.reserve(event.call, now)
-        } else {
-            shared.dispatcher.accept(Arc::clone(&event), None, now)
+        let item = match waits || full {
+            true => state.dispatcher.reserve(event, Origin::Bridged, now),
+            false => state.dispatcher.accept(event, Origin::Bridged, None, now),
         };
-        self.history.accepted(&event, order, sequence);
-        let entry =
-            Entry { order, sequence, spent: 0, first_at: 0, event, replays: None, bridged: true };
+        self.parts.history.accepted(&item);
         if full {
-            drop(shared);
-            self.bury_unsent(&entry, mark);
+            drop(state);
+            self.bury_unsent(item);
             return None;
         }
-        let ticket = self.journal.ticket(1, 0);
-        self.journal.record(Some(entry.clone()), mark, &ticket);
-        waits.then_some((entry, ticket))
+        let promise = journal.put(vec![item.clone()]);
+        waits.then_some((item, promise))
+    }
+
+    /// Takes back what the disk refuses and is not on its way: it is not kept in memory either, as its
+    /// sender is told so. What happened in bridged calls stays, and is tried again.
+    pub async fn take_back(&self) {
+        let refused = self.parts.journal.unwritten();
+        // The last ones first, so that numbers within calls are given again.
+        for some in refused.rchunks(TAKEN_BACK_AT_ONCE) {
+            self.take_some_back(some);
+            // Callers and their audio come first.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn take_some_back(&self, items: &[Item]) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        for item in items.iter().rev().filter(|item| item.origin != Origin::Bridged) {
+            self.take_one_back(&mut state, item, now);
+        }
+    }
+
+    fn take_one_back(&self, state: &mut QueueState, item: &Item, now: Instant) {
+        let event = &*item.event;
+        let withdraw = || self.parts.journal.withdraw(item.place);
+        let Some(queued) = state.dispatcher.withdraw(event.call, item.place, now, withdraw) else {
+            return;
+        };
+        state.known.remove(&event.id);
+        self.parts.metrics.events.refused.count(Refusal::Disk);
+        self.parts.history.withdrawn(event.call, item.place);
+        if let Some(slot) = queued.slot {
+            slot.close(NoDecision::Refused);
+        }
+        if event.kind == EventType::CallInitiated {
+            error!(uuid = %event.call, "call_initiated is lost: the journal cannot be written");
+        }
     }
 
     /// Keeps a bridged call's event that finds no room.
-    fn bury_unsent(&self, entry: &Entry, mark: Option<Mark>) {
+    fn bury_unsent(&self, mut item: Item) {
         let now = unix_millis();
         let error = Refused::Full { limit: self.settings.limits.queue }.to_string();
+        let event = Arc::clone(&item.event);
         error!(
-            r#type = entry.event.kind.name(),
-            uuid = %entry.event.call,
-            id = %entry.event.id,
+            r#type = event.kind.name(),
+            uuid = %event.call,
+            id = %event.id,
             error,
             "event of a bridged call becomes a dead letter"
         );
-        self.metrics.events.dead.count((&entry.event.kind).into());
-        self.history.died_unsent(entry.event.call, entry.order);
-        self.journal.record(None, mark, &self.journal.ticket(0, 0));
+        self.parts.metrics.events.dead.count((&event.kind).into());
+        self.parts.history.died_unsent(event.call, item.place);
+        self.parts.journal.note_bounds(&event);
+        item.spent.first_failed_at = NonZero::new(now);
+        let (status, code) = (None, "ERR_QUEUE_FULL".to_owned());
         // Nothing of its call waits for a letter that was never sent.
-        self.journal.died(DeadLetter {
-            order: entry.order,
-            sequence: entry.sequence,
-            event: Arc::clone(&entry.event),
-            attempts: 0,
-            status: None,
-            code: "ERR_QUEUE_FULL".to_owned(),
-            error,
-            first_at: now,
-            last_at: now,
-        });
+        self.parts.journal.died(DeadLetter { item, status, code, error, last_at: now });
     }
 
     fn delivers(&self, kind: &EventType) -> bool {
-        self.deliver.is_some() && self.settings.filter.admits(kind)
+        self.parts.deliver.is_some() && self.settings.filter.admits(kind)
     }
 
-    fn check_room(&self, shared: &Shared, count: usize) -> Result<(), Refused> {
+    fn check_room(&self, state: &QueueState, count: usize) -> Result<(), Refused> {
         let limit = self.settings.limits.queue;
-        if shared.draining {
+        if state.draining {
             Err(Refused::Draining)
-        } else if let Some(fault) = self.journal.fault().filter(|_| count > 0) {
+        } else if let Some(fault) = self.parts.journal.fault().filter(|_| count > 0) {
             Err(Refused::Disk(fault))
         } else if count > limit {
             Err(Refused::TooMany { count, limit })
-        } else if !shared.dispatcher.has_room_for(count) {
+        } else if !state.dispatcher.has_room_for(count) {
             Err(Refused::Full { limit })
         } else {
             Ok(())
         }
     }
 
-    fn take_one(&self, shared: &mut Shared, event: Event, now: Instant, intake: &mut Intake) {
+    /// `None` for a type that is not delivered.
+    fn take_one(
+        &self,
+        state: &mut QueueState,
+        event: Event,
+        now: Instant,
+    ) -> Option<(Item, Option<Slot>)> {
         if !self.delivers(&event.kind) {
             debug!(r#type = event.kind.name(), uuid = %event.call, "event of a type that is not delivered");
-            self.metrics.events.dropped.count((&event.kind).into());
-            self.history.dropped(event);
-            intake.taken.accepted.push(Accepted { id: None, slot: None });
-            return;
-        }
-        let id = Some(event.id.clone());
-        if let Some(known) = shared.window.find(&event.id, now) {
-            self.metrics.events.repeated.inc();
-            intake.taken.earlier.extend(known.ticket);
-            intake.taken.accepted.push(Accepted { id, slot: known.slot });
-            return;
+            self.drop_event(event);
+            return None;
         }
         let routed = event.kind == EventType::CallInitiated;
-        let slot = routed.then(|| self.open_slot(&shared.dispatcher, now));
-        if matches!(event.id, EventId::Given(_)) {
-            let known = Known { slot: slot.clone(), ticket: Some(intake.taken.ticket.clone()) };
-            shared.window.remember(event.id.clone(), known, now);
-            intake.ids.push(KnownId { id: event.id.clone(), at: unix_millis(), decision: None });
-        }
-        self.metrics.events.accepted.count((&event.kind).into());
+        let slot = routed.then(|| self.open_slot(&state.dispatcher, now));
+        self.parts.metrics.events.accepted.count((&event.kind).into());
         let event = Arc::new(event);
-        let (order, sequence) = shared.dispatcher.accept(Arc::clone(&event), slot.clone(), now);
-        self.history.accepted(&event, order, sequence);
-        let entry =
-            Entry { order, sequence, spent: 0, first_at: 0, event, replays: None, bridged: false };
-        intake.entries.push(entry);
-        intake.taken.accepted.push(Accepted { id, slot });
+        let item = state.dispatcher.accept(event, Origin::Relayed, slot.clone(), now);
+        self.parts.history.accepted(&item);
+        Some((item, slot))
+    }
+
+    fn drop_event(&self, event: Event) {
+        self.parts.metrics.events.dropped.count((&event.kind).into());
+        self.parts.history.dropped(event);
     }
 
     fn open_slot(&self, dispatcher: &Dispatcher, now: Instant) -> Slot {
@@ -238,21 +291,5 @@ impl Inner {
             slot.close(why);
         }
         slot
-    }
-}
-
-/// What the journal remembers of a bridged call with this event: that it began, or ended.
-fn mark_of(event: &Event) -> Option<Mark> {
-    match event.kind {
-        EventType::CallStarted => {
-            Some(Mark::Live(LiveCall { call: event.call, since: unix_millis() }))
-        }
-        EventType::CallEnded => Some(Mark::Over(event.call)),
-        EventType::CallInitiated
-        | EventType::Transcription
-        | EventType::Interruption
-        | EventType::DtmfDigit
-        | EventType::Error
-        | EventType::Other(_) => None,
     }
 }

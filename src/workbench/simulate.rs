@@ -40,7 +40,7 @@ use crate::delivery::{Webhook, WebhookSettings};
 use crate::event::EventFilter;
 use crate::history::History;
 use crate::journal::{Journal, Recovered};
-use crate::queue::{Limits, Queue, QueueSettings};
+use crate::queue::{Limits, Queue, QueueParts, QueueSettings};
 use crate::retry::{Delays, RetryPolicy};
 use crate::routing::AllowedHosts;
 use crate::text::innermost;
@@ -226,22 +226,21 @@ impl Options {
         let sender =
             Sender::new(right, wrong, retry.attempts(), settings.timeout, Arc::clone(tally));
         let in_flight = usize::try_from(self.concurrency.min(IN_FLIGHT)).unwrap_or(usize::MAX);
-        let queue = Queue::start(
-            QueueSettings {
-                filter: EventFilter::All,
-                // Twice, since an event frees its place a moment before the queue lets go of it.
-                limits: Limits { concurrency: in_flight, queue: 2 * MOST_WAITING, breaker: 0 },
-                retry,
-                routing_timeout: ROUTING,
-                allowed_hosts: AllowedHosts::Any,
-                receiver: settings.shown_url(),
-            },
-            Some(Arc::new(sender.clone())),
-            Arc::default(),
-            History::default(),
-            Journal::in_memory(1),
-            Recovered::default(),
-        );
-        Ok((queue, sender))
+        let settings = QueueSettings {
+            filter: EventFilter::All,
+            // Twice, since an event frees its place a moment before the queue lets go of it.
+            limits: Limits { concurrency: in_flight, queue: 2 * MOST_WAITING, breaker: 0 },
+            retry,
+            routing_timeout: ROUTING,
+            allowed_hosts: AllowedHosts::Any,
+            receiver: settings.shown_url(),
+        };
+        let parts = QueueParts {
+            deliver: Some(Arc::new(sender.clone())),
+            journal: Arc::new(Journal::in_memory(1)),
+            history: History::default(),
+            metrics: Arc::default(),
+        };
+        Ok((Queue::start(settings, parts, Recovered::default()), sender))
     }
 }

@@ -21,7 +21,7 @@ use crate::{Journal, PATIENT, all_of, call, kill, nobody, numbers_of};
 const LIMIT: Duration = Duration::from_secs(20);
 const FALLBACK: &str = "ws://fallback.example:6030";
 /// A process over its limit gets a signal that would end it, unless it ignores that.
-const IGNORING_SIGXFSZ: [&str; 4] = ["sh", "-c", r#"trap "" XFSZ; exec "$@""#, "sh"];
+pub const IGNORING_SIGXFSZ: [&str; 4] = ["sh", "-c", r#"trap "" XFSZ; exec "$@""#, "sh"];
 
 /// A service with the receiver away, and the events that it has promised.
 struct Pressed {

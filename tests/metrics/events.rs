@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use callhook::event::{CallId, Event, EventType, Payload};
+use callhook::event::{CallId, Event, EventType, Item, Origin, Payload, Spent};
 use callhook::journal::{DeadFilter, DeadLetter, Journal};
 use rlimit::Resource;
 
@@ -209,8 +209,8 @@ fn limit_files(service: &Service, limit: Option<u64>) {
 async fn dead_letters_beyond_the_limit_are_counted_as_dropped() {
     let journal = Journal::in_memory(2);
     let metrics = journal.metrics().clone();
-    for order in 0..5 {
-        journal.died(letter(order));
+    for place in 0..5 {
+        journal.died(letter(place));
     }
     // Reading waits until all is written.
     assert_eq!(journal.dead_letters(&DeadFilter::default(), 0, 9).unwrap().0.len(), 2);
@@ -220,17 +220,15 @@ async fn dead_letters_beyond_the_limit_are_counted_as_dropped() {
     );
 }
 
-fn letter(order: u64) -> DeadLetter {
+fn letter(place: u64) -> DeadLetter {
     let event = Event::now(CallId::random(), EventType::DtmfDigit, &Payload::empty());
+    let spent = Spent { attempts: 1, first_failed_at: None };
+    let (event, origin) = (Arc::new(event), Origin::Relayed);
     DeadLetter {
-        order,
-        sequence: 1,
-        event: Arc::new(event),
-        attempts: 1,
+        item: Item { event, place, sequence: 1, spent, origin },
         status: Some(422),
         code: "ERR_BAD_REQUEST".to_owned(),
         error: String::new(),
-        first_at: 0,
         last_at: 0,
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use callhook::journal::Opener;
+use callhook::journal::{self, Opener};
 use redb::StorageBackend;
 
 /// A disk in memory that outlives whoever has it open.
@@ -32,7 +32,7 @@ impl Disk {
     /// Opens the store on this disk.
     pub fn opener(&self) -> Opener {
         let disk = self.clone();
-        Box::new(move |builder| builder.create_with_backend(disk.clone()))
+        journal::on(move |builder| builder.create_with_backend(disk.clone()))
     }
 
     /// A disk with these bytes on it.

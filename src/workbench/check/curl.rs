@@ -48,7 +48,7 @@ const FIRST: usize = 100;
 /// The line.
 pub fn line(exchange: &Exchange, target: &Target, times: Times) -> String {
     let sending = &exchange.sending;
-    let id = numbered(&sending.attempt.event.id.to_string(), times);
+    let id = numbered(&sending.attempt.item.event.id.to_string(), times);
     let body = body(sending, times);
     let mut line = String::new();
     let body = if target.signed && sending.signature != Signature::Missing {
@@ -142,7 +142,7 @@ fn body(sending: &Sending, times: Times) -> String {
     {
         return format!("{}{}{}", quoted(before), made(filler), quoted(after));
     }
-    let uuid = sending.attempt.event.call.to_string();
+    let uuid = sending.attempt.item.event.call.to_string();
     match body.split_once(&uuid) {
         Some((before, after)) if matches!(times, Times::Many { .. }) => {
             format!("{}{}{}", quoted(before), numbered(&uuid, times), quoted(after))
@@ -182,7 +182,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(SECRET_HEADER, HeaderValue::from_static("hush"));
         headers.insert(ATTEMPT_HEADER, HeaderValue::from_static("1"));
-        headers.insert(ID_HEADER, sending.attempt.event.id.to_string().parse().unwrap());
+        headers.insert(ID_HEADER, sending.attempt.item.event.id.to_string().parse().unwrap());
         Exchange { sending, headers, came: Came::Silence, took: Duration::ZERO }
     }
 
@@ -208,7 +208,7 @@ mod tests {
         let line = line(&sent, &target(), Times::Once);
         assert!(!line.contains("hush"), "{line}");
         let given = arguments(&line);
-        let id = format!("webhook-id: {}", sent.sending.attempt.event.id);
+        let id = format!("webhook-id: {}", sent.sending.attempt.item.event.id);
         for expected in ["x-avr-webhook-secret: s3", &id, sent.sending.body(), &target().url, "4"] {
             assert!(given.iter().any(|given| given == expected), "{expected}: {given:?}");
         }
@@ -247,7 +247,7 @@ mod tests {
     fn a_repeat_has_the_same_id_and_the_next_attempt() {
         let sent = exchange(Call::fresh().next(EventType::CallInitiated));
         let given = arguments(&line(&sent, &target(), Times::Twice));
-        let id = format!("webhook-id: {}", sent.sending.attempt.event.id);
+        let id = format!("webhook-id: {}", sent.sending.attempt.item.event.id);
         assert_eq!(given.iter().filter(|given| **given == id).count(), 2, "{given:?}");
         for attempt in ["x-avr-webhook-attempt: 1", "x-avr-webhook-attempt: 2"] {
             assert!(given.iter().any(|given| given == attempt), "{attempt}: {given:?}");

@@ -13,7 +13,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::attempt::Attempt;
-use crate::event::{CallId, Event, EventId, EventType, Payload};
+use crate::event::{CallId, Event, EventId, EventType, Item, Origin, Payload, Spent};
 use crate::time::timestamp_now;
 
 /// The secret that a wrong sender tries. Nothing of the right one is in it.
@@ -86,7 +86,7 @@ impl Sending {
     /// The same event once more, as a retry sends it.
     pub fn again(&self) -> Self {
         let mut again = self.clone();
-        again.attempt.number += 1;
+        again.attempt.item.spent.attempts += 1;
         again
     }
 
@@ -107,20 +107,20 @@ impl Sending {
 
     /// With bytes that are no proper event.
     pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
-        let event = Event { body: body.into(), ..Event::clone(&self.attempt.event) };
-        self.attempt.event = Arc::new(event);
+        let event = Event { body: body.into(), ..Event::clone(&self.attempt.item.event) };
+        self.attempt.item.event = Arc::new(event);
         self
     }
 
     /// The body as text.
     pub fn body(&self) -> &str {
-        std::str::from_utf8(&self.attempt.event.body).expect("checks send nothing but UTF-8")
+        std::str::from_utf8(&self.attempt.item.event.body).expect("checks send nothing but UTF-8")
     }
 
     /// The event's type, or the method where that is what is tried.
     pub fn what(&self) -> &str {
         if self.method == Method::POST {
-            self.attempt.event.kind.name()
+            self.attempt.item.event.kind.name()
         } else {
             self.method.as_str()
         }
@@ -156,9 +156,16 @@ impl Call {
         let payload = Payload::from_json(payload).expect("checks make payloads of objects");
         let event = Event::new(EventId::make(), self.id, kind, &timestamp_now(), &payload);
         self.sequence += 1;
+        let item = Item {
+            event: Arc::new(event),
+            place: self.sequence,
+            sequence: self.sequence,
+            spent: Spent::default(),
+            origin: Origin::Relayed,
+        };
         Sending {
             method: Method::POST,
-            attempt: Attempt { event: Arc::new(event), number: 1, sequence: self.sequence },
+            attempt: Attempt { item, probe: false },
             secret: Secret::Own,
             signature: Signature::Own,
             filler: None,

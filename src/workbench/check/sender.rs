@@ -112,7 +112,7 @@ impl Sender {
                 headers.remove(SIGNATURE_HEADER);
             }
             (Signature::Old, Some(key)) => {
-                let event = &sending.attempt.event;
+                let event = &sending.attempt.item.event;
                 let signed = key.sign(&event.id.to_string(), SystemTime::now() - OLD, &event.body);
                 let signature = HeaderValue::from_str(&signed.signature);
                 headers.insert(TIMESTAMP_HEADER, signed.timestamp.into());

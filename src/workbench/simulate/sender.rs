@@ -107,9 +107,9 @@ impl Inner {
     }
 
     async fn attempt(&self, mut attempt: Attempt) -> Outcome {
-        let order = self.orders().get(&attempt.event.id).cloned();
+        let order = self.orders().get(&attempt.item.event.id).cloned();
         let order = order.expect("an event is expected before the queue has it");
-        attempt.sequence = order.sequence;
+        attempt.item.sequence = order.sequence;
         let outcome = self.ask(&attempt, &order).await;
         let accepted = matches!(outcome, Outcome::Delivered { .. });
         if accepted && order.faults.contains(&Fault::Duplicate) {
@@ -117,8 +117,8 @@ impl Inner {
             self.tally.repeated(&again);
         }
         if self.is_settled(&attempt, &outcome) {
-            self.tally.settled(&attempt.event.kind, &order.faults, &outcome);
-            self.orders().remove(&attempt.event.id);
+            self.tally.settled(&attempt.item.event.kind, &order.faults, &outcome);
+            self.orders().remove(&attempt.item.event.id);
         }
         outcome
     }
@@ -135,7 +135,7 @@ impl Inner {
         let outcome = webhook.ask(attempt, pace).await;
         // What is slow on purpose says nothing about the receiver.
         let took = (pace == Pace::Whole).then(|| begun.elapsed());
-        self.tally.answered(&attempt.event.kind, &outcome, took);
+        self.tally.answered(&attempt.item.event.kind, &outcome, took);
         outcome
     }
 
@@ -143,7 +143,7 @@ impl Inner {
     fn is_settled(&self, attempt: &Attempt, outcome: &Outcome) -> bool {
         match outcome {
             Outcome::Delivered { .. } => true,
-            Outcome::Failed(failure) => failure.is_final() || attempt.number >= self.attempts,
+            Outcome::Failed(failure) => failure.is_final() || attempt.number() >= self.attempts,
         }
     }
 }

@@ -5,9 +5,11 @@
 //! was reserved for it, is taken to be as old as those before it.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
+
+use crate::event::EventId;
 
 /// How far apart the events of one run may be: ages are read in seconds.
 const STEP: Duration = Duration::from_millis(100);
@@ -33,16 +35,16 @@ pub struct Ages {
 
 impl Ages {
     /// An event was accepted then.
-    pub fn add(&mut self, order: u64, since: Instant) {
-        let is_late = self.newest.is_some_and(|newest| order < newest);
-        self.newest = self.newest.max(Some(order));
-        match self.run_of(order) {
+    pub fn add(&mut self, place: u64, since: Instant) {
+        let is_late = self.newest.is_some_and(|newest| place < newest);
+        self.newest = self.newest.max(Some(place));
+        match self.run_of(place) {
             // A run of its own could take over what was counted in the one before.
-            Some(place) if is_late || self.runs[place].takes(since) => {
-                self.runs[place].unsettled += 1;
+            Some(run) if is_late || self.runs[run].takes(since) => {
+                self.runs[run].unsettled += 1;
             }
-            Some(_) => self.runs.push_back(Run { first: order, since, unsettled: 1 }),
-            None => self.runs.push_front(Run { first: order, since, unsettled: 1 }),
+            Some(_) => self.runs.push_back(Run { first: place, since, unsettled: 1 }),
+            None => self.runs.push_front(Run { first: place, since, unsettled: 1 }),
         }
     }
 
@@ -50,11 +52,11 @@ impl Ages {
     ///
     /// # Panics
     /// If it was never added.
-    pub fn remove(&mut self, order: u64) {
-        let place = self.run_of(order).expect("an event that is settled was accepted");
-        self.runs[place].unsettled -= 1;
-        if self.runs[place].unsettled == 0 {
-            self.runs.remove(place);
+    pub fn remove(&mut self, place: u64) {
+        let run = self.run_of(place).expect("an event that is settled was accepted");
+        self.runs[run].unsettled -= 1;
+        if self.runs[run].unsettled == 0 {
+            self.runs.remove(run);
         }
     }
 
@@ -64,8 +66,8 @@ impl Ages {
     }
 
     /// The last run that begins no later.
-    fn run_of(&self, order: u64) -> Option<usize> {
-        self.runs.partition_point(|run| run.first <= order).checked_sub(1)
+    fn run_of(&self, place: u64) -> Option<usize> {
+        self.runs.partition_point(|run| run.first <= place).checked_sub(1)
     }
 }
 
@@ -75,20 +77,52 @@ impl Run {
     }
 }
 
+/// When an event of the journal was accepted: an id that was made here holds the time, and others are
+/// taken as accepted now.
+pub fn accepted_at(id: &EventId, now: Instant) -> Instant {
+    let EventId::Made(id) = id else {
+        return now;
+    };
+    // A client's own id may be a UUID without a time.
+    let Some((seconds, nanos)) = id.get_timestamp().map(|time| time.to_unix()) else {
+        return now;
+    };
+    let made = UNIX_EPOCH + Duration::new(seconds, nanos);
+    // A clock that was set back makes it as old as the process.
+    let age = SystemTime::now().duration_since(made).unwrap_or_default();
+    now.checked_sub(age).unwrap_or(now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uuid::{NoContext, Timestamp, Uuid};
+
+    #[tokio::test]
+    async fn an_id_that_was_made_here_tells_how_old_its_event_is() {
+        let now = Instant::now();
+        let minute = Duration::from_secs(60);
+        let made = SystemTime::now() - minute;
+        let unix = made.duration_since(UNIX_EPOCH).unwrap();
+        let time = Timestamp::from_unix(NoContext, unix.as_secs(), unix.subsec_nanos());
+        let id = EventId::Made(Uuid::new_v7(time));
+        let age = now - accepted_at(&id, now);
+        assert!(age.abs_diff(minute) < Duration::from_secs(5), "{age:?}");
+        let given = EventId::given(&Uuid::new_v7(time).to_string()).unwrap();
+        assert_eq!(accepted_at(&given, now), now);
+        assert_eq!(accepted_at(&EventId::from_text(&Uuid::new_v4().to_string()), now), now);
+    }
 
     #[test]
     fn the_oldest_is_the_first_run_with_an_event_that_is_not_settled() {
         let begun = Instant::now();
         let mut ages = Ages::default();
-        for order in 0..1000 {
-            ages.add(order, begun + Duration::from_millis(order));
+        for place in 0..1000 {
+            ages.add(place, begun + Duration::from_millis(place));
         }
         assert_eq!(ages.runs.len(), 10);
-        for order in (1..1000).rev() {
-            ages.remove(order);
+        for place in (1..1000).rev() {
+            ages.remove(place);
             assert_eq!(ages.oldest(), Some(begun));
         }
         ages.remove(0);
@@ -104,8 +138,8 @@ mod tests {
         ages.add(5, begun);
         ages.add(8, later(97));
         ages.add(7, later(103));
-        for order in [8, 7] {
-            ages.remove(order);
+        for place in [8, 7] {
+            ages.remove(place);
             assert_eq!(ages.oldest(), Some(begun));
         }
         ages.remove(5);
@@ -117,9 +151,9 @@ mod tests {
         let begun = Instant::now();
         let mut ages = Ages::default();
         ages.add(0, begun);
-        for order in 1..100 {
-            ages.add(order, begun + Duration::from_secs(order));
-            ages.remove(order);
+        for place in 1..100 {
+            ages.add(place, begun + Duration::from_secs(place));
+            ages.remove(place);
         }
         assert_eq!((ages.runs.len(), ages.oldest()), (1, Some(begun)));
     }

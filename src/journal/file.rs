@@ -1,0 +1,326 @@
+//! The store in a file, or in memory: its tables, and what is done to them in one transaction.
+//!
+//! The only file that names redb. One transaction is one fsync; a transaction that fails leaves
+//! what was there before.
+//!
+//! Layout, format version [`FORMAT`]:
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | `meta` | name | number: the format version |
+//! | `events` | place | sequence, call, id, type, agent, envelope |
+//! | `spent` | place | attempts spent, when the first one failed |
+//! | `ids` | id that a client gave | when, the decision it brought |
+//! | `dead` | place | as `events`, and why it was given up |
+//! | `calls` | call that is bridged | when it began |
+//!
+//! Times are Unix milliseconds.
+
+use std::io::ErrorKind;
+use std::num::NonZero;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::backends::InMemoryBackend;
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, StorageError, TableDefinition, WriteTransaction,
+};
+
+use super::row::{Changes, DeadLetter, End, GivenId};
+use super::store::{Committed, DiskError, LiveCall, OpenError, Opener, Recovered, Store};
+use crate::event::{CallId, Event, EventId, EventType, Item, Origin, Spent};
+
+/// The version of the layout; another one is refused, not guessed at.
+const FORMAT: u64 = 1;
+
+/// What redb may hold of the file in memory, in bytes. The queue itself is in memory anyway, so
+/// this serves commits alone.
+const CACHE: usize = 1024 * 1024;
+
+/// Sequence, call, id, type, agent, envelope.
+type EventRow<'a> = (u64, [u8; 16], &'a str, &'a str, Option<&'a str>, &'a [u8]);
+/// The same, then attempts, status, code, error, first failed at, last failed at.
+type DeadRow<'a> = (
+    u64,
+    [u8; 16],
+    &'a str,
+    &'a str,
+    Option<&'a str>,
+    &'a [u8],
+    u32,
+    Option<u16>,
+    &'a str,
+    &'a str,
+    u64,
+    u64,
+);
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const EVENTS: TableDefinition<'_, u64, EventRow<'_>> = TableDefinition::new("events");
+const SPENT: TableDefinition<'_, u64, (u32, u64)> = TableDefinition::new("spent");
+const IDS: TableDefinition<'_, &str, (u64, Option<&str>)> = TableDefinition::new("ids");
+const DEAD: TableDefinition<'_, u64, DeadRow<'_>> = TableDefinition::new("dead");
+const CALLS: TableDefinition<'_, [u8; 16], u64> = TableDefinition::new("calls");
+
+/// An open redb database with callhook's tables.
+struct FileStore(Database);
+
+/// Opens a file, made with its directory where it does not exist.
+pub fn in_file(path: &Path) -> Opener {
+    let path = path.to_owned();
+    on(move |builder| {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        builder.create(&path)
+    })
+}
+
+/// For what need not survive.
+pub fn in_memory() -> Opener {
+    on(|builder| builder.create_with_backend(InMemoryBackend::new()))
+}
+
+/// Opens whatever redb can work on.
+pub fn on(
+    open: impl Fn(&mut Builder) -> Result<Database, DatabaseError> + Send + Sync + 'static,
+) -> Opener {
+    Box::new(move || {
+        let mut builder = Builder::new();
+        builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+        let store = FileStore(open(&mut builder).map_err(open_error)?);
+        match store.prepare().map_err(|error| OpenError::Damaged(error.to_string()))? {
+            FORMAT => Ok(Box::new(store)),
+            found => Err(OpenError::OtherFormat { found, reads: FORMAT }),
+        }
+    })
+}
+
+impl Store for FileStore {
+    fn commit(&self, changes: &Changes, dead_limit: u64) -> Result<Committed, DiskError> {
+        Ok(self.write(changes, dead_limit)?)
+    }
+
+    fn recover(&self) -> Result<Recovered, DiskError> {
+        Ok(self.read()?)
+    }
+
+    fn dead_letters(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
+    ) -> Result<(), DiskError> {
+        Ok(self.visit_dead(from, visit)?)
+    }
+
+    fn dead_count(&self) -> Result<u64, DiskError> {
+        let count =
+            || -> Result<u64, redb::Error> { Ok(self.0.begin_read()?.open_table(DEAD)?.len()?) };
+        Ok(count()?)
+    }
+}
+
+impl From<redb::Error> for DiskError {
+    fn from(error: redb::Error) -> Self {
+        Self(error.to_string().into())
+    }
+}
+
+impl FileStore {
+    /// Makes the tables where they do not exist; returns the version of the layout.
+    fn prepare(&self) -> Result<u64, redb::Error> {
+        let write = self.0.begin_write()?;
+        let found = {
+            let mut meta = write.open_table(META)?;
+            let found = meta.get("format")?.map(|value| value.value());
+            if found.is_none() {
+                meta.insert("format", FORMAT)?;
+            }
+            found
+        };
+        if found.is_none() {
+            write.open_table(EVENTS)?;
+            write.open_table(SPENT)?;
+            write.open_table(IDS)?;
+            write.open_table(DEAD)?;
+            write.open_table(CALLS)?;
+            write.commit()?;
+        }
+        Ok(found.unwrap_or(FORMAT))
+    }
+
+    fn write(&self, changes: &Changes, dead_limit: u64) -> Result<Committed, redb::Error> {
+        let write = self.0.begin_write()?;
+        let committed = write_rows(&write, changes, dead_limit)?;
+        write_ids(&write, changes)?;
+        write_calls(&write, changes)?;
+        write.commit()?;
+        Ok(committed)
+    }
+
+    fn read(&self) -> Result<Recovered, redb::Error> {
+        let read = self.0.begin_read()?;
+        let (events, spent) = (read.open_table(EVENTS)?, read.open_table(SPENT)?);
+        let mut recovered = Recovered::default();
+        for row in events.iter()? {
+            let (place, row) = row?;
+            let place = place.value();
+            let spent = spent.get(place)?.map(|value| value.value()).unwrap_or_default();
+            recovered.items.push(item(place, row.value(), spent)?);
+        }
+        for row in read.open_table(IDS)?.iter()? {
+            let (id, row) = row?;
+            let (at, decision) = row.value();
+            let given = GivenId { at, decision: decision.map(Into::into) };
+            recovered.ids.push((EventId::Given(id.value().into()), given));
+        }
+        for row in read.open_table(CALLS)?.iter()? {
+            let (call, since) = row?;
+            let call = CallId::from_bytes(call.value());
+            recovered.calls.push(LiveCall { call, since: since.value() });
+        }
+        let last_dead = read.open_table(DEAD)?.last()?.map(|(place, _)| place.value());
+        let last_item = recovered.items.last().map(|item| item.place);
+        recovered.next_place = last_dead.max(last_item).map_or(0, |last| last + 1);
+        Ok(recovered)
+    }
+
+    fn visit_dead(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
+    ) -> Result<(), redb::Error> {
+        let read = self.0.begin_read()?;
+        for row in read.open_table(DEAD)?.range(from..)? {
+            let (place, row) = row?;
+            if visit(dead_letter(place.value(), row.value())?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_rows(
+    write: &WriteTransaction,
+    changes: &Changes,
+    dead_limit: u64,
+) -> Result<Committed, redb::Error> {
+    let (mut events, mut spent) = (write.open_table(EVENTS)?, write.open_table(SPENT)?);
+    let mut dead = write.open_table(DEAD)?;
+    for (place, row) in &changes.rows {
+        if let Some(item) = &row.put {
+            events.insert(place, event_row(item, &item.event.id.to_string()))?;
+        }
+        if let Some(Spent { attempts, first_failed_at }) = row.spent {
+            spent.insert(place, (attempts, millis(first_failed_at)))?;
+        }
+        let Some(end) = &row.end else { continue };
+        events.remove(place)?;
+        spent.remove(place)?;
+        match end {
+            End::Gone => drop(dead.remove(place)?),
+            End::Dead(letter) => {
+                let id = letter.item.event.id.to_string();
+                dead.insert(place, dead_row(letter, &id))?;
+            }
+        }
+    }
+    let surplus = dead.len()?.saturating_sub(dead_limit);
+    for _ in 0..surplus {
+        dead.pop_first()?;
+    }
+    Ok(Committed { dead: dead.len()?, dropped: surplus })
+}
+
+fn write_ids(write: &WriteTransaction, changes: &Changes) -> Result<(), redb::Error> {
+    let mut ids = write.open_table(IDS)?;
+    for (id, given) in &changes.ids {
+        let id = id.to_string();
+        match given {
+            Some(GivenId { at, decision }) => {
+                ids.insert(id.as_str(), (*at, decision.as_deref()))?
+            }
+            None => ids.remove(id.as_str())?,
+        };
+    }
+    Ok(())
+}
+
+fn write_calls(write: &WriteTransaction, changes: &Changes) -> Result<(), redb::Error> {
+    let mut calls = write.open_table(CALLS)?;
+    for (call, since) in &changes.calls {
+        match since {
+            Some(since) => calls.insert(call.to_bytes(), since)?,
+            None => calls.remove(call.to_bytes())?,
+        };
+    }
+    Ok(())
+}
+
+fn event_row<'a>(item: &'a Item, id: &'a str) -> EventRow<'a> {
+    let event = &*item.event;
+    let (call, kind) = (event.call.to_bytes(), event.kind.name());
+    (item.sequence, call, id, kind, event.agent.as_deref(), &event.body)
+}
+
+fn dead_row<'a>(letter: &'a DeadLetter, id: &'a str) -> DeadRow<'a> {
+    let (sequence, call, id, kind, agent, body) = event_row(&letter.item, id);
+    let Spent { attempts, first_failed_at } = letter.item.spent;
+    let (code, error) = (letter.code.as_str(), letter.error.as_str());
+    let (first_at, last_at) = (millis(first_failed_at), letter.last_at);
+    (sequence, call, id, kind, agent, body, attempts, letter.status, code, error, first_at, last_at)
+}
+
+fn item(place: u64, row: EventRow<'_>, spent: (u32, u64)) -> Result<Item, redb::Error> {
+    let (sequence, call, id, kind, agent, body) = row;
+    let kind: EventType =
+        kind.parse().map_err(|_| redb::Error::Corrupted(format!("{kind:?} is no event type")))?;
+    let event = Event {
+        id: EventId::from_text(id),
+        call: CallId::from_bytes(call),
+        kind,
+        agent: agent.map(Into::into),
+        body: Bytes::copy_from_slice(body),
+    };
+    let (attempts, first_at) = spent;
+    let spent = Spent { attempts, first_failed_at: NonZero::new(first_at) };
+    Ok(Item { event: Arc::new(event), place, sequence, spent, origin: Origin::Relayed })
+}
+
+fn dead_letter(place: u64, row: DeadRow<'_>) -> Result<DeadLetter, redb::Error> {
+    let (sequence, call, id, kind, agent, body, attempts, status, code, error, first_at, last_at) =
+        row;
+    Ok(DeadLetter {
+        item: item(place, (sequence, call, id, kind, agent, body), (attempts, first_at))?,
+        status,
+        code: code.to_owned(),
+        error: error.to_owned(),
+        last_at,
+    })
+}
+
+/// 0 stands for never.
+fn millis(at: Option<NonZero<u64>>) -> u64 {
+    at.map_or(0, NonZero::get)
+}
+
+fn open_error(error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            OpenError::InUse
+        }
+        DatabaseError::UpgradeRequired(found) => {
+            OpenError::OtherFormat { found: found.into(), reads: FORMAT }
+        }
+        DatabaseError::Storage(StorageError::Io(error))
+            if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
+        {
+            OpenError::Unreachable(error.to_string())
+        }
+        other => OpenError::Damaged(other.to_string()),
+    }
+}

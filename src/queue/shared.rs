@@ -1,0 +1,116 @@
+//! What the queue's handle and its tasks share: its state under one lock, and the parts it works with.
+//!
+//! Invariant: nothing is awaited under the lock. Whoever panics while holding it has broken the order of
+//! some call, which ends the process.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::error;
+
+use super::dispatcher::{Dispatcher, Limits};
+use super::metrics::QueueMetrics;
+use super::slot::Slot;
+use crate::attempt::{Attempt, Deliver};
+use crate::event::{EventFilter, EventId};
+use crate::expiring::Expiring;
+use crate::history::History;
+use crate::journal::{DiskError, Journal, Ticket};
+use crate::retry::RetryPolicy;
+use crate::routing::AllowedHosts;
+
+/// How long an id that a client gave is remembered.
+pub const ID_KEPT: Duration = Duration::from_secs(60 * 60);
+
+/// The most ids that are remembered, of at most 128 bytes each and for a `call_initiated` its decision:
+/// 55 a second for the whole hour.
+pub const MOST_IDS: usize = 200_000;
+
+/// How the queue behaves.
+#[derive(Clone, Debug)]
+pub struct QueueSettings {
+    /// Which types are delivered.
+    pub filter: EventFilter,
+    pub limits: Limits,
+    pub retry: RetryPolicy,
+    /// How long a routing decision is waited for (`ROUTING_TIMEOUT`).
+    pub routing_timeout: Duration,
+    /// Where a receiver may route to.
+    pub allowed_hosts: AllowedHosts,
+    /// The receiver's URL without userinfo, for the failure log.
+    pub receiver: String,
+}
+
+/// The parts that the queue works with, and tells what happens.
+#[derive(Clone)]
+pub struct QueueParts {
+    /// The receiver; without one every event is dropped, and what was recovered waits.
+    pub deliver: Option<Arc<dyn Deliver>>,
+    pub journal: Arc<Journal>,
+    pub history: History,
+    pub metrics: Arc<QueueMetrics>,
+}
+
+pub struct Shared {
+    pub settings: QueueSettings,
+    pub parts: QueueParts,
+    pub state: Mutex<QueueState>,
+    /// The timer must look again: something is due earlier than it knew.
+    pub rearm: Notify,
+    /// An attempt was concluded, for those who wait for the drain.
+    pub concluded: Notify,
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
+}
+
+pub struct QueueState {
+    pub dispatcher: Dispatcher,
+    /// The same id again within [`ID_KEPT`] answers the same and queues nothing. Ids that were made here are
+    /// never sent in.
+    pub known: Expiring<EventId, Known>,
+    pub draining: bool,
+    /// When the timer will look.
+    pub armed: Option<Instant>,
+}
+
+/// What is known of an id that a client gave.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Where the decision is found, for a `call_initiated`.
+    pub slot: Option<Slot>,
+    /// The promise that the event is kept; `None` if it was made before the last start.
+    pub promise: Option<Ticket>,
+}
+
+impl Shared {
+    pub fn lock(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(|_| {
+            error!(
+                "the order of the queue is broken, which is a bug; aborting, to restart in order"
+            );
+            std::process::abort()
+        })
+    }
+
+    /// Every attempt that is due; arms the timer for the next.
+    pub fn due(&self) -> Vec<Attempt> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let due = std::iter::from_fn(|| state.dispatcher.next(now)).collect();
+        let wake_at = state.dispatcher.wake_at();
+        if wake_at.is_some_and(|at| state.armed.is_none_or(|armed| at < armed)) {
+            state.armed = wake_at;
+            self.rearm.notify_one();
+        }
+        due
+    }
+
+    pub fn disk_error(&self) -> DiskError {
+        let fault = self.parts.journal.fault();
+        fault.unwrap_or_else(|| DiskError("it failed a moment ago".into()))
+    }
+}
