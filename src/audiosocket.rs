@@ -1,21 +1,21 @@
-//! AudioSocket: frames, as they stand on the wire between Asterisk and callhook.
+//! AudioSocket: the frames on the wire between Asterisk and callhook.
 //!
 //! Owns the layout: kind (1 byte), length (2 bytes, big-endian), payload
 //! (<https://docs.asterisk.org/Configuration/Channel-Drivers/AudioSocket/>, and `res_audiosocket.c`
 //! of Asterisk 22). Pure: sees neither a socket nor a call, and does not know what the audio is.
 //!
 //! Invariants:
-//! - Whatever bytes come, the answer is a frame, "more is needed", or a fault; never a panic.
+//! - Whatever bytes come, the answer is a frame, "more is needed", or [`BadFrame`]; never a panic.
 //! - A frame that is sent is one slice, header and payload together: Asterisk ends a call whose payload
 //!   comes more than 5 ms after its header.
 //!
-//! Limit: a length is 16 bit, so a frame is at most [`MAX_FRAME`] bytes, and all of them are legal.
+//! Limit: a length is 16 bits, so a frame is at most [`MAX_FRAME`] bytes, and every length is legal.
 
 use std::time::Duration;
 
 use crate::event::CallId;
 
-/// Bytes before the payload.
+/// Bytes of kind and length.
 pub const HEADER: usize = 3;
 
 /// The longest frame, in bytes.
@@ -24,7 +24,7 @@ pub const MAX_FRAME: usize = HEADER + u16::MAX as usize;
 /// Samples a second of what is played to Asterisk, and of what speech-to-speech servers take.
 pub const RATE: u32 = 8000;
 
-/// The time that one frame of audio takes.
+/// How long a frame of audio lasts that is played.
 pub const FRAME_TIME: Duration = Duration::from_millis(20);
 
 /// Bytes of audio in a frame that is played: 20 ms of 16 bit at 8 kHz.
@@ -50,44 +50,28 @@ pub enum Frame<'a> {
     Uuid(CallId),
     /// A key was released: one of `0-9*#A-D`.
     Digit(char),
-    /// Audio.
-    Audio {
-        /// Samples a second that the frame's kind stands for.
-        rate: u32,
-        /// The samples: 16 bit little-endian mono, but for a phone's own codec at 8000.
-        samples: &'a [u8],
-    },
+    /// 16 bit little-endian mono at `rate` samples a second; at 8000 it may be the phone's own codec.
+    Audio { rate: u32, samples: &'a [u8] },
 }
 
 /// Bytes that are no frame that Asterisk may send.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// Not the first byte of any frame.
-    #[error("kind 0x{0:02x} is none that Asterisk sends")]
+pub enum BadFrame {
+    #[error("kind 0x{0:02x} is not one that Asterisk sends")]
     Kind(u8),
-    /// Another length than the kind has.
     #[error("a frame of kind 0x{kind:02x} has {length} bytes, expected {expected}")]
-    Length {
-        /// The kind.
-        kind: u8,
-        /// What the frame says.
-        length: usize,
-        /// What it should say.
-        expected: usize,
-    },
-    /// The key is none that a phone has.
-    #[error("digit 0x{0:02x} is none of 0-9 * # A-D")]
+    Length { kind: u8, length: usize, expected: usize },
+    #[error("digit 0x{0:02x} is not one of 0-9 * # A-D")]
     Digit(u8),
 }
 
-/// Reads the frame at the start of the bytes, and how many bytes it takes; `None` where more bytes are
-/// needed.
+/// Reads the first frame, and how many bytes it takes; `None` if more bytes are needed.
 ///
 /// # Errors
-/// [`Fault`], as soon as the header shows it.
-pub fn read(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Fault> {
+/// [`BadFrame`], as soon as the header shows it.
+pub fn read(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, BadFrame> {
     let Some((&[kind, high, low], rest)) = bytes.split_first_chunk::<HEADER>() else {
-        // A kind that cannot be is told at once, before two more bytes may never come.
+        // A bad kind is refused at once: two more bytes may never come.
         return bytes.first().map_or(Ok(None), |kind| known(*kind).map(|()| None));
     };
     let length = usize::from(u16::from_be_bytes([high, low]));
@@ -99,7 +83,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, Fault> {
     Ok(Some((frame(kind, payload)?, HEADER + length)))
 }
 
-/// Writes one frame of audio at 8 kHz.
+/// A frame of 20 ms at 8 kHz.
 pub fn audio_frame(samples: &[u8; FRAME_AUDIO]) -> [u8; HEADER + FRAME_AUDIO] {
     let mut frame = [0; HEADER + FRAME_AUDIO];
     frame[0] = KIND_AUDIO;
@@ -108,11 +92,11 @@ pub fn audio_frame(samples: &[u8; FRAME_AUDIO]) -> [u8; HEADER + FRAME_AUDIO] {
     frame
 }
 
-fn known(kind: u8) -> Result<(), Fault> {
+fn known(kind: u8) -> Result<(), BadFrame> {
     match (kind, rate_of(kind)) {
         (KIND_HANG_UP | KIND_UUID | KIND_DIGIT, _) | (_, Some(_)) => Ok(()),
-        // Among them 0xff, an error that Asterisk never sends and after which nothing could follow.
-        (_, None) => Err(Fault::Kind(kind)),
+        // Among them 0xff, an error, which Asterisk never sends.
+        (_, None) => Err(BadFrame::Kind(kind)),
     }
 }
 
@@ -120,17 +104,17 @@ fn rate_of(kind: u8) -> Option<u32> {
     RATES.get(usize::from(kind.checked_sub(KIND_AUDIO)?)).copied()
 }
 
-fn check_length(kind: u8, length: usize) -> Result<(), Fault> {
+fn check_length(kind: u8, length: usize) -> Result<(), BadFrame> {
     let expected = match kind {
         KIND_HANG_UP => 0,
         KIND_UUID => 16,
         KIND_DIGIT => 1,
         _ => return Ok(()),
     };
-    if length == expected { Ok(()) } else { Err(Fault::Length { kind, length, expected }) }
+    if length == expected { Ok(()) } else { Err(BadFrame::Length { kind, length, expected }) }
 }
 
-fn frame(kind: u8, payload: &[u8]) -> Result<Frame<'_>, Fault> {
+fn frame(kind: u8, payload: &[u8]) -> Result<Frame<'_>, BadFrame> {
     match (kind, payload) {
         (KIND_HANG_UP, _) => Ok(Frame::HangUp),
         (KIND_UUID, _) => {
@@ -140,9 +124,9 @@ fn frame(kind: u8, payload: &[u8]) -> Result<Frame<'_>, Fault> {
         (KIND_DIGIT, &[digit @ (b'0'..=b'9' | b'*' | b'#' | b'A'..=b'D')]) => {
             Ok(Frame::Digit(char::from(digit)))
         }
-        (KIND_DIGIT, digit) => Err(Fault::Digit(digit[0])),
+        (KIND_DIGIT, digit) => Err(BadFrame::Digit(digit[0])),
         _ => {
-            let rate = rate_of(kind).ok_or(Fault::Kind(kind))?;
+            let rate = rate_of(kind).ok_or(BadFrame::Kind(kind))?;
             Ok(Frame::Audio { rate, samples: payload })
         }
     }
@@ -201,27 +185,27 @@ mod tests {
     }
 
     #[test]
-    fn what_asterisk_never_sends_is_a_fault_at_its_first_byte() {
+    fn what_asterisk_never_sends_is_refused_at_its_first_byte() {
         for kind in (0x00..=0xff).filter(|kind| !matches!(kind, 0 | 1 | 3 | 0x10..=0x18)) {
-            assert_eq!(read(&[kind]), Err(Fault::Kind(kind)));
-            assert_eq!(read(&wire(kind, b"x")), Err(Fault::Kind(kind)));
+            assert_eq!(read(&[kind]), Err(BadFrame::Kind(kind)));
+            assert_eq!(read(&wire(kind, b"x")), Err(BadFrame::Kind(kind)));
         }
     }
 
     #[test]
-    fn a_length_that_the_kind_has_not_is_a_fault() {
+    fn a_length_that_is_not_the_kinds_is_refused() {
         for (kind, payload, expected) in
             [(0x00, &[0_u8; 1][..], 0), (0x01, &ID[1..], 16), (0x03, b"", 1), (0x03, b"12", 1)]
         {
-            let fault = Fault::Length { kind, length: payload.len(), expected };
-            assert_eq!(read(&wire(kind, payload)[..3]), Err(fault));
+            let bad = BadFrame::Length { kind, length: payload.len(), expected };
+            assert_eq!(read(&wire(kind, payload)[..3]), Err(bad));
         }
     }
 
     #[test]
-    fn a_key_that_no_phone_has_is_a_fault() {
+    fn a_key_that_no_phone_has_is_refused() {
         for digit in [b'E', b'a', b' ', 0, 0xff] {
-            assert_eq!(read(&wire(0x03, &[digit])), Err(Fault::Digit(digit)));
+            assert_eq!(read(&wire(0x03, &[digit])), Err(BadFrame::Digit(digit)));
         }
     }
 

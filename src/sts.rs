@@ -1,14 +1,11 @@
 //! STS: the speech-to-speech server of one call.
 //!
-//! Owns the messages that AVR's STS servers understand and send, and one WebSocket, that is never waited
-//! for: what a slow server does not take is dropped. Leaves to [`crate::bridge`] what follows from
-//! what is said.
+//! Owns the messages that AVR's STS servers understand and send; [`socket`] owns the WebSocket. Leaves to
+//! the bridge what follows from what is said.
 //!
-//! Tolerant in what is read: unknown types, binary messages, missing fields and broken JSON are passed
-//! over, since the servers differ, and a call is worth more than a message. Strict in what is sent: bad
-//! JSON kills the process of one of them.
-//!
-//! Limit: a message of at most [`MAX_MESSAGE`] bytes; a longer one is a fault that ends the connection.
+//! Tolerant in what is read: unknown types, missing fields and invalid JSON are skipped, since the servers
+//! differ, and a call is worth more than a message. Strict in what is sent: invalid JSON crashes one of
+//! them.
 
 mod socket;
 
@@ -18,36 +15,25 @@ use base64_simd::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::socket::{ConnectError, Connector, Heard, Socket};
+pub use self::socket::{ConnectError, Connector, Incoming, Socket};
 use crate::event::CallId;
 
-/// The longest message, in bytes: almost four minutes of audio. Some servers send whole utterances.
-pub const MAX_MESSAGE: usize = 5 * 1024 * 1024;
-
-/// What a server said.
+/// What a server says.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Said<'a> {
     /// Audio to play: base64 of 16 bit little-endian mono at 8 kHz.
     Audio(Cow<'a, str>),
     /// The caller began to speak.
     Interruption,
-    /// Something was said.
-    Transcript {
-        /// `user` or `agent`.
-        role: String,
-        /// What.
-        text: String,
-    },
-    /// The server, or the provider behind it, reports a fault; it may go on all the same.
-    Error {
-        /// Which.
-        message: String,
-    },
-    /// Nothing that is understood here.
+    /// Something was said, by `user` or `agent`.
+    Transcript { role: String, text: String },
+    /// The server, or the provider behind it, failed; it may go on all the same.
+    Error { message: String },
+    /// Anything else, valid or not.
     Other,
 }
 
-/// A message as it is read: fields of any type, so that one odd field does not spoil the others.
+/// A message as it is read. Fields are of any type, so that one odd field does not spoil the others.
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(borrow, rename = "type")]
@@ -62,7 +48,6 @@ struct Message<'a> {
     message: Option<&'a RawValue>,
 }
 
-/// Reads a message.
 pub fn read(message: &str) -> Said<'_> {
     let Ok(message) = serde_json::from_str::<Message<'_>>(message) else {
         return Said::Other;
@@ -86,7 +71,7 @@ pub fn read(message: &str) -> Said<'_> {
     }
 }
 
-/// The text of a JSON text, borrowed where it holds no escape.
+/// The value of a JSON string, borrowed where it has no escapes.
 fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     let inner = value.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
@@ -96,8 +81,8 @@ fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Decodes audio, with or without padding, into the buffer, in place of what was there; `false` if it is
-/// no base64.
+/// Decodes base64, with or without padding, into the buffer, replacing what was there; `false` if it is
+/// invalid.
 pub fn decode_audio(base64: &str, pcm: &mut Vec<u8>) -> bool {
     pcm.clear();
     STANDARD_NO_PAD.decode_append(base64.trim_end_matches('='), pcm).is_ok()
@@ -151,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_passed_over() {
+    fn what_is_not_understood_is_skipped() {
         for message in [
             "",
             "{",

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use callhook::audiosocket::{Fault, Frame, read};
+use callhook::audiosocket::{BadFrame, Frame, read};
 use callhook::bridge::AudioCodec;
 use callhook::bridge::caller::CallerAudio;
 use tokio::time::Instant;
@@ -38,7 +38,7 @@ fn check_read(bytes: &[u8]) {
     };
     let legal = matches!(kind, 0x00 | 0x01 | 0x03 | 0x10..=0x18);
     if !legal {
-        return assert_eq!(found, Err(Fault::Kind(kind)));
+        return assert_eq!(found, Err(BadFrame::Kind(kind)));
     }
     let [_, high, low, ..] = *bytes else {
         return assert_eq!(found, Ok(None));
@@ -51,7 +51,7 @@ fn check_read(bytes: &[u8]) {
         _ => length,
     };
     if length != expected {
-        return assert_eq!(found, Err(Fault::Length { kind, length, expected }));
+        return assert_eq!(found, Err(BadFrame::Length { kind, length, expected }));
     }
     let Some(payload) = bytes.get(3..3 + length) else {
         return assert_eq!(found, Ok(None));
@@ -72,7 +72,7 @@ fn check_read(bytes: &[u8]) {
                 }
             }
         }
-        Err(fault) => assert!(kind == 3 && fault == Fault::Digit(payload[0]), "{fault}"),
+        Err(bad) => assert!(kind == 3 && bad == BadFrame::Digit(payload[0]), "{bad}"),
         Ok(None) => panic!("the frame is whole"),
     }
 }

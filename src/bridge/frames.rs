@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::time::timeout;
 
-use crate::audiosocket::{self, Fault, Frame, MAX_FRAME};
+use crate::audiosocket::{self, BadFrame, Frame, MAX_FRAME};
 use crate::event::CallId;
 
 /// Room for what usually comes at a time, in bytes: a few frames of 20 ms, as calls are many.
@@ -29,7 +29,7 @@ pub enum NoCall {
     OtherFrame,
     /// It is not AudioSocket.
     #[error("{0}; only Asterisk belongs on this port")]
-    NoFrame(#[from] Fault),
+    NoFrame(#[from] BadFrame),
 }
 
 /// What comes from one Asterisk.
@@ -63,7 +63,7 @@ impl Caller {
     }
 
     /// The next frame that is there as a whole.
-    pub fn next(&mut self) -> Result<Option<Frame<'_>>, Fault> {
+    pub fn next(&mut self) -> Result<Option<Frame<'_>>, BadFrame> {
         let Some((frame, length)) = audiosocket::read(&self.buffer[self.start..])? else {
             return Ok(None);
         };

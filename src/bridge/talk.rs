@@ -22,7 +22,7 @@ use super::{Bridge, MOST_HELD, Reporter};
 use crate::audiosocket::{FRAME_AUDIO, Frame};
 use crate::calls::Announcement;
 use crate::event::{CallId, EventType, Payload};
-use crate::sts::{self, Heard, Said, Socket};
+use crate::sts::{self, Incoming, Said, Socket};
 
 /// How long the server is listened to for last transcripts after the caller is gone.
 const GRACE: Duration = Duration::from_millis(500);
@@ -194,14 +194,14 @@ impl<'a> Talk<'a> {
         }
     }
 
-    async fn take_heard(&mut self, heard: Heard) {
+    async fn take_heard(&mut self, heard: Incoming) {
         match heard {
-            Heard::Message(message) => self.take_said(sts::read(&message)).await,
-            Heard::Closed => {
+            Incoming::Message(message) => self.take_said(sts::read(&message)).await,
+            Incoming::Closed => {
                 self.sts = None;
                 self.step(Input::StsClosed, Data::Nothing).await;
             }
-            Heard::Broken(fault) => {
+            Incoming::Broken(fault) => {
                 self.sts = None;
                 warn!(uuid = %self.call, error = fault, "what the speech-to-speech server sent cannot be read");
                 self.step(Input::StsBroke, Data::Nothing).await;
@@ -346,7 +346,7 @@ async fn until_done(reaching: &mut Option<Pin<Box<impl Future<Output = Reached>>
 }
 
 /// What comes from the server next; never where there is none.
-async fn hear(sts: &mut Option<Box<Socket>>) -> Heard {
+async fn hear(sts: &mut Option<Box<Socket>>) -> Incoming {
     match sts {
         Some(sts) => sts.next().await,
         None => std::future::pending().await,

@@ -1,7 +1,10 @@
-//! The socket: one WebSocket to a speech-to-speech server (RFC 6455), be it over TLS.
+//! Socket: one WebSocket to an STS server ([RFC 6455](https://www.rfc-editor.org/rfc/rfc6455)), plain or
+//! over TLS.
 //!
-//! Invariant: sending never waits. While the server takes nothing, messages are dropped; what the
-//! kernel buffers for the connection is all that is kept for it.
+//! Invariant: sending never waits. A server that does not read loses messages once the buffers for it,
+//! here and in the kernel, are full.
+//!
+//! Limits: [`MAX_MESSAGE`] bytes a message, a longer one ends the connection; [`MAX_WRITE_BUFFER`].
 
 use std::future::poll_fn;
 use std::sync::OnceLock;
@@ -25,14 +28,16 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::either::Either;
 use url::Url;
 
-use super::MAX_MESSAGE;
 use crate::text::innermost;
 use crate::wire::tls_connector;
 
-/// What is read from the socket at a time, in bytes: some frames of 20 ms, as calls are many.
+/// The longest message, in bytes: almost four minutes of audio. Some servers send whole utterances.
+const MAX_MESSAGE: usize = 5 * 1024 * 1024;
+
+/// Read at a time, in bytes: a few frames of 20 ms, since there are many calls.
 const READ_BUFFER: usize = 2 * 1024;
 
-/// What is written to the socket at a time, and the most that waits to be, in bytes.
+/// Written at a time, and the most that waits to be, in bytes.
 const WRITE_BUFFER: usize = 1024;
 const MAX_WRITE_BUFFER: usize = 512 * 1024;
 
@@ -43,16 +48,15 @@ pub struct ConnectError(String);
 
 /// What comes from a server.
 #[derive(Debug)]
-pub enum Heard {
-    /// A message.
+pub enum Incoming {
     Message(Utf8Bytes),
-    /// It closed the connection, in good order or not.
+    /// The connection is over, closed in good order or not.
     Closed,
-    /// What it sent is no WebSocket, or over [`MAX_MESSAGE`].
+    /// The server broke the WebSocket protocol, or exceeded [`MAX_MESSAGE`].
     Broken(String),
 }
 
-/// Makes connections; what TLS needs is loaded with the first `wss`.
+/// Makes connections. What TLS needs is loaded with the first `wss`.
 #[derive(Default)]
 pub struct Connector {
     tls: OnceLock<Result<TlsConnector, String>>,
@@ -61,13 +65,13 @@ pub struct Connector {
 /// An open connection.
 pub struct Socket {
     web: WebSocketStream<Either<TcpStream, TlsStream<TcpStream>>>,
-    /// Something was written that is not flushed.
+    /// Something was written and not flushed yet.
     dirty: bool,
 }
 
 impl Connector {
-    /// Connects to a `ws` or `wss` URL; its user part becomes an `Authorization` header. Waits as long
-    /// as the system does: the caller sets the deadline.
+    /// Connects to a `ws` or `wss` URL; its user part becomes an `Authorization` header. Sets no deadline:
+    /// that is up to the caller.
     ///
     /// # Errors
     /// [`ConnectError`], with the innermost reason.
@@ -82,7 +86,7 @@ impl Connector {
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let handshake = client_async_with_config(request, stream, Some(config)).await;
-        let (web, _) = handshake.map_err(|error| ConnectError(handshake_fault(&error)))?;
+        let (web, _) = handshake.map_err(|error| ConnectError(handshake_error(&error)))?;
         Ok(Socket { web, dirty: false })
     }
 
@@ -92,23 +96,24 @@ impl Connector {
     ) -> Result<Either<TcpStream, TlsStream<TcpStream>>, ConnectError> {
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or_default();
-        let fault = |error: std::io::Error| ConnectError(innermost(&error));
-        let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(fault)?;
+        let failed = |error: std::io::Error| ConnectError(innermost(&error));
+        let tcp =
+            TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(failed)?;
         // A frame of 20 ms must not wait for the acknowledgement of the one before.
-        tcp.set_nodelay(true).map_err(fault)?;
+        tcp.set_nodelay(true).map_err(failed)?;
         if url.scheme() == "ws" {
             return Ok(Either::Left(tcp));
         }
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
             .map_err(|error| ConnectError(error.to_string()))?;
         let tls = self.tls.get_or_init(tls_connector).as_ref();
-        let tls = tls.map_err(|fault| ConnectError(fault.clone()))?;
-        Ok(Either::Right(tls.connect(name, tcp).await.map_err(fault)?))
+        let tls = tls.map_err(|error| ConnectError(error.clone()))?;
+        Ok(Either::Right(tls.connect(name, tcp).await.map_err(failed)?))
     }
 }
 
 impl Socket {
-    /// Sends a message, or drops it where the server takes none; `false` then.
+    /// Sends a message; `false` if it is dropped, since the server does not read.
     pub async fn send(&mut self, message: String) -> bool {
         let mut message = Some(Message::text(message));
         poll_fn(|context| {
@@ -125,34 +130,34 @@ impl Socket {
         .await
     }
 
-    /// The next that comes, while what was sent goes out. Cancel safe.
-    pub async fn next(&mut self) -> Heard {
+    /// Waits for what comes next; what was sent goes out meanwhile. Cancel safe.
+    pub async fn next(&mut self) -> Incoming {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Heard> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Incoming> {
         if self.dirty {
             match self.web.poll_flush_unpin(context) {
                 Poll::Ready(Ok(())) => self.dirty = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(Heard::Closed),
+                Poll::Ready(Err(_)) => return Poll::Ready(Incoming::Closed),
                 Poll::Pending => {}
             }
         }
         loop {
             return Poll::Ready(match ready!(self.web.poll_next_unpin(context)) {
-                Some(Ok(Message::Text(text))) => Heard::Message(text),
-                // Answers to pings are sent by the library.
+                Some(Ok(Message::Text(text))) => Incoming::Message(text),
+                // Pings are answered by the library.
                 Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => continue,
-                Some(Ok(Message::Frame(_) | Message::Close(_))) | None => Heard::Closed,
-                Some(Err(error)) => heard_fault(&error),
+                Some(Ok(Message::Frame(_) | Message::Close(_))) | None => Incoming::Closed,
+                Some(Err(error)) => incoming_error(&error),
             });
         }
     }
 
-    /// Says good-bye, as far as that goes without waiting, and closes.
+    /// Closes, with a close frame if one can be written without waiting.
     pub async fn close(mut self) {
         let close = poll_fn(|context| {
-            // A server that is gone or takes nothing cannot be told.
+            // A server that is gone or does not read cannot be told.
             Poll::Ready(matches!(self.web.poll_close_unpin(context), Poll::Ready(Ok(()))))
         });
         close.await;
@@ -162,7 +167,7 @@ impl Socket {
 fn request(url: &Url) -> Result<Request, ConnectError> {
     let mut plain = url.clone();
     plain.set_fragment(None);
-    // Both fail only for URLs without a host, and a WebSocket's has one.
+    // Both fail only for URLs without a host, and a WebSocket URL has one.
     plain.set_username("").ok();
     plain.set_password(None).ok();
     let mut request =
@@ -179,7 +184,7 @@ fn request(url: &Url) -> Result<Request, ConnectError> {
     Ok(request)
 }
 
-fn handshake_fault(error: &Error) -> String {
+fn handshake_error(error: &Error) -> String {
     match error {
         Error::Http(response) => {
             format!("it answered {} to the WebSocket handshake", response.status())
@@ -188,10 +193,10 @@ fn handshake_fault(error: &Error) -> String {
     }
 }
 
-fn heard_fault(error: &Error) -> Heard {
+fn incoming_error(error: &Error) -> Incoming {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-            Heard::Broken(format!("a message of {size} bytes; at most {max_size} are read"))
+            Incoming::Broken(format!("a message of {size} bytes; at most {max_size} are read"))
         }
         // The connection just ended.
         Error::ConnectionClosed
@@ -200,7 +205,7 @@ fn heard_fault(error: &Error) -> Heard {
         | Error::Tls(_)
         | Error::Protocol(
             ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing,
-        ) => Heard::Closed,
-        other => Heard::Broken(innermost(other)),
+        ) => Incoming::Closed,
+        other => Incoming::Broken(innermost(other)),
     }
 }
