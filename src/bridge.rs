@@ -1,16 +1,26 @@
 //! Bridge: what happens in one call?
 //!
-//! Owns the two sockets of a call, AudioSocket and the WebSocket to the speech-to-speech server, and the
-//! events that the call makes. What follows from what is decided in [`life`], what the caller's audio is
-//! in [`caller`], and when the agent's is played in [`playout`]; this file has the sockets and the time.
+//! Owns the port that Asterisk connects to, and a call from its first event to its last. The rest of a
+//! call is in these files, none of which knows this one:
+//!
+//! ```text
+//!             ┌── frames ─► caller ──┐         ┌──► sts ◄── reach
+//!  Asterisk ──┤                      ├── talk ─┤
+//!             └── playout ◄──────────┘    │    └──► report ──► queue
+//!                                       life
+//! ```
+//!
+//! [`talk`] has both sockets, and [`life`] says what follows from what happens on them. [`frames`] cuts
+//! what Asterisk sends into frames, [`caller`] turns those into audio at 8 kHz ([`codec`] says what they
+//! are), [`playout`] paces the agent's audio. [`reach`] connects to the STS server, and [`report`] takes
+//! the events to the queue.
 //!
 //! Invariants:
 //! - `call_started` is the first event that a bridged call makes, `call_ended` the last, and each
 //!   comes once, also when the code in between panics.
 //! - Neither party is waited for: a slow one loses audio, and the other does not notice.
 //!
-//! Limits: [`MOST_CALLS`]; a UUID within [`UUID_TIME`]; [`MOST_HELD`] frames until the server is there;
-//! [`MOST_REPORTED`] events that the disk has not taken yet; a read buffer of at most one frame.
+//! Limits: [`MOST_CALLS`]; a UUID within [`UUID_TIME`].
 
 pub mod caller;
 pub mod codec;
@@ -19,6 +29,7 @@ pub mod life;
 pub mod metrics;
 pub mod playout;
 mod reach;
+mod report;
 mod settings;
 mod talk;
 
@@ -29,16 +40,17 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
-use self::frames::{Caller, NoCall};
-use self::life::Reason;
+use self::frames::{FrameReader, NoCall};
+use self::life::EndReason;
 use self::metrics::BridgeMetrics;
-use self::playout::{Clock, Line};
+use self::playout::{CallerLine, Clock};
+use self::reach::reach;
+use self::report::{Reporter, record};
 pub use self::settings::{AudioCodec, CallSettings};
 use self::talk::Talk;
 use crate::audiosocket::HANG_UP;
@@ -48,7 +60,6 @@ use crate::history::History;
 use crate::journal::LiveCall;
 use crate::listener;
 use crate::queue::Queue;
-use crate::queue::metrics::Refusal;
 use crate::routing::StsUrl;
 use crate::sts::Connector;
 use crate::time::unix_millis;
@@ -59,31 +70,20 @@ const MOST_CALLS: usize = 10_000;
 /// How long a connection may take to say which call it is. Asterisk takes 5 ms.
 const UUID_TIME: Duration = Duration::from_secs(5);
 
-/// The most frames of a caller that are held until the server is connected: 2 s. Older ones go first.
-const MOST_HELD: usize = 100;
-
-/// The most events of a call that wait for the journal; a disk that hangs must not fill the memory.
-const MOST_REPORTED: usize = 1000;
-
 /// How long Asterisk is given to close its end, so that it reads what was sent to it.
 const CLOSING_TIME: Duration = Duration::from_millis(500);
 
-/// What every call needs.
+/// The port that Asterisk connects to, and what every call needs.
 pub struct Bridge {
-    /// Where events go.
     pub queue: Queue,
     pub history: History,
-    /// Which calls were announced, and which are live.
     pub calls: Arc<Calls>,
     /// `STS_URL`.
     pub fallback: Option<StsUrl>,
-    /// Codec, idleness, and what `call_ended` says.
     pub settings: CallSettings,
-    /// The way to the servers.
     pub connector: Connector,
-    /// The clock of all calls.
+    /// The one clock of all calls.
     pub clock: Arc<Clock>,
-    /// Where calls and their audio are counted.
     pub metrics: Arc<BridgeMetrics>,
     /// The tasks that hand calls' events on.
     pub recording: TaskTracker,
@@ -107,7 +107,7 @@ impl Bridge {
     pub async fn end_recovered(&self, calls: Vec<LiveCall>) {
         let ends = calls.into_iter().map(|LiveCall { call, since }| {
             let lasted = Duration::from_millis(unix_millis().saturating_sub(since));
-            self.queue.record(self.ended(call, Reason::Restart, lasted))
+            self.queue.record(self.ended(call, EndReason::Restart, lasted))
         });
         futures_util::future::join_all(ends).await;
     }
@@ -115,51 +115,53 @@ impl Bridge {
     async fn take(self: Arc<Self>, stream: TcpStream, stop: CancellationToken) {
         let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
         let (reader, writer) = stream.into_split();
-        let mut caller = Caller::new(reader);
-        let first = timeout(UUID_TIME, caller.uuid()).map(|uuid| uuid.unwrap_or(Err(NoCall::Late)));
+        let mut frames = FrameReader::new(reader);
+        let first = timeout(UUID_TIME, frames.uuid()).map(|uuid| uuid.unwrap_or(Err(NoCall::Late)));
         let call = match stop.run_until_cancelled(first).await {
             Some(Ok(call)) => call,
-            Some(Err(fault)) => return warn!(peer, error = %fault, "no call on this connection"),
+            Some(Err(error)) => return warn!(peer, %error, "no call on this connection"),
             None => return,
         };
         let (live, announcement) = match self.calls.begin(call, Instant::now()) {
             Ok(begun) => begun,
-            Err(fault) => {
-                warn!(uuid = %call, peer, error = %fault, "a call is refused");
+            Err(error) => {
+                warn!(uuid = %call, peer, %error, "a call is refused");
                 // Whoever does not listen need not be told.
                 writer.try_write(&HANG_UP).ok();
                 drop(writer);
-                return caller.close(CLOSING_TIME).await;
+                return frames.close(CLOSING_TIME).await;
             }
         };
         info!(uuid = %call, announced = announcement.is_some(), "call started");
+        let (calls, fallback) = (&self.metrics.calls, self.fallback.as_ref());
         let talk = |reporter| {
-            let talk = Talk::new(&self, call, Line::new(writer), reporter);
-            talk.run(&mut caller, announcement, stop)
+            let reaching = reach(&self.connector, calls, call, announcement, fallback);
+            let line = CallerLine::new(writer);
+            let talk = Talk::new(reporter, line, &self.clock, &self.settings, calls);
+            talk.run(&mut frames, Box::pin(reaching), stop)
         };
-        self.metrics.calls.live.inc();
+        calls.live.inc();
         self.report_all(call, talk).await;
-        self.metrics.calls.live.dec();
+        calls.live.dec();
         drop(live);
-        caller.close(CLOSING_TIME).await;
+        frames.close(CLOSING_TIME).await;
     }
 
     /// One call, from its first event to its last.
-    async fn report_all<F>(self: &Arc<Self>, call: CallId, talk: impl FnOnce(Reporter) -> F)
+    async fn report_all<F>(&self, call: CallId, talk: impl FnOnce(Reporter) -> F)
     where
-        F: Future<Output = Reason>,
+        F: Future<Output = EndReason>,
     {
-        let (events, reports) = mpsc::channel(MOST_REPORTED);
+        let (reporter, reported) = Reporter::new(call, Arc::clone(&self.metrics));
         // A task of its own: it wakes for events, and the call for each of its frames.
-        let recording = self.recording.spawn(Arc::clone(self).record(reports));
+        let recording = self.recording.spawn(record(self.queue.clone(), reported));
         let begun = Instant::now();
-        let reporter = Reporter { call, events, metrics: Arc::clone(&self.metrics) };
         self.history.started(call);
         reporter.report(EventType::CallStarted, &Payload::empty());
         let talk = AssertUnwindSafe(talk(reporter.clone())).catch_unwind();
         let reason = talk.await.unwrap_or_else(|_| {
             error!(uuid = %call, "a call broke off, which is a bug; other calls go on");
-            Reason::Restart
+            EndReason::Restart
         });
         let lasted = begun.elapsed();
         self.metrics.calls.seconds.observe(lasted.as_secs_f64());
@@ -170,48 +172,18 @@ impl Bridge {
         }
     }
 
-    /// Hands the events of a call to the queue, in their order, for as long as its disk takes.
-    async fn record(self: Arc<Self>, mut events: mpsc::Receiver<Box<Event>>) {
-        while let Some(event) = events.recv().await {
-            self.queue.record(*event).await;
-        }
-    }
-
-    fn ended(&self, call: CallId, reason: Reason, lasted: Duration) -> Event {
+    fn ended(&self, call: CallId, reason: EndReason, lasted: Duration) -> Event {
         let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
-        info!(uuid = %call, reason = reason.name(), duration_ms, "call ended");
         self.metrics.calls.ended.count(reason);
-        self.history.ended(call, reason.name(), lasted);
+        let reason = reason.name();
+        info!(uuid = %call, reason, duration_ms, "call ended");
+        self.history.ended(call, reason, lasted);
         let payload = if self.settings.ended_details {
-            Payload::of(&json!({"reason": reason.name(), "duration_ms": duration_ms}))
+            Payload::of(&json!({"reason": reason, "duration_ms": duration_ms}))
         } else {
             Payload::empty()
         };
         Event::now(call, EventType::CallEnded, &payload)
-    }
-}
-
-/// Where a call's events go.
-#[derive(Clone)]
-struct Reporter {
-    call: CallId,
-    /// Boxed, since a channel makes room for 32 at a time.
-    events: mpsc::Sender<Box<Event>>,
-    metrics: Arc<BridgeMetrics>,
-}
-
-impl Reporter {
-    fn report(&self, kind: EventType, payload: &Payload) {
-        debug!(uuid = %self.call, r#type = kind.name(), "event of a call");
-        self.send(Event::now(self.call, kind, payload));
-    }
-
-    fn send(&self, event: Event) {
-        let kind = event.kind.clone();
-        if self.events.try_send(Box::new(event)).is_err() {
-            self.metrics.refused.count(Refusal::Backlog);
-            error!(uuid = %self.call, r#type = kind.name(), "an event is lost: the disk takes none");
-        }
     }
 }
 
@@ -282,7 +254,7 @@ mod tests {
         let goes_on = bridge.report_all(other, |reporter| async move {
             tokio::task::yield_now().await;
             reporter.report(EventType::Interruption, &Payload::empty());
-            Reason::Hangup
+            EndReason::Hangup
         });
         tokio::join!(breaks, goes_on);
         bridge.queue.drain(Instant::now() + UUID_TIME).await;

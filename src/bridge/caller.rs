@@ -1,13 +1,13 @@
 //! The caller's audio: from whatever Asterisk sends to 16 bit little-endian mono at 8 kHz.
 //!
-//! Owns when a codec is told ([`codec`](super::codec) owns how), what is held back until then, and
+//! Owns when the codec is detected ([`codec`](super::codec) owns how), what is held back until then, and
 //! resampling. Sees neither a socket nor a clock.
 //!
 //! Invariants:
-//! - Until the codec is told, frames are held; then all are passed on, in their order.
-//! - Where only silence was heard, the codec is told again from the first sound.
+//! - Until the codec is known, frames are held; then all are passed on, in order.
+//! - A codec that was detected from silence alone is detected again from the first sound.
 //!
-//! Limits: frames are held for [`HELD_TIME`] and there are at most [`HELD_FRAMES`], of 64 KiB each at
+//! Limits: frames are held for [`HELD_TIME`], and at most [`HELD_FRAMES`] of them, of 64 KiB each at
 //! most.
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::codec::{Codec, Reading, tell};
 use super::settings::AudioCodec;
 use crate::audiosocket::{FRAME_AUDIO, RATE};
 
-/// How long frames are held until the codec is told.
+/// How long frames are held until the codec is detected.
 pub const HELD_TIME: Duration = Duration::from_millis(200);
 
 /// The most frames that are held: so many come in that time, at 20 ms each.
@@ -28,15 +28,6 @@ pub const HELD_FRAMES: usize = 10;
 
 /// Samples in 20 ms at 8 kHz.
 const FRAME_SAMPLES: usize = FRAME_AUDIO / 2;
-
-/// What was found out about the audio, to be logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// The codec is this one.
-    Codec(Codec),
-    /// It is none that can be read.
-    Unreadable,
-}
 
 /// The audio of one caller.
 pub struct CallerAudio {
@@ -49,19 +40,20 @@ pub struct CallerAudio {
 
 /// What is known of the frames of kind 0x10.
 enum Ear {
-    /// Nothing more is to be found out.
     Sure(Codec),
-    /// It was told from silence; these are the frames since.
-    Unsure(Codec, Window),
-    /// Nothing is passed on: not yet, or because it cannot be read.
-    Deaf { told: bool, window: Window },
+    /// Detected from silence; these are the frames since.
+    Unsure(Codec, HeldFrames),
+    /// Nothing is passed on: not yet, or, where `told`, because it cannot be read.
+    Deaf {
+        told: bool,
+        window: HeldFrames,
+    },
 }
 
 impl CallerAudio {
-    /// Nothing is heard yet.
     pub fn new(codec: AudioCodec) -> Self {
         let ear = match codec {
-            AudioCodec::Auto => Ear::Deaf { told: false, window: Window::default() },
+            AudioCodec::Auto => Ear::Deaf { told: false, window: HeldFrames::default() },
             AudioCodec::Slin => Ear::Sure(Codec::Slin),
             AudioCodec::Ulaw => Ear::Sure(Codec::Ulaw),
             AudioCodec::Alaw => Ear::Sure(Codec::Alaw),
@@ -69,14 +61,15 @@ impl CallerAudio {
         Self { ear, resampler: None, pcm: Vec::new() }
     }
 
-    /// Takes a frame of so many samples a second; passes on what can be, a frame a call.
+    /// Takes a frame of `rate` samples a second and passes on what can be, one frame at a time. Returns what
+    /// is newly known of the codec, to be logged.
     pub fn hear(
         &mut self,
         rate: u32,
         frame: &[u8],
         now: Instant,
         mut pass_on: impl FnMut(&[u8]),
-    ) -> Option<Finding> {
+    ) -> Option<Reading> {
         if frame.is_empty() {
             return None;
         }
@@ -111,29 +104,30 @@ impl CallerAudio {
         reading: Reading,
         held: &[Vec<u8>],
         mut pass_on: impl FnMut(&[u8]),
-    ) -> Option<Finding> {
+    ) -> Option<Reading> {
         let Reading::Audio { codec, certain } = reading else {
-            self.ear = Ear::Deaf { told: true, window: Window::default() };
-            return (!told).then_some(Finding::Unreadable);
+            self.ear = Ear::Deaf { told: true, window: HeldFrames::default() };
+            return (!told).then_some(reading);
         };
         for frame in held {
             decode(codec, frame, &mut self.pcm, &mut pass_on);
         }
-        self.ear = if certain { Ear::Sure(codec) } else { Ear::Unsure(codec, Window::default()) };
-        Some(Finding::Codec(codec))
+        self.ear =
+            if certain { Ear::Sure(codec) } else { Ear::Unsure(codec, HeldFrames::default()) };
+        Some(reading)
     }
 
     /// What the first sound after silence says.
-    fn reconsider(&mut self, before: Codec, reading: Reading) -> Option<Finding> {
+    fn reconsider(&mut self, before: Codec, reading: Reading) -> Option<Reading> {
         match reading {
             Reading::Audio { certain: false, .. } => None,
             Reading::Audio { codec, certain: true } => {
                 self.ear = Ear::Sure(codec);
-                (codec != before).then_some(Finding::Codec(codec))
+                (codec != before).then_some(reading)
             }
             Reading::Unreadable => {
-                self.ear = Ear::Deaf { told: true, window: Window::default() };
-                Some(Finding::Unreadable)
+                self.ear = Ear::Deaf { told: true, window: HeldFrames::default() };
+                Some(reading)
             }
         }
     }
@@ -155,15 +149,15 @@ fn decode(codec: Codec, frame: &[u8], pcm: &mut Vec<u8>, mut pass_on: impl FnMut
     }
 }
 
-/// The frames that the codec is told from.
+/// The frames that the codec is detected from.
 #[derive(Default)]
-struct Window {
+struct HeldFrames {
     since: Option<Instant>,
     frames: Vec<Vec<u8>>,
 }
 
-impl Window {
-    /// Adds a frame; tells what all of them are once there are enough.
+impl HeldFrames {
+    /// Adds a frame; says what all of them are once there are enough.
     fn add(&mut self, frame: &[u8], now: Instant) -> Option<Reading> {
         let since = *self.since.get_or_insert(now);
         self.frames.push(frame.to_vec());
@@ -225,11 +219,13 @@ mod tests {
         (from..from + samples).flat_map(|n| at(n).to_le_bytes()).collect()
     }
 
+    const SLIN: Reading = Reading::Audio { codec: Codec::Slin, certain: true };
+
     /// Feeds frames 20 ms apart; returns what was passed on, and what was found out.
     fn feed<'a>(
         audio: &mut CallerAudio,
         frames: impl IntoIterator<Item = (u32, &'a [u8])>,
-    ) -> (Vec<Vec<u8>>, Vec<Finding>) {
+    ) -> (Vec<Vec<u8>>, Vec<Reading>) {
         let (mut passed, mut found, mut now) = (Vec::new(), Vec::new(), Instant::now());
         for (rate, frame) in frames {
             found.extend(audio.hear(rate, frame, now, |pcm| passed.push(pcm.to_vec())));
@@ -245,7 +241,7 @@ mod tests {
         let frame = |n: usize| (RATE, frames[n].as_slice());
         assert_eq!(feed(&mut audio, (0..9).map(frame)), (vec![], vec![]));
         let (passed, found) = feed(&mut audio, (9..20).map(frame));
-        assert_eq!(found, [Finding::Codec(Codec::Slin)]);
+        assert_eq!(found, [SLIN]);
         assert_eq!(passed, frames);
     }
 
@@ -257,7 +253,7 @@ mod tests {
         assert_eq!(audio.hear(RATE, &frame, begun, |_| unreachable!()), None);
         let mut passed = 0;
         let found = audio.hear(RATE, &frame, begun + HELD_TIME, |_| passed += 1);
-        assert_eq!((found, passed), (Some(Finding::Codec(Codec::Slin)), 2));
+        assert_eq!((found, passed), (Some(SLIN), 2));
     }
 
     #[tokio::test]
@@ -275,7 +271,7 @@ mod tests {
         let (_, found) = feed(&mut audio, [(RATE, &silence[..]); 10]);
         let (_, found_later) = feed(&mut audio, [(RATE, sound.as_slice()); 10]);
         assert_eq!(found.len(), 1);
-        assert_eq!(found_later, [Finding::Codec(Codec::Ulaw)]);
+        assert_eq!(found_later, [Reading::Audio { codec: Codec::Ulaw, certain: true }]);
     }
 
     #[tokio::test]
@@ -283,10 +279,10 @@ mod tests {
         let mut audio = CallerAudio::new(AudioCodec::Auto);
         let gsm = [0xd5; 33];
         let (passed, found) = feed(&mut audio, [(RATE, &gsm[..]); 40]);
-        assert_eq!((passed, found), (vec![], vec![Finding::Unreadable]));
+        assert_eq!((passed, found), (vec![], vec![Reading::Unreadable]));
         let frame = tone(RATE, 160, 0);
         let (passed, found) = feed(&mut audio, [(RATE, frame.as_slice()); 10]);
-        assert_eq!((passed.len(), found), (10, vec![Finding::Codec(Codec::Slin)]));
+        assert_eq!((passed.len(), found), (10, vec![SLIN]));
     }
 
     #[tokio::test]

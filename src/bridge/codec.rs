@@ -2,18 +2,21 @@
 //!
 //! `Dial(AudioSocket/…)` passes on what the phone sends, be it µ-law, A-law or anything else, under
 //! the kind of signed linear audio, and nothing names it. Owns how the three that can be read are
-//! told apart and decoded. Pure: time is not even an argument.
+//! told apart and decoded. Pure.
 //!
-//! How: read the right way, speech and silence are smooth and mostly soft; read the wrong way, they
-//! are loud noise. [`harshness`] measures that. Two hints help where it is close: phones' frames
+//! How: decoded the right way, speech and silence are smooth and mostly soft; decoded the wrong way,
+//! they are loud noise. [`harshness`] measures that. Two hints help where it is close: phones' frames
 //! usually take 20 ms, and bytes come as fast as they are played.
 
 use std::time::Duration;
 
 use audio_codec_algorithms::{decode_alaw, decode_ulaw};
+use strum::VariantArray as _;
 
-/// How samples at 8 kHz are coded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How samples at 8 kHz are coded, in the order of preference where nothing tells them apart. The names
+/// are Asterisk's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Codec {
     /// Signed linear, 16 bit, little-endian.
     Slin,
@@ -24,19 +27,11 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// In the order of preference where nothing tells them apart.
-    const ALL: [Self; 3] = [Self::Slin, Self::Ulaw, Self::Alaw];
-
-    /// The name that Asterisk gives it.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Slin => "slin",
-            Self::Ulaw => "ulaw",
-            Self::Alaw => "alaw",
-        }
+        self.into()
     }
 
-    /// Appends the frame's samples as 16 bit little-endian. An odd last byte is no sample.
+    /// Appends the frame's samples as 16 bit little-endian. An odd last byte is dropped.
     pub fn decode(self, frame: &[u8], pcm: &mut Vec<u8>) {
         match self {
             Self::Slin => pcm.extend(&frame[..frame.len() & !1]),
@@ -52,8 +47,8 @@ impl Codec {
         samples.iter().map(|sample| f64::from(i16::from_le_bytes(*sample))).collect()
     }
 
-    /// Whether a frame of so many bytes can be coded so: whole samples, and for a phone's own codec
-    /// whole milliseconds. GSM's 33 bytes are neither.
+    /// Whether a frame of so many bytes can be of this codec: whole samples, and for G.711 whole
+    /// milliseconds. GSM's 33 bytes are neither.
     fn fits(self, bytes: usize) -> bool {
         match self {
             Self::Slin => bytes.is_multiple_of(2),
@@ -61,19 +56,19 @@ impl Codec {
         }
     }
 
-    /// How unlikely the frames' length and pace make it.
+    /// How unlikely the frames' length and pace make this codec.
     fn unlikeliness(self, frames: &[Vec<u8>], elapsed: Duration) -> f64 {
         let g711 = self != Self::Slin;
         let of_slin = frames.iter().all(|frame| frame.len().is_multiple_of(320));
         let after_first: usize = frames.iter().skip(1).map(Vec::len).sum();
-        let fast = after_first as f64 > elapsed.as_secs_f64() * BYTES_A_SECOND;
+        let fast = after_first as f64 > elapsed.as_secs_f64() * FAST;
         let against = usize::from(of_slin == g711) + usize::from(fast == g711);
         HINT * against as f64
     }
 }
 
-/// Appends a sample for each code. Into room that is there already, since appending byte by byte took
-/// most of the time that a phone's frame takes.
+/// Appends a sample for each code. It makes room first: appending byte by byte was most of what a frame
+/// of a phone costs.
 fn expand(frame: &[u8], decode: impl Fn(u8) -> i16, pcm: &mut Vec<u8>) {
     let begin = pcm.len();
     pcm.resize(begin + 2 * frame.len(), 0);
@@ -83,17 +78,12 @@ fn expand(frame: &[u8], decode: impl Fn(u8) -> i16, pcm: &mut Vec<u8>) {
     }
 }
 
-/// What some frames in a row are taken for.
+/// What some frames in a row are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// Audio of this coding. `certain` is false for silence, which says little.
-    Audio {
-        /// The coding.
-        codec: Codec,
-        /// Whether there was any sound to tell by.
-        certain: bool,
-    },
-    /// None of those that can be read: loud noise, whichever way.
+    /// `certain` is false for silence, which says little.
+    Audio { codec: Codec, certain: bool },
+    /// No known codec: loud noise, whichever way it is decoded.
     Unreadable,
 }
 
@@ -101,27 +91,27 @@ pub enum Reading {
 /// is 32,767.
 const SOFT: f64 = 1e4;
 
-/// Loudness from which noise is suspicious: an amplitude of 6000. Bytes at random read as 10,000 and
-/// more, the noise in a call as much less.
+/// Loudness from which noise is suspicious: an amplitude of 6000. Random bytes decode to 10,000 and
+/// more, the noise in a call to much less.
 const LOUD: f64 = 3.6e7;
 
 /// Harshness from which audio counts as noise. Noise has 3, speech 1.0 to 1.6, DTMF 1.9.
 const NOISY: f64 = 2.4;
 
-/// What a hint is worth: two of them less than the 0.8 or more between speech read the right way and
-/// the wrong way, and more than chance makes between two noises.
+/// What a hint is worth. Two of them are worth less than the 0.8 or more between speech decoded the right
+/// way and the wrong way, and more than what lies between two noises by chance.
 const HINT: f64 = 0.35;
 
 /// What ten times the power is worth.
 const POWER: f64 = 0.1;
 
-/// Between the 8000 of G.711 and the 16,000 of slin.
-const BYTES_A_SECOND: f64 = 11_300.0;
+/// Bytes a second from which the pace is slin's: between the 8000 of G.711 and the 16,000 of slin.
+const FAST: f64 = 11_300.0;
 
-/// Tells what the frames are, which came in so much time from the first to the last.
+/// Tells what the frames are; `elapsed` is the time from the first to the last.
 pub fn tell(frames: &[Vec<u8>], elapsed: Duration) -> Reading {
     let fits = |codec: &Codec| frames.iter().all(|frame| codec.fits(frame.len()));
-    let candidates = Codec::ALL.into_iter().filter(fits).map(|codec| {
+    let candidates = Codec::VARIANTS.iter().copied().filter(fits).map(|codec| {
         let samples: Vec<f64> = frames.iter().flat_map(|frame| codec.samples(frame)).collect();
         let (harshness, power) = (harshness(&samples), loudness(&samples));
         let cost = harshness + POWER * (power + 1.0).log10() + codec.unlikeliness(frames, elapsed);
@@ -138,8 +128,8 @@ fn loudness(samples: &[f64]) -> f64 {
     mean_square(samples.iter().copied(), samples.len())
 }
 
-/// The power of the changes from sample to sample, and of the sound itself, by that of the sound; near
-/// 0 for silence, 1 for what changes slowly, 3 for noise.
+/// The power of the changes from sample to sample, plus that of the sound itself, divided by that of the
+/// sound: near 0 for silence, 1 for what changes slowly, 3 for noise.
 fn harshness(samples: &[f64]) -> f64 {
     let power = loudness(samples);
     let changes = samples.windows(2).map(|pair| pair[1] - pair[0]);
@@ -200,7 +190,7 @@ mod tests {
             ("a tone in noise", sum(&tone(200.0, 2000.0), &noise(1, 500))),
         ];
         for (name, samples) in &sounds {
-            for codec in Codec::ALL {
+            for codec in Codec::VARIANTS.iter().copied() {
                 for milliseconds in [10, 20, 40] {
                     let reading = tell_paced(&coded(codec, samples, milliseconds), milliseconds);
                     let expected = Reading::Audio { codec, certain: true };
@@ -212,7 +202,7 @@ mod tests {
 
     #[test]
     fn sound_at_20_ms_is_told_also_when_it_comes_in_a_burst() {
-        for codec in Codec::ALL {
+        for codec in Codec::VARIANTS.iter().copied() {
             let frames = coded(codec, &tone(440.0, 8000.0), 20);
             let expected = Reading::Audio { codec, certain: true };
             assert_eq!(tell(&frames, Duration::from_millis(5)), expected, "{codec:?}");
@@ -222,7 +212,7 @@ mod tests {
     #[test]
     fn silence_is_told_at_20_ms_though_not_for_certain() {
         for amplitude in [0, 3, 30] {
-            for codec in Codec::ALL {
+            for codec in Codec::VARIANTS.iter().copied() {
                 let reading = tell_paced(&coded(codec, &noise(2, amplitude), 20), 20);
                 let expected = Reading::Audio { codec, certain: false };
                 assert_eq!(reading, expected, "noise of {amplitude}, {codec:?}");

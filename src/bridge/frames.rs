@@ -1,6 +1,6 @@
-//! Frames: what comes from one Asterisk, cut into frames.
+//! Frames: what one Asterisk sends, cut into frames.
 //!
-//! Limit: the buffer holds one frame at most, and what was read behind it.
+//! Limit: the buffer holds one frame at most, and what was read with it.
 
 use std::io;
 use std::time::Duration;
@@ -12,38 +12,32 @@ use tokio::time::timeout;
 use crate::audiosocket::{self, BadFrame, Frame, MAX_FRAME};
 use crate::event::CallId;
 
-/// Room for what usually comes at a time, in bytes: a few frames of 20 ms, as calls are many.
+/// Room for what usually comes at a time, in bytes: a few frames of 20 ms, since there are many calls.
 const USUAL: usize = 2 * 1024;
 
 /// Why a connection brings no call.
 #[derive(Debug, thiserror::Error)]
 pub enum NoCall {
-    /// It was closed first.
     #[error("it was closed before it said which call it is; a dialplan must Answer() first")]
     Closed,
-    /// It said nothing in time.
     #[error("it did not say in time which call it is; only Asterisk belongs on this port")]
     Late,
-    /// It began with something else.
-    #[error("its first frame is no UUID; only Asterisk belongs on this port")]
+    #[error("its first frame is not a UUID; only Asterisk belongs on this port")]
     OtherFrame,
-    /// It is not AudioSocket.
     #[error("{0}; only Asterisk belongs on this port")]
-    NoFrame(#[from] BadFrame),
+    BadFrame(#[from] BadFrame),
 }
 
-/// What comes from one Asterisk.
-pub struct Caller {
+/// The half of the connection that Asterisk writes to.
+pub struct FrameReader {
     stream: OwnedReadHalf,
     buffer: Vec<u8>,
     /// Where the next frame begins.
     start: usize,
-    /// Nothing more comes.
     gone: bool,
 }
 
-impl Caller {
-    /// Nothing is read yet.
+impl FrameReader {
     pub fn new(stream: OwnedReadHalf) -> Self {
         Self { stream, buffer: Vec::with_capacity(USUAL), start: 0, gone: false }
     }
@@ -62,7 +56,7 @@ impl Caller {
         }
     }
 
-    /// The next frame that is there as a whole.
+    /// The next frame, if all of it has come.
     pub fn next(&mut self) -> Result<Option<Frame<'_>>, BadFrame> {
         let Some((frame, length)) = audiosocket::read(&self.buffer[self.start..])? else {
             return Ok(None);
@@ -71,7 +65,7 @@ impl Caller {
         Ok(Some(frame))
     }
 
-    /// Waits for more bytes; `false` once there are none. Cancel safe.
+    /// Waits for more bytes; `false` once no more will come. Cancel safe.
     pub async fn fill(&mut self) -> bool {
         self.buffer.drain(..self.start);
         self.start = 0;
@@ -89,13 +83,13 @@ impl Caller {
         !self.gone
     }
 
-    /// Whether nothing more comes.
+    /// Whether no more bytes will come.
     pub fn is_gone(&self) -> bool {
         self.gone
     }
 
-    /// Reads what still comes, for so long at most: a connection that is closed with bytes unread is
-    /// reset, and what was sent last may be lost.
+    /// Reads on until Asterisk closes, for `time` at most: closing with bytes unread resets the connection,
+    /// and what was sent last may be lost.
     pub async fn close(mut self, time: Duration) {
         let ending = async {
             while !self.gone {

@@ -1,24 +1,33 @@
-//! The life of one call, as a state machine that sees no clock and no socket.
+//! The life of one call: a state machine that sees no clock and no socket.
 //!
-//! What happens comes in as an [`Input`], with nothing of its data; what follows comes out as
-//! [`Action`]s, for whoever has the data and the sockets.
+//! Owns what follows from what happens, and why a call ends. What happened comes in with its data, as a
+//! [`LifeInput`]; what is to be done comes out with the data it takes, as [`LifeAction`]s, so that
+//! whoever has the sockets and the time decides nothing.
+//!
+//! A state is a function, and an input a row in each of them; the test walks the whole table.
 //!
 //! Invariants:
-//! - A call ends once, for the first [`Reason`] there is.
-//! - Once it is ending nothing is played, and of what the server says only transcripts and faults count.
+//! - A call ends once, for the first [`EndReason`] there is.
+//! - Once it is ending nothing is played, and of what the server says only transcripts and errors count.
 
+use serde_json::json;
+use strum::VariantArray as _;
+
+use crate::event::{EventType, Payload};
 use crate::label::Label;
+use crate::sts;
 
-/// Why a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+/// Why a call ended. Its name in logs, metrics and payloads is that of the variant, in snake case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum EndReason {
     /// The caller hung up.
     Hangup,
-    /// The speech-to-speech server closed its connection.
+    /// The STS server closed its connection.
     StsClosed,
-    /// The server could not be reached.
+    /// The STS server could not be reached.
     StsFailed,
-    /// Somebody sent what cannot be read.
+    /// Asterisk or the STS server sent what cannot be read.
     ProtocolError,
     /// Nothing came from the caller for `CALL_IDLE_TIMEOUT`.
     Idle,
@@ -28,35 +37,26 @@ pub enum Reason {
     Restart,
 }
 
-impl Reason {
-    /// Every reason there is.
-    pub const ALL: [Self; 7] = [
-        Self::Hangup,
-        Self::StsClosed,
-        Self::StsFailed,
-        Self::ProtocolError,
-        Self::Idle,
-        Self::Shutdown,
-        Self::Restart,
-    ];
-
-    /// The name in logs and payloads.
+impl EndReason {
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Hangup => "hangup",
-            Self::StsClosed => "sts_closed",
-            Self::StsFailed => "sts_failed",
-            Self::ProtocolError => "protocol_error",
-            Self::Idle => "idle",
-            Self::Shutdown => "shutdown",
-            Self::Restart => "restart",
-        }
+        self.into()
+    }
+}
+
+impl Label for EndReason {
+    fn all() -> Vec<Self> {
+        Self::VARIANTS.to_vec()
+    }
+
+    fn pairs(self) -> Vec<(&'static str, &'static str)> {
+        vec![("reason", self.name())]
     }
 }
 
 /// Where a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+#[cfg_attr(test, derive(strum::EnumCount))]
+pub enum LifeState {
     /// The server is being connected to; the caller hears silence.
     Reaching,
     /// Both are connected.
@@ -64,43 +64,44 @@ pub enum State {
     /// There is no server for this call.
     Alone,
     /// The caller is gone; the server may have last transcripts.
-    Ending(Reason),
+    Ending(EndReason),
     /// Nothing happens any more.
-    Over(Reason),
+    Over(EndReason),
 }
 
-/// What happens to a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// The caller sent audio that can be read.
-    Audio,
+/// What happened to a call.
+#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(strum::EnumCount))]
+pub enum LifeInput<'a> {
+    /// The caller sent audio that can be read; this is the message that takes it to the server.
+    Audio(String),
     /// The caller pressed a key.
-    Digit,
+    Digit(char),
     /// The caller hung up.
     HungUp,
-    /// The caller sent what is no frame.
+    /// Asterisk sent what is no frame, or none that belongs here.
     BadFrame,
     /// No frame came for too long.
     Idle,
     /// callhook is to stop.
     Shutdown,
     /// The server is connected.
-    Reached,
+    StsReached,
     /// The server could not be reached in time.
-    NotReached,
+    StsFailed,
     /// There is none for this call.
-    NoServer,
-    /// The server sent audio.
-    Speech,
+    NoSts,
+    /// The server sent audio, here decoded.
+    Speech(&'a [u8]),
     /// The server says that the caller breaks in.
     Interruption {
         /// Whether the caller was hearing the agent.
         busy: bool,
     },
-    /// The server sent a transcript.
-    Transcript,
-    /// The server reports a fault.
-    Fault,
+    /// Something was said.
+    Transcript { role: String, text: String },
+    /// The server reports an error; it may go on all the same.
+    StsError { message: String },
     /// The server closed its connection.
     StsClosed,
     /// The server sent what cannot be read.
@@ -110,174 +111,223 @@ pub enum Input {
 }
 
 /// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Keep what the caller sent until the server is connected.
-    Hold,
-    /// Send it on to the server.
-    Forward,
+#[derive(Clone, Debug)]
+pub enum LifeAction<'a> {
+    /// Keep the message until the server is connected.
+    Hold(String),
+    /// Send the message on to the server.
+    Forward(String),
     /// Send on what was held.
     ForwardHeld,
-    /// Queue what the server sent to be played.
-    Play,
+    /// Queue the audio to be played.
+    Play(&'a [u8]),
     /// Drop what is queued to be played.
     Silence,
-    /// Report it as an event.
-    Report,
-    /// Let Asterisk hang up.
+    /// Report an event of the call.
+    Report(EventType, Payload),
+    /// Let Asterisk hang up, and play nothing more.
     HangUp,
+    /// Give the server time for last transcripts, up to [`LifeInput::GraceOver`].
+    AwaitTranscripts,
 }
 
-use Action::{Forward, ForwardHeld, HangUp, Hold, Play, Report, Silence};
+use LifeAction::{AwaitTranscripts, Forward, ForwardHeld, HangUp, Hold, Play, Report, Silence};
+use LifeState::{Alone, Ending, Over, Reaching, Talking};
 
-impl State {
+/// What is to be done, in this order. No row needs more than two.
+pub type LifeActions<'a> = [Option<LifeAction<'a>>; 2];
+
+impl LifeState {
     /// Where an input leads, and what is to be done.
-    pub fn after(self, input: Input) -> (Self, &'static [Action]) {
+    pub fn after(self, input: LifeInput<'_>) -> (Self, LifeActions<'_>) {
         match self {
-            Self::Reaching => reaching(input),
-            Self::Talking => talking(input),
-            Self::Alone => alone(input),
-            Self::Ending(reason) => ending(reason, input),
-            Self::Over(_) => (self, &[]),
+            Reaching => reaching(input),
+            Talking => talking(input),
+            Alone => alone(&input),
+            Ending(reason) => ending(reason, input),
+            // Whatever comes: a call that is over stays so.
+            Over(_) => (self, nothing()),
+        }
+    }
+
+    /// Whether the call has no reason to end yet.
+    pub fn is_live(self) -> bool {
+        match self {
+            Reaching | Talking | Alone => true,
+            Ending(_) | Over(_) => false,
         }
     }
 }
 
-fn reaching(input: Input) -> (State, &'static [Action]) {
-    let over = |reason| (State::Over(reason), &[HangUp][..]);
+fn reaching(input: LifeInput<'_>) -> (LifeState, LifeActions<'_>) {
+    let over = |reason| (Over(reason), one(HangUp));
     match input {
-        Input::Audio => (State::Reaching, &[Hold]),
-        Input::Digit => (State::Reaching, &[Report, Hold]),
-        Input::Reached => (State::Talking, &[ForwardHeld]),
-        Input::NotReached => over(Reason::StsFailed),
-        Input::NoServer => (State::Alone, &[]),
-        Input::HungUp => over(Reason::Hangup),
-        Input::BadFrame => over(Reason::ProtocolError),
-        Input::Idle => over(Reason::Idle),
-        Input::Shutdown => over(Reason::Shutdown),
+        LifeInput::Audio(message) => (Reaching, one(Hold(message))),
+        LifeInput::Digit(key) => (Reaching, two(digit(key), Hold(sts::digit(key)))),
+        LifeInput::StsReached => (Talking, one(ForwardHeld)),
+        LifeInput::StsFailed => over(EndReason::StsFailed),
+        LifeInput::NoSts => (Alone, nothing()),
+        LifeInput::HungUp => over(EndReason::Hangup),
+        LifeInput::BadFrame => over(EndReason::ProtocolError),
+        LifeInput::Idle => over(EndReason::Idle),
+        LifeInput::Shutdown => over(EndReason::Shutdown),
         // There is no server yet to say anything.
-        Input::Speech
-        | Input::Interruption { .. }
-        | Input::Transcript
-        | Input::Fault
-        | Input::StsClosed
-        | Input::StsBroke
-        | Input::GraceOver => (State::Reaching, &[]),
+        LifeInput::Speech(_)
+        | LifeInput::Interruption { .. }
+        | LifeInput::Transcript { .. }
+        | LifeInput::StsError { .. }
+        | LifeInput::StsClosed
+        | LifeInput::StsBroke
+        | LifeInput::GraceOver => (Reaching, nothing()),
     }
 }
 
-fn talking(input: Input) -> (State, &'static [Action]) {
-    let ending = |reason| (State::Ending(reason), &[Silence, HangUp][..]);
-    let over = |reason| (State::Over(reason), &[Silence, HangUp][..]);
+fn talking(input: LifeInput<'_>) -> (LifeState, LifeActions<'_>) {
+    let ending = |reason| (Ending(reason), two(HangUp, AwaitTranscripts));
+    let over = |reason| (Over(reason), one(HangUp));
     match input {
-        Input::Audio => (State::Talking, &[Forward]),
-        Input::Digit => (State::Talking, &[Report, Forward]),
-        Input::Speech => (State::Talking, &[Play]),
-        Input::Interruption { busy: true } => (State::Talking, &[Silence, Report]),
+        LifeInput::Audio(message) => (Talking, one(Forward(message))),
+        LifeInput::Digit(key) => (Talking, two(digit(key), Forward(sts::digit(key)))),
+        LifeInput::Speech(pcm) => (Talking, one(Play(pcm))),
+        LifeInput::Interruption { busy: true } => (Talking, two(Silence, interruption())),
         // Most servers also say so of every sentence of a caller who interrupts nobody.
-        Input::Interruption { busy: false } => (State::Talking, &[]),
-        Input::Transcript | Input::Fault => (State::Talking, &[Report]),
-        Input::HungUp => ending(Reason::Hangup),
-        Input::BadFrame => ending(Reason::ProtocolError),
-        Input::Idle => ending(Reason::Idle),
-        Input::Shutdown => ending(Reason::Shutdown),
-        Input::StsClosed => over(Reason::StsClosed),
-        Input::StsBroke => over(Reason::ProtocolError),
-        Input::Reached | Input::NotReached | Input::NoServer | Input::GraceOver => {
-            (State::Talking, &[])
+        LifeInput::Interruption { busy: false } => (Talking, nothing()),
+        LifeInput::Transcript { role, text } => (Talking, one(transcription(&role, &text))),
+        LifeInput::StsError { message } => (Talking, one(error(&message))),
+        LifeInput::HungUp => ending(EndReason::Hangup),
+        LifeInput::BadFrame => ending(EndReason::ProtocolError),
+        LifeInput::Idle => ending(EndReason::Idle),
+        LifeInput::Shutdown => ending(EndReason::Shutdown),
+        LifeInput::StsClosed => over(EndReason::StsClosed),
+        LifeInput::StsBroke => over(EndReason::ProtocolError),
+        LifeInput::StsReached | LifeInput::StsFailed | LifeInput::NoSts | LifeInput::GraceOver => {
+            (Talking, nothing())
         }
     }
 }
 
-fn alone(input: Input) -> (State, &'static [Action]) {
-    let over = |reason| (State::Over(reason), &[HangUp][..]);
+fn alone(input: &LifeInput<'_>) -> (LifeState, LifeActions<'static>) {
+    let over = |reason| (Over(reason), one(HangUp));
     match input {
-        Input::Digit => (State::Alone, &[Report]),
-        Input::HungUp => over(Reason::Hangup),
-        Input::BadFrame => over(Reason::ProtocolError),
-        Input::Idle => over(Reason::Idle),
-        Input::Shutdown => over(Reason::Shutdown),
-        Input::Audio
-        | Input::Reached
-        | Input::NotReached
-        | Input::NoServer
-        | Input::Speech
-        | Input::Interruption { .. }
-        | Input::Transcript
-        | Input::Fault
-        | Input::StsClosed
-        | Input::StsBroke
-        | Input::GraceOver => (State::Alone, &[]),
+        LifeInput::Digit(key) => (Alone, one(digit(*key))),
+        LifeInput::HungUp => over(EndReason::Hangup),
+        LifeInput::BadFrame => over(EndReason::ProtocolError),
+        LifeInput::Idle => over(EndReason::Idle),
+        LifeInput::Shutdown => over(EndReason::Shutdown),
+        LifeInput::Audio(_)
+        | LifeInput::StsReached
+        | LifeInput::StsFailed
+        | LifeInput::NoSts
+        | LifeInput::Speech(_)
+        | LifeInput::Interruption { .. }
+        | LifeInput::Transcript { .. }
+        | LifeInput::StsError { .. }
+        | LifeInput::StsClosed
+        | LifeInput::StsBroke
+        | LifeInput::GraceOver => (Alone, nothing()),
     }
 }
 
-fn ending(reason: Reason, input: Input) -> (State, &'static [Action]) {
+fn ending(reason: EndReason, input: LifeInput<'_>) -> (LifeState, LifeActions<'_>) {
     match input {
-        Input::Transcript | Input::Fault => (State::Ending(reason), &[Report]),
-        Input::StsClosed | Input::StsBroke | Input::GraceOver => (State::Over(reason), &[]),
-        Input::Audio
-        | Input::Digit
-        | Input::HungUp
-        | Input::BadFrame
-        | Input::Idle
-        | Input::Shutdown
-        | Input::Reached
-        | Input::NotReached
-        | Input::NoServer
-        | Input::Speech
-        | Input::Interruption { .. } => (State::Ending(reason), &[]),
+        LifeInput::Transcript { role, text } => (Ending(reason), one(transcription(&role, &text))),
+        LifeInput::StsError { message } => (Ending(reason), one(error(&message))),
+        LifeInput::StsClosed | LifeInput::StsBroke | LifeInput::GraceOver => {
+            (Over(reason), nothing())
+        }
+        LifeInput::Audio(_)
+        | LifeInput::Digit(_)
+        | LifeInput::HungUp
+        | LifeInput::BadFrame
+        | LifeInput::Idle
+        | LifeInput::Shutdown
+        | LifeInput::StsReached
+        | LifeInput::StsFailed
+        | LifeInput::NoSts
+        | LifeInput::Speech(_)
+        | LifeInput::Interruption { .. } => (Ending(reason), nothing()),
     }
 }
 
-impl Label for Reason {
-    fn all() -> Vec<Self> {
-        Self::ALL.to_vec()
-    }
+fn nothing<'a>() -> LifeActions<'a> {
+    [None, None]
+}
 
-    fn pairs(self) -> Vec<(&'static str, &'static str)> {
-        vec![("reason", self.name())]
-    }
+fn one(action: LifeAction<'_>) -> LifeActions<'_> {
+    [Some(action), None]
+}
+
+fn two<'a>(first: LifeAction<'a>, second: LifeAction<'a>) -> LifeActions<'a> {
+    [Some(first), Some(second)]
+}
+
+fn digit<'a>(digit: char) -> LifeAction<'a> {
+    Report(EventType::DtmfDigit, Payload::of(&json!({"digit": digit})))
+}
+
+fn interruption<'a>() -> LifeAction<'a> {
+    Report(EventType::Interruption, Payload::empty())
+}
+
+fn transcription<'a>(role: &str, text: &str) -> LifeAction<'a> {
+    Report(EventType::Transcription, Payload::of(&json!({"role": role, "text": text})))
+}
+
+fn error<'a>(message: &str) -> LifeAction<'a> {
+    Report(EventType::Error, Payload::of(&json!({"message": message})))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use State::{Alone, Ending, Over, Reaching, Talking};
+    use std::collections::HashSet;
+    use std::mem::discriminant;
+    use strum::EnumCount as _;
 
-    const INPUTS: [Input; 17] = [
-        Input::Audio,
-        Input::Digit,
-        Input::HungUp,
-        Input::BadFrame,
-        Input::Idle,
-        Input::Shutdown,
-        Input::Reached,
-        Input::NotReached,
-        Input::NoServer,
-        Input::Speech,
-        Input::Interruption { busy: true },
-        Input::Interruption { busy: false },
-        Input::Transcript,
-        Input::Fault,
-        Input::StsClosed,
-        Input::StsBroke,
-        Input::GraceOver,
-    ];
+    const ROWS: usize = 17;
 
-    type Row = [(State, &'static [Action]); 17];
+    fn inputs() -> [LifeInput<'static>; ROWS] {
+        [
+            LifeInput::Audio("audio".to_owned()),
+            LifeInput::Digit('5'),
+            LifeInput::HungUp,
+            LifeInput::BadFrame,
+            LifeInput::Idle,
+            LifeInput::Shutdown,
+            LifeInput::StsReached,
+            LifeInput::StsFailed,
+            LifeInput::NoSts,
+            LifeInput::Speech(&[7, 8]),
+            LifeInput::Interruption { busy: true },
+            LifeInput::Interruption { busy: false },
+            LifeInput::Transcript { role: "user".to_owned(), text: "yes".to_owned() },
+            LifeInput::StsError { message: "quota".to_owned() },
+            LifeInput::StsClosed,
+            LifeInput::StsBroke,
+            LifeInput::GraceOver,
+        ]
+    }
 
-    fn reaching_row() -> Row {
-        let over = |reason| (Over(reason), &[HangUp][..]);
+    const DIGIT: &str = r#"report dtmf_digit {"digit":"5"}"#;
+    const INTERRUPTION: &str = "report interruption {}";
+    const TRANSCRIPTION: &str = r#"report transcription {"role":"user","text":"yes"}"#;
+    const ERROR: &str = r#"report error {"message":"quota"}"#;
+
+    /// Where each input leads, in the order of [`inputs`].
+    type Column = [(LifeState, &'static [&'static str]); ROWS];
+
+    fn reaching_column() -> Column {
+        let over = |reason| (Over(reason), &["hang up"][..]);
         let stays = (Reaching, &[][..]);
         [
-            (Reaching, &[Hold]),
-            (Reaching, &[Report, Hold]),
-            over(Reason::Hangup),
-            over(Reason::ProtocolError),
-            over(Reason::Idle),
-            over(Reason::Shutdown),
-            (Talking, &[ForwardHeld]),
-            over(Reason::StsFailed),
+            (Reaching, &["hold audio"]),
+            (Reaching, &[DIGIT, r#"hold {"type":"dtmf_digit","digit":"5"}"#]),
+            over(EndReason::Hangup),
+            over(EndReason::ProtocolError),
+            over(EndReason::Idle),
+            over(EndReason::Shutdown),
+            (Talking, &["forward what was held"]),
+            over(EndReason::StsFailed),
             (Alone, &[]),
             stays,
             stays,
@@ -290,63 +340,105 @@ mod tests {
         ]
     }
 
-    fn talking_row() -> Row {
-        let ends = |reason| (Ending(reason), &[Silence, HangUp][..]);
-        let over = |reason| (Over(reason), &[Silence, HangUp][..]);
+    fn talking_column() -> Column {
+        let ends = |reason| (Ending(reason), &["hang up", "await transcripts"][..]);
+        let over = |reason| (Over(reason), &["hang up"][..]);
         let stays = (Talking, &[][..]);
         [
-            (Talking, &[Forward]),
-            (Talking, &[Report, Forward]),
-            ends(Reason::Hangup),
-            ends(Reason::ProtocolError),
-            ends(Reason::Idle),
-            ends(Reason::Shutdown),
+            (Talking, &["forward audio"]),
+            (Talking, &[DIGIT, r#"forward {"type":"dtmf_digit","digit":"5"}"#]),
+            ends(EndReason::Hangup),
+            ends(EndReason::ProtocolError),
+            ends(EndReason::Idle),
+            ends(EndReason::Shutdown),
             stays,
             stays,
             stays,
-            (Talking, &[Play]),
-            (Talking, &[Silence, Report]),
+            (Talking, &["play [7, 8]"]),
+            (Talking, &["silence", INTERRUPTION]),
             stays,
-            (Talking, &[Report]),
-            (Talking, &[Report]),
-            over(Reason::StsClosed),
-            over(Reason::ProtocolError),
+            (Talking, &[TRANSCRIPTION]),
+            (Talking, &[ERROR]),
+            over(EndReason::StsClosed),
+            over(EndReason::ProtocolError),
             stays,
         ]
     }
 
-    fn alone_row() -> Row {
-        let over = |reason| (Over(reason), &[HangUp][..]);
-        let mut row = [(Alone, &[][..]); 17];
-        row[1] = (Alone, &[Report]);
-        row[2] = over(Reason::Hangup);
-        row[3] = over(Reason::ProtocolError);
-        row[4] = over(Reason::Idle);
-        row[5] = over(Reason::Shutdown);
-        row
+    fn alone_column() -> Column {
+        let over = |reason| (Over(reason), &["hang up"][..]);
+        let mut column = [(Alone, &[][..]); ROWS];
+        column[1] = (Alone, &[DIGIT]);
+        column[2] = over(EndReason::Hangup);
+        column[3] = over(EndReason::ProtocolError);
+        column[4] = over(EndReason::Idle);
+        column[5] = over(EndReason::Shutdown);
+        column
     }
 
-    fn ending_row() -> Row {
-        let mut row = [(Ending(Reason::Idle), &[][..]); 17];
-        row[12] = (Ending(Reason::Idle), &[Report]);
-        row[13] = (Ending(Reason::Idle), &[Report]);
-        row[14..].fill((Over(Reason::Idle), &[]));
-        row
+    fn ending_column(reason: EndReason) -> Column {
+        let mut column = [(Ending(reason), &[][..]); ROWS];
+        column[12] = (Ending(reason), &[TRANSCRIPTION]);
+        column[13] = (Ending(reason), &[ERROR]);
+        column[14..].fill((Over(reason), &[]));
+        column
+    }
+
+    fn shown(action: LifeAction<'_>) -> String {
+        match action {
+            Hold(message) => format!("hold {message}"),
+            Forward(message) => format!("forward {message}"),
+            ForwardHeld => "forward what was held".to_owned(),
+            Play(pcm) => format!("play {pcm:?}"),
+            Silence => "silence".to_owned(),
+            Report(kind, payload) => format!("report {kind} {}", payload.as_str()),
+            HangUp => "hang up".to_owned(),
+            AwaitTranscripts => "await transcripts".to_owned(),
+        }
     }
 
     #[test]
     fn every_input_in_every_state_leads_where_the_table_says() {
-        let table = [
-            (Reaching, reaching_row()),
-            (Talking, talking_row()),
-            (Alone, alone_row()),
-            (Ending(Reason::Idle), ending_row()),
-            (Over(Reason::Idle), [(Over(Reason::Idle), &[]); 17]),
+        let mut table = vec![
+            (Reaching, reaching_column()),
+            (Talking, talking_column()),
+            (Alone, alone_column()),
         ];
-        for (state, row) in table {
-            for (input, expected) in INPUTS.into_iter().zip(row) {
-                assert_eq!(state.after(input), expected, "{state:?} {input:?}");
+        for reason in EndReason::VARIANTS.iter().copied() {
+            table.push((Ending(reason), ending_column(reason)));
+            table.push((Over(reason), [(Over(reason), &[]); ROWS]));
+        }
+        let states: HashSet<_> = table.iter().map(|(state, _)| discriminant(state)).collect();
+        assert_eq!(states.len(), LifeState::COUNT, "a state is missing");
+        let known: HashSet<_> = inputs().iter().map(discriminant).collect();
+        assert_eq!(known.len(), LifeInput::COUNT, "an input is missing");
+        for (state, column) in table {
+            for (input, (expected_state, expected_actions)) in inputs().into_iter().zip(column) {
+                let case = format!("{state:?} {input:?}");
+                let (after, actions) = state.after(input);
+                let actions: Vec<_> = actions.into_iter().flatten().map(shown).collect();
+                assert_eq!(after, expected_state, "{case}");
+                assert_eq!(actions, expected_actions, "{case}");
             }
         }
+    }
+
+    #[test]
+    fn a_call_lives_until_it_has_a_reason_to_end() {
+        for state in [Reaching, Talking, Alone] {
+            assert!(state.is_live(), "{state:?}");
+        }
+        for reason in EndReason::VARIANTS.iter().copied() {
+            assert!(!Ending(reason).is_live() && !Over(reason).is_live(), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn a_reason_has_the_name_that_receivers_read() {
+        let names: Vec<_> = EndReason::VARIANTS.iter().map(|reason| reason.name()).collect();
+        assert_eq!(
+            names,
+            ["hangup", "sts_closed", "sts_failed", "protocol_error", "idle", "shutdown", "restart"]
+        );
     }
 }

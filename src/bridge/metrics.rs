@@ -5,7 +5,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::life::Reason;
+use super::life::EndReason;
 use crate::label::Each;
 use crate::queue::metrics::Refusal;
 
@@ -32,7 +32,7 @@ pub struct CallMetrics {
     /// Live now.
     pub live: Gauge,
     /// Why they ended.
-    pub ended: Each<Reason>,
+    pub ended: Each<EndReason>,
     /// How long they were.
     pub seconds: Histogram,
     /// Frames of audio that callers sent.

@@ -1,21 +1,20 @@
 //! Playout: the agent's audio, from whatever sizes and speed it comes in to one frame each 20 ms.
 //!
-//! Owns the queue of what is to be played ([`Playout`], which sees no clock), the way to Asterisk with
-//! its own limit ([`Line`]), and the one clock of all calls ([`Clock`]). Asterisk paces nothing: what is
-//! sent faster is played faster, or dropped.
+//! Owns the audio that waits to be played ([`Playout`], which sees no clock), the half of the connection
+//! that Asterisk reads ([`CallerLine`]), and the one clock of all calls ([`Clock`]). Asterisk paces
+//! nothing: what is sent faster is played faster, or dropped.
 //!
 //! Invariants:
-//! - The clock's deadlines are absolute, so that it does not drift. What a late tick owes, or a server
-//!   that sends in real time and was late, is made good as soon as it is there, up to [`MOST_OWED`]: else
-//!   each delay would last to the end of the call. What is more was a pause.
-//! - A frame is written at once and whole, or its rest before anything else. A caller that does not read
-//!   loses frames; nobody waits for it.
+//! - The clock's deadlines are absolute, so that it does not drift. Frames that are late, because a tick
+//!   was or because a server that sends in real time was, are played as soon as they are there, up to
+//!   [`MOST_OWED`]: otherwise each delay would last to the end of the call. A longer gap was a pause.
+//! - A frame is written whole; where the connection takes only a part, the rest goes before anything
+//!   else. A caller that does not read loses frames; nobody waits for it.
 //! - While nobody has anything to play, the clock stands still.
 //!
 //! Limit: [`MOST_QUEUED`] bytes a call.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::net::tcp::OwnedWriteHalf;
@@ -38,11 +37,11 @@ const MOST_OWED: u32 = 5;
 #[derive(Debug, Default)]
 pub struct Playout {
     queue: VecDeque<u8>,
-    /// Less than a frame is left, and was at the last tick.
+    /// At the last tick, less than a frame was left.
     waited: bool,
     /// The last tick played something, which is heard until the next.
     playing: bool,
-    /// Ticks since then that had nothing to play.
+    /// Ticks in a row that had nothing to play.
     dry: u32,
     /// Frames that should have been played by now.
     owed: u32,
@@ -62,17 +61,17 @@ impl Playout {
         *self = Self::default();
     }
 
-    /// Whether no tick is missed by not coming until there is audio again.
+    /// Whether ticks can stop until there is audio again.
     pub fn is_at_rest(&self) -> bool {
         self.queue.is_empty() && self.dry > MOST_OWED
     }
 
-    /// Ticks were missed.
+    /// Adds frames whose ticks were missed.
     pub fn owe(&mut self, frames: u32) {
         self.owed = (self.owed + frames).min(MOST_OWED);
     }
 
-    /// What is owed and can be played, too, with one frame left for the next tick.
+    /// A frame that is owed, if there is one more for the next tick.
     pub fn make_good(&mut self) -> Option<[u8; FRAME_AUDIO]> {
         if self.owed == 0 || self.queue.len() < 2 * FRAME_AUDIO {
             return None;
@@ -86,8 +85,8 @@ impl Playout {
         self.playing || !self.queue.is_empty()
     }
 
-    /// What is played now, if anything. The end of an utterance that fills no frame is filled up with
-    /// silence, once it is clear that nothing follows.
+    /// The frame to play now, if any. The end of an utterance that fills no frame is filled up with
+    /// silence, once a tick has shown that nothing follows.
     pub fn tick(&mut self) -> Option<[u8; FRAME_AUDIO]> {
         let whole = self.queue.len() >= FRAME_AUDIO;
         let rest = !self.queue.is_empty();
@@ -101,7 +100,7 @@ impl Playout {
         if dry <= MOST_OWED {
             self.owe(dry);
         } else {
-            // It was a pause, and what is owed belongs to what was said before it.
+            // It was a pause: what is owed belongs to what was said before it.
             self.owed = 0;
         }
         Some(self.take_frame())
@@ -123,17 +122,9 @@ impl Playout {
     }
 }
 
-/// What a tick did on a line.
-struct Ticked {
-    played: u32,
-    unread: u32,
-    /// There is more to play.
-    more: bool,
-}
-
-/// The way to one call's Asterisk.
+/// The half of one call's connection that Asterisk reads, and what is to be written there.
 #[derive(Debug)]
-pub struct Line {
+pub struct CallerLine {
     stream: OwnedWriteHalf,
     state: Mutex<LineState>,
 }
@@ -141,50 +132,47 @@ pub struct Line {
 #[derive(Debug, Default)]
 struct LineState {
     playout: Playout,
-    /// What the connection did not take of the last frame.
+    /// The rest of the last frame, which the connection has not taken yet.
     unsent: VecDeque<u8>,
     /// Whether the clock has this line on its list.
     listed: bool,
-    /// Frames that were dropped because the caller does not read.
+    /// Frames dropped because the caller does not read.
     unread: u64,
 }
 
-impl Line {
-    /// A line with nothing to play.
+impl CallerLine {
     pub fn new(stream: OwnedWriteHalf) -> Arc<Self> {
         Arc::new(Self { stream, state: Mutex::default() })
     }
 
-    /// Drops what is queued to play; returns whether there was anything to be heard.
-    pub fn silence(&self) -> bool {
-        let mut state = self.lock();
-        let busy = state.playout.is_busy();
-        state.playout.clear();
-        busy
+    /// Drops what is queued to play.
+    pub fn silence(&self) {
+        self.lock().playout.clear();
     }
 
-    /// Whether something is heard, or about to be.
+    /// Whether the caller hears something, or is about to.
     pub fn is_busy(&self) -> bool {
         self.lock().playout.is_busy()
     }
 
-    /// Frames that were dropped because the caller does not read.
+    /// Frames dropped because the caller does not read.
     pub fn unread(&self) -> u64 {
         self.lock().unread
     }
 
-    /// Tells Asterisk to hang up, unless half a frame is on its way, behind which it cannot be said.
+    /// Drops what is queued to play, and tells Asterisk to hang up, unless half a frame was sent: nothing
+    /// but its rest could follow.
     pub fn hang_up(&self) {
         let mut state = self.lock();
         state.playout.clear();
         if state.unsent.is_empty() {
-            // Where nobody listens any more, nobody need be told.
+            // Whoever does not listen need not be told.
             self.stream.try_write(&HANG_UP).ok();
         }
     }
 
-    /// Plays what is due after so many ticks.
-    fn tick(&self, frames: u32) -> Ticked {
+    /// Plays what is due after so many ticks; `false` once there is nothing more to play.
+    fn tick(&self, frames: u32, metrics: &PlayoutMetrics) -> bool {
         let mut state = self.lock();
         state.playout.owe(frames - 1);
         let (mut played, mut unread) = (0, 0);
@@ -198,33 +186,27 @@ impl Line {
                 false => unread += 1,
             }
         }
-        state.unread += u64::from(unread);
+        metrics.played.inc_by(played);
+        metrics.unread.inc_by(unread);
+        state.unread += unread;
         state.listed = !state.playout.is_at_rest();
-        Ticked { played, unread, more: state.listed }
+        state.listed
     }
 
-    /// Writes a frame; `false` if it is dropped.
+    /// Writes a frame; `false` if it is dropped, since the connection is full. One that is gone looks the
+    /// same here, and is noticed by its reader.
     fn write(&self, state: &mut LineState, frame: &[u8]) -> bool {
         while let (rest @ [_, ..], _) = state.unsent.as_slices() {
-            let Some(sent) = self.try_write(rest) else {
+            let Ok(sent) = self.stream.try_write(rest) else {
                 return false;
             };
             state.unsent.drain(..sent);
         }
-        let Some(sent) = self.try_write(frame) else {
+        let Ok(sent) = self.stream.try_write(frame) else {
             return false;
         };
         state.unsent.extend(&frame[sent..]);
         true
-    }
-
-    /// How much the connection takes now. That it is gone is told by its reader.
-    fn try_write(&self, bytes: &[u8]) -> Option<usize> {
-        match self.stream.try_write(bytes) {
-            Ok(sent) => Some(sent),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Err(_) => None,
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, LineState> {
@@ -235,20 +217,19 @@ impl Line {
 /// The clock of all calls.
 #[derive(Debug, Default)]
 pub struct Clock {
-    /// Lines that have something to play.
-    lines: Mutex<Vec<Arc<Line>>>,
+    /// Those that have something to play.
+    lines: Mutex<Vec<Arc<CallerLine>>>,
     started: Notify,
     metrics: PlayoutMetrics,
 }
 
 impl Clock {
-    /// A clock that stands still, and counts there.
     pub fn new(metrics: PlayoutMetrics) -> Self {
         Self { metrics, ..Self::default() }
     }
 
     /// Queues audio to be played on a line; returns how many bytes found no room and are dropped.
-    pub fn play(&self, line: &Arc<Line>, pcm: &[u8]) -> usize {
+    pub fn play(&self, line: &Arc<CallerLine>, pcm: &[u8]) -> usize {
         let (dropped, was_listed) = {
             let mut state = line.lock();
             let dropped = state.playout.add(pcm);
@@ -289,18 +270,10 @@ impl Clock {
         }
     }
 
-    /// `false` if nobody has anything to play any more.
+    /// `false` once nobody has anything to play.
     fn tick(&self, frames: u32) -> bool {
         let mut ticking = std::mem::take(&mut *self.lock());
-        let (mut played, mut unread) = (0, 0);
-        ticking.retain(|line| {
-            let ticked = line.tick(frames);
-            played += u64::from(ticked.played);
-            unread += u64::from(ticked.unread);
-            ticked.more
-        });
-        self.metrics.played.inc_by(played);
-        self.metrics.unread.inc_by(unread);
+        ticking.retain(|line| line.tick(frames, &self.metrics));
         let mut lines = self.lock();
         // Those that began meanwhile.
         ticking.append(&mut lines);
@@ -308,7 +281,7 @@ impl Clock {
         !lines.is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<CallerLine>>> {
         self.lines.lock().expect("nothing panics while it holds this lock")
     }
 }
@@ -429,13 +402,13 @@ mod tests {
         assert_eq!(long, [1, 6, 1, 1], "more than a jitter buffer takes was a pause, too");
     }
 
-    async fn line() -> (Arc<Line>, TcpStream) {
+    async fn line() -> (Arc<CallerLine>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (far, near) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (reader, writer) = near.unwrap().0.into_split();
         std::mem::forget(reader);
-        (Line::new(writer), far.unwrap())
+        (CallerLine::new(writer), far.unwrap())
     }
 
     #[tokio::test]
@@ -468,7 +441,7 @@ mod tests {
         line.lock().playout.add(&audio);
         line.lock().playout.tick();
         for _ in 0..9 {
-            line.tick(MOST_OWED + 1);
+            line.tick(MOST_OWED + 1, &PlayoutMetrics::default());
         }
         let mut wire = vec![0; 9 * (3 + FRAME_AUDIO)];
         timeout(LIMIT, far.read_exact(&mut wire)).await.unwrap().unwrap();
@@ -480,9 +453,10 @@ mod tests {
     async fn a_caller_that_does_not_read_loses_frames_and_gets_no_half_ones() {
         let (line, mut far) = line().await;
         let audio: Vec<u8> = (0..MOST_QUEUED).map(|at| (at / FRAME_AUDIO % 251) as u8).collect();
+        let metrics = PlayoutMetrics::default();
         while line.unread() == 0 {
             line.lock().playout.add(&audio);
-            while line.tick(1).more && line.unread() == 0 {}
+            while line.tick(1, &metrics) && line.unread() == 0 {}
         }
         let mut wire: Vec<u8> = Vec::new();
         let reading = async {
@@ -502,7 +476,9 @@ mod tests {
                 let mut state = line.lock();
                 line.write(&mut state, &frame);
             }
+            line.lock().playout.add(&audio);
             line.hang_up();
+            assert!(!line.is_busy(), "nothing is played after it");
             drop(line);
         };
         tokio::join!(reading, ending);

@@ -1,146 +1,131 @@
 //! Talk: the two sockets of one call, and what happens on them.
 //!
-//! Turns what comes into inputs of [`life`](super::life), and does what that says. Has the data; decides
-//! nothing.
+//! Turns what comes into inputs of [`life`](super::life), and does what that says. Has the sockets, the
+//! time and the buffers; decides nothing.
+//!
+//! Limit: [`MOST_HELD`] messages until the server is there.
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::caller::{CallerAudio, Finding};
-use super::frames::Caller;
-use super::life::{Action, Input, Reason, State};
-use super::playout::Line;
-use super::reach::{Reached, reach};
-use super::{Bridge, MOST_HELD, Reporter};
+use super::caller::CallerAudio;
+use super::codec::Reading;
+use super::frames::FrameReader;
+use super::life::{EndReason, LifeAction, LifeInput, LifeState};
+use super::metrics::CallMetrics;
+use super::playout::{CallerLine, Clock};
+use super::reach::Reached;
+use super::report::Reporter;
+use super::settings::CallSettings;
 use crate::audiosocket::{FRAME_AUDIO, Frame};
-use crate::calls::Announcement;
-use crate::event::{CallId, EventType, Payload};
+use crate::event::CallId;
 use crate::sts::{self, Incoming, Said, Socket};
 
 /// How long the server is listened to for last transcripts after the caller is gone.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// The most messages that are held until the server is connected: 2 s of audio. Older ones go first.
+const MOST_HELD: usize = 100;
+
 /// One call under way.
 pub struct Talk<'a> {
-    bridge: &'a Bridge,
     call: CallId,
-    line: Arc<Line>,
     reporter: Reporter,
+    line: Arc<CallerLine>,
+    clock: &'a Clock,
+    idle_timeout: Duration,
+    metrics: &'a CallMetrics,
     audio: CallerAudio,
-    state: State,
+    state: LifeState,
+    /// There whenever the state is [`LifeState::Talking`].
     sts: Option<Box<Socket>>,
-    /// What the caller sent before the server was there.
     held: VecDeque<String>,
     /// When the last frame came.
     heard_at: Instant,
+    /// Idleness while the call lives, then the time for last transcripts.
+    alarm: Pin<Box<Sleep>>,
     /// One message's audio, decoded; kept for its memory.
     pcm: Vec<u8>,
-    /// What was warned of, to do so once.
-    warned: Warned,
-}
-
-#[derive(Default)]
-struct Warned {
-    surplus: bool,
-    untaken: bool,
-}
-
-/// What comes with an input.
-enum Data<'a> {
-    Nothing,
-    /// The caller's audio, as the server is sent it.
-    Audio(String),
-    Digit(char),
-    /// The agent's audio.
-    Speech(&'a [u8]),
-    Transcript {
-        role: String,
-        text: String,
-    },
-    Fault {
-        message: String,
-    },
-    Interruption,
+    warned_of_surplus: bool,
+    warned_of_drops: bool,
 }
 
 impl<'a> Talk<'a> {
     /// A call that just began.
-    pub fn new(bridge: &'a Bridge, call: CallId, line: Arc<Line>, reporter: Reporter) -> Self {
+    pub fn new(
+        reporter: Reporter,
+        line: Arc<CallerLine>,
+        clock: &'a Clock,
+        settings: &CallSettings,
+        metrics: &'a CallMetrics,
+    ) -> Self {
         Self {
-            bridge,
-            call,
-            line,
+            call: reporter.call,
             reporter,
-            audio: CallerAudio::new(bridge.settings.codec),
-            state: State::Reaching,
+            line,
+            clock,
+            idle_timeout: settings.idle_timeout,
+            metrics,
+            audio: CallerAudio::new(settings.codec),
+            state: LifeState::Reaching,
             sts: None,
             held: VecDeque::new(),
             heard_at: Instant::now(),
+            alarm: Box::pin(sleep(settings.idle_timeout)),
             pcm: Vec::new(),
-            warned: Warned::default(),
+            warned_of_surplus: false,
+            warned_of_drops: false,
         }
     }
 
-    /// Talks until the call is over, and says why it is.
+    /// Talks until the call is over, and says why it is. `reaching` is boxed, and gone once it is done:
+    /// it needs more memory than all the rest of a call.
     pub async fn run(
         mut self,
-        caller: &mut Caller,
-        announcement: Option<Announcement>,
+        caller: &mut FrameReader,
+        reaching: Pin<Box<impl Future<Output = Reached>>>,
         stop: CancellationToken,
-    ) -> Reason {
-        // Apart, and gone once it is done: it needs more memory than all the rest of a call.
-        let mut reaching = Some(Box::pin(reach(self.bridge, self.call, announcement)));
+    ) -> EndReason {
+        let mut reaching = reaching.fuse();
         let mut stopped = pin!(stop.cancelled());
-        let mut alarm = pin!(sleep(self.bridge.settings.idle_timeout));
         // What came together with the UUID.
         self.take_frames(caller).await;
         loop {
-            if let State::Over(reason) = self.state {
+            if let LifeState::Over(reason) = self.state {
                 self.finish().await;
                 return reason;
             }
-            let lives = self.is_live();
             tokio::select! {
                 more = caller.fill(), if !caller.is_gone() => match more {
                     true => self.take_frames(caller).await,
-                    false => self.step(Input::HungUp, Data::Nothing).await,
+                    false => self.step(LifeInput::HungUp).await,
                 },
-                heard = hear(&mut self.sts) => self.take_heard(heard).await,
-                reached = until_done(&mut reaching) => {
-                    reaching = None;
-                    self.take_reached(reached).await;
-                }
-                () = &mut stopped, if lives => self.step(Input::Shutdown, Data::Nothing).await,
-                () = &mut alarm => self.take_alarm(alarm.as_mut()).await,
-            }
-            if lives && matches!(self.state, State::Ending(_)) {
-                alarm.as_mut().reset(Instant::now() + GRACE);
+                incoming = next_of(&mut self.sts) => self.take_incoming(incoming).await,
+                reached = &mut reaching => self.take_reached(reached).await,
+                () = &mut stopped, if self.state.is_live() => self.step(LifeInput::Shutdown).await,
+                () = self.alarm.as_mut() => self.take_alarm().await,
             }
         }
     }
 
-    fn is_live(&self) -> bool {
-        matches!(self.state, State::Reaching | State::Talking | State::Alone)
-    }
-
-    async fn take_frames(&mut self, caller: &mut Caller) {
+    async fn take_frames(&mut self, caller: &mut FrameReader) {
         self.heard_at = Instant::now();
         loop {
             match caller.next() {
                 Ok(Some(frame)) => self.take_frame(frame).await,
                 Ok(None) => return,
-                Err(fault) => {
-                    if self.is_live() {
-                        warn!(uuid = %self.call, error = %fault, "what Asterisk sent cannot be read");
+                Err(error) => {
+                    if self.state.is_live() {
+                        warn!(uuid = %self.call, %error, "what Asterisk sent cannot be read");
                     }
-                    return self.step(Input::BadFrame, Data::Nothing).await;
+                    return self.step(LifeInput::BadFrame).await;
                 }
             }
         }
@@ -148,29 +133,29 @@ impl<'a> Talk<'a> {
 
     async fn take_frame(&mut self, frame: Frame<'_>) {
         match frame {
-            Frame::HangUp => self.step(Input::HungUp, Data::Nothing).await,
-            Frame::Digit(digit) => self.step(Input::Digit, Data::Digit(digit)).await,
+            Frame::HangUp => self.step(LifeInput::HungUp).await,
+            Frame::Digit(digit) => self.step(LifeInput::Digit(digit)).await,
             Frame::Audio { rate, samples } => self.take_audio(rate, samples).await,
             Frame::Uuid(other) => {
                 warn!(uuid = %self.call, %other, "Asterisk named the call twice");
-                self.step(Input::BadFrame, Data::Nothing).await;
+                self.step(LifeInput::BadFrame).await;
             }
         }
     }
 
     async fn take_audio(&mut self, rate: u32, samples: &[u8]) {
-        self.bridge.metrics.calls.caller_frames.inc();
-        let mut heard = Vec::new();
-        let pass_on = |pcm: &[u8]| heard.push(sts::audio(pcm));
-        let finding = self.audio.hear(rate, samples, self.heard_at, pass_on);
-        for message in heard {
-            self.step(Input::Audio, Data::Audio(message)).await;
+        self.metrics.caller_frames.inc();
+        let mut messages = Vec::new();
+        let pass_on = |pcm: &[u8]| messages.push(sts::audio(pcm));
+        let news = self.audio.hear(rate, samples, self.heard_at, pass_on);
+        for message in messages {
+            self.step(LifeInput::Audio(message)).await;
         }
-        match finding {
-            Some(Finding::Codec(codec)) => {
+        match news {
+            Some(Reading::Audio { codec, .. }) => {
                 info!(uuid = %self.call, codec = codec.name(), "audio codec detected");
             }
-            Some(Finding::Unreadable) => warn!(
+            Some(Reading::Unreadable) => warn!(
                 uuid = %self.call,
                 bytes = samples.len(),
                 "the caller's audio is neither slin, ulaw nor alaw and is not sent on; \
@@ -181,30 +166,31 @@ impl<'a> Talk<'a> {
     }
 
     async fn take_reached(&mut self, reached: Reached) {
-        match reached {
+        let input = match reached {
             Reached::Server(socket) => {
                 self.sts = Some(socket);
-                self.step(Input::Reached, Data::Nothing).await;
+                LifeInput::StsReached
             }
-            Reached::Nobody => self.step(Input::NotReached, Data::Nothing).await,
-            Reached::NoServer => {
+            Reached::Failed => LifeInput::StsFailed,
+            Reached::NoUrl => {
                 self.held = VecDeque::new();
-                self.step(Input::NoServer, Data::Nothing).await;
+                LifeInput::NoSts
             }
-        }
+        };
+        self.step(input).await;
     }
 
-    async fn take_heard(&mut self, heard: Incoming) {
-        match heard {
+    async fn take_incoming(&mut self, incoming: Incoming) {
+        match incoming {
             Incoming::Message(message) => self.take_said(sts::read(&message)).await,
             Incoming::Closed => {
                 self.sts = None;
-                self.step(Input::StsClosed, Data::Nothing).await;
+                self.step(LifeInput::StsClosed).await;
             }
-            Incoming::Broken(fault) => {
+            Incoming::Broken(error) => {
                 self.sts = None;
-                warn!(uuid = %self.call, error = fault, "what the speech-to-speech server sent cannot be read");
-                self.step(Input::StsBroke, Data::Nothing).await;
+                warn!(uuid = %self.call, error, "what the speech-to-speech server sent cannot be read");
+                self.step(LifeInput::StsBroke).await;
             }
         }
     }
@@ -214,7 +200,7 @@ impl<'a> Talk<'a> {
             Said::Audio(base64) => {
                 let mut pcm = std::mem::take(&mut self.pcm);
                 if sts::decode_audio(&base64, &mut pcm) {
-                    self.step(Input::Speech, Data::Speech(&pcm)).await;
+                    self.step(LifeInput::Speech(&pcm)).await;
                 } else {
                     debug!(uuid = %self.call, "audio of the speech-to-speech server is no base64");
                 }
@@ -224,106 +210,81 @@ impl<'a> Talk<'a> {
             }
             Said::Interruption => {
                 let busy = self.line.is_busy();
-                self.step(Input::Interruption { busy }, Data::Interruption).await;
+                self.step(LifeInput::Interruption { busy }).await;
             }
             Said::Transcript { role, text } => {
-                self.step(Input::Transcript, Data::Transcript { role, text }).await;
+                self.step(LifeInput::Transcript { role, text }).await;
             }
             Said::Error { message } => {
                 warn!(uuid = %self.call, error = message, "speech-to-speech server reports a fault");
-                self.step(Input::Fault, Data::Fault { message }).await;
+                self.step(LifeInput::StsError { message }).await;
             }
             Said::Other => debug!(uuid = %self.call, "a message is not understood"),
         }
     }
 
-    /// The one timer of a call: idleness while it lives, then the time for last transcripts.
-    async fn take_alarm(&mut self, alarm: Pin<&mut Sleep>) {
-        if !self.is_live() {
-            return self.step(Input::GraceOver, Data::Nothing).await;
-        }
-        let idle_at = self.heard_at + self.bridge.settings.idle_timeout;
-        if idle_at <= Instant::now() {
-            self.step(Input::Idle, Data::Nothing).await;
+    async fn take_alarm(&mut self) {
+        let idle_at = self.heard_at + self.idle_timeout;
+        if !self.state.is_live() {
+            self.step(LifeInput::GraceOver).await;
+        } else if idle_at <= Instant::now() {
+            self.step(LifeInput::Idle).await;
         } else {
-            alarm.reset(idle_at);
+            self.alarm.as_mut().reset(idle_at);
         }
     }
 
-    async fn step(&mut self, input: Input, mut data: Data<'_>) {
+    async fn step(&mut self, input: LifeInput<'_>) {
         let (state, actions) = self.state.after(input);
         self.state = state;
-        for action in actions {
+        for action in actions.into_iter().flatten() {
             match action {
-                Action::Hold => self.hold(data.take_message()),
-                Action::Forward => self.forward(data.take_message()).await,
-                Action::ForwardHeld => self.forward_held().await,
-                Action::Play => self.play(&data),
-                Action::Silence => {
-                    self.line.silence();
+                LifeAction::Hold(message) => self.hold(message),
+                LifeAction::Forward(message) => self.forward(message).await,
+                LifeAction::ForwardHeld => {
+                    for message in std::mem::take(&mut self.held) {
+                        self.forward(message).await;
+                    }
                 }
-                Action::Report => self.report(&data),
-                Action::HangUp => self.line.hang_up(),
+                LifeAction::Play(pcm) => self.play(pcm),
+                LifeAction::Silence => self.line.silence(),
+                LifeAction::Report(kind, payload) => self.reporter.report(kind, &payload),
+                LifeAction::HangUp => self.line.hang_up(),
+                LifeAction::AwaitTranscripts => self.alarm.as_mut().reset(Instant::now() + GRACE),
             }
         }
     }
 
-    fn hold(&mut self, message: Option<String>) {
+    fn hold(&mut self, message: String) {
         if self.held.len() == MOST_HELD {
             self.held.pop_front();
-            self.bridge.metrics.calls.caller_frames_dropped.inc();
+            self.metrics.caller_frames_dropped.inc();
         }
-        self.held.extend(message);
+        self.held.push_back(message);
     }
 
-    async fn forward_held(&mut self) {
-        for message in std::mem::take(&mut self.held) {
-            self.forward(Some(message)).await;
-        }
-    }
-
-    async fn forward(&mut self, message: Option<String>) {
-        let (Some(sts), Some(message)) = (&mut self.sts, message) else {
-            return;
-        };
+    async fn forward(&mut self, message: String) {
+        let sts = self.sts.as_mut().expect("only a call that talks forwards, and it has a server");
         if sts.send(message).await {
             return;
         }
-        self.bridge.metrics.calls.caller_frames_dropped.inc();
-        if !self.warned.untaken {
-            self.warned.untaken = true;
+        self.metrics.caller_frames_dropped.inc();
+        if !self.warned_of_drops {
+            self.warned_of_drops = true;
             warn!(uuid = %self.call, "speech-to-speech server does not read; the caller's audio is dropped");
         }
     }
 
-    fn play(&mut self, data: &Data<'_>) {
-        let Data::Speech(pcm) = data else {
-            return;
-        };
-        let dropped = self.bridge.clock.play(&self.line, pcm);
-        self.bridge.metrics.calls.surplus_bytes.inc_by(dropped as u64);
-        if dropped > 0 && !self.warned.surplus {
-            self.warned.surplus = true;
+    fn play(&mut self, pcm: &[u8]) {
+        let dropped = self.clock.play(&self.line, pcm);
+        self.metrics.surplus_bytes.inc_by(dropped as u64);
+        if dropped > 0 && !self.warned_of_surplus {
+            self.warned_of_surplus = true;
             warn!(
                 uuid = %self.call,
                 "speech-to-speech server is 30 s ahead of what is played; the surplus is dropped"
             );
         }
-    }
-
-    fn report(&self, data: &Data<'_>) {
-        let (kind, payload) = match data {
-            Data::Digit(digit) => (EventType::DtmfDigit, Payload::of(&json!({"digit": digit}))),
-            Data::Transcript { role, text } => {
-                (EventType::Transcription, Payload::of(&json!({"role": role, "text": text})))
-            }
-            Data::Interruption => (EventType::Interruption, Payload::empty()),
-            Data::Fault { message } => {
-                (EventType::Error, Payload::of(&json!({"message": message})))
-            }
-            Data::Nothing | Data::Audio(_) | Data::Speech(_) => return,
-        };
-        self.reporter.report(kind, &payload);
     }
 
     async fn finish(&mut self) {
@@ -337,33 +298,10 @@ impl<'a> Talk<'a> {
     }
 }
 
-/// What becomes of the connecting; never once that is known.
-async fn until_done(reaching: &mut Option<Pin<Box<impl Future<Output = Reached>>>>) -> Reached {
-    match reaching {
-        Some(reaching) => reaching.await,
-        None => std::future::pending().await,
-    }
-}
-
 /// What comes from the server next; never where there is none.
-async fn hear(sts: &mut Option<Box<Socket>>) -> Incoming {
+async fn next_of(sts: &mut Option<Box<Socket>>) -> Incoming {
     match sts {
         Some(sts) => sts.next().await,
         None => std::future::pending().await,
-    }
-}
-
-impl Data<'_> {
-    /// What the server is sent of what the caller does.
-    fn take_message(&mut self) -> Option<String> {
-        match self {
-            Self::Audio(message) => Some(std::mem::take(message)),
-            Self::Digit(digit) => Some(sts::digit(*digit)),
-            Self::Speech(_)
-            | Self::Transcript { .. }
-            | Self::Fault { .. }
-            | Self::Interruption
-            | Self::Nothing => None,
-        }
     }
 }
