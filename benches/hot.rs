@@ -160,6 +160,7 @@ mod sts {
     use callhook::audiosocket::{FRAME_AUDIO, RATE};
     use callhook::bridge::AudioCodec;
     use callhook::bridge::caller::CallerAudio;
+    use callhook::bridge::codec::Codec;
     use callhook::sts::{Said, audio, decode_audio, read};
     use tokio::time::Instant;
 
@@ -174,11 +175,11 @@ mod sts {
     #[divan::bench(args = ["slin", "ulaw", "slin16"])]
     fn caller(bencher: Bencher<'_, '_>, coding: &str) {
         let (codec, rate, frame) = match coding {
-            "ulaw" => (AudioCodec::Ulaw, RATE, samples(ULAW)),
-            "slin16" => (AudioCodec::Slin, 2 * RATE, samples(SLIN).repeat(2)),
-            _ => (AudioCodec::Slin, RATE, samples(SLIN)),
+            "ulaw" => (Codec::Ulaw, RATE, samples(ULAW)),
+            "slin16" => (Codec::Slin, 2 * RATE, samples(SLIN).repeat(2)),
+            _ => (Codec::Slin, RATE, samples(SLIN)),
         };
-        let mut caller = CallerAudio::new(codec);
+        let mut caller = CallerAudio::new(AudioCodec::Fixed(codec));
         let now = Instant::now();
         bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
             let mut message = None;

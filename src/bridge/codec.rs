@@ -15,7 +15,9 @@ use strum::VariantArray as _;
 
 /// How samples at 8 kHz are coded, in the order of preference where nothing tells them apart. The names
 /// are Asterisk's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantArray,
+)]
 #[strum(serialize_all = "snake_case")]
 pub enum Codec {
     /// Signed linear, 16 bit, little-endian.

@@ -9,59 +9,46 @@ use super::life::EndReason;
 use crate::label::Each;
 use crate::queue::metrics::Refusal;
 
-/// A call: from a wrong number to an hour.
+/// From a wrong number to an hour.
 const CALL_SECONDS: [f64; 10] = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
-/// Until a speech-to-speech server is connected, which is tried for 5 s.
+/// An STS server is tried for 5 s.
 const CONNECT_SECONDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// All that the bridge counts and measures.
 #[derive(Debug, Default)]
 pub struct BridgeMetrics {
-    /// Bridged calls.
     pub calls: CallMetrics,
-    /// What is played to callers.
     pub playout: PlayoutMetrics,
-    /// Events that were not taken: the queue's own count, which has those of calls, too.
+    /// Events that were not taken. The queue's own counter, which has those of bridged calls too.
     pub refused: Each<Refusal>,
 }
 
-/// Bridged calls.
 #[derive(Clone, Debug)]
 pub struct CallMetrics {
-    /// Live now.
     pub live: Gauge,
-    /// Why they ended.
     pub ended: Each<EndReason>,
-    /// How long they were.
     pub seconds: Histogram,
-    /// Frames of audio that callers sent.
     pub caller_frames: Counter,
-    /// Of those, frames that the server was not sent.
+    /// Of `caller_frames`, those that the server was not sent.
     pub caller_frames_dropped: Counter,
     /// The agent's audio that found no room, in bytes.
     pub surplus_bytes: Counter,
-    /// How long it took to connect to a server.
     pub connect_seconds: Histogram,
-    /// Servers that could not be connected to.
     pub connect_failures: Counter,
 }
 
-/// What is played to callers.
 #[derive(Clone, Debug, Default)]
 pub struct PlayoutMetrics {
-    /// Frames that were written.
     pub played: Counter,
-    /// Frames that were not, as Asterisk does not read.
+    /// Frames that were dropped, because Asterisk does not read.
     pub unread: Counter,
-    /// Ticks of the clock while something was to be played.
     pub ticks: Counter,
-    /// Of those, ticks that were a frame late or more.
+    /// Of `ticks`, those that were a frame late or more.
     pub late: Counter,
 }
 
 impl BridgeMetrics {
-    /// Registers all but what is the queue's.
+    /// Registers all but `refused`, which the queue does.
     pub fn register(&self, to: &mut Registry) {
         self.calls.register(to);
         self.playout.register(to);
