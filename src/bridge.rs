@@ -12,7 +12,7 @@
 //!
 //! [`talk`] has both sockets, and [`life`] says what follows from what happens on them. [`frames`] cuts
 //! what Asterisk sends into frames, [`caller`] turns those into audio at 8 kHz ([`codec`] says what they
-//! are), [`playout`] paces the agent's audio. [`reach`] connects to the STS server, and [`report`] takes
+//! are), [`playout`] paces the agent's audio. [`mod@reach`] connects to the STS server, and [`report`] takes
 //! the events to the queue.
 //!
 //! Invariants:
