@@ -6,6 +6,11 @@
 //! `crash/callers.rs` has those who post events and note what they were promised, `crash/book.rs` the
 //! receiver's side, `crash/life.rs` the process from start to kill, `crash/account.rs` the claims.
 
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "it is there for tests/it, and this is a part of it"
+)]
 mod support;
 
 #[path = "crash/account.rs"]

@@ -1,9 +1,6 @@
 //! A disk over redb's backend trait, in memory: it records every write, fills up on order, and can be
 //! looked at as a crash at any moment would leave it.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-#![allow(clippy::unwrap_used, reason = "a test that panics says where")]
-
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

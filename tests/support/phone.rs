@@ -1,8 +1,6 @@
 //! The least that makes a bridged call: an Asterisk that sends frames, and a speech-to-speech server that
 //! says its piece to whoever connects.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -79,10 +79,6 @@ impl Service {
         Service { addr, child, log, directory }
     }
 
-    pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.addr)
-    }
-
     /// Where AudioSocket listens.
     pub async fn audiosocket(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.log.port_after(AUDIOSOCKET_LISTENING).await))

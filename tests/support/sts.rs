@@ -51,6 +51,7 @@ pub struct Heard {
 }
 
 #[derive(Clone, Debug)]
+#[allow(dead_code, reason = "a text and bytes are shown where a test fails")]
 pub enum What {
     /// The caller's audio, decoded.
     Audio(Vec<u8>),
@@ -186,11 +187,6 @@ impl Session {
     /// Resets the TCP connection.
     pub async fn reset(&self) {
         self.orders.send(Order::Reset).await.ok();
-    }
-
-    /// What was heard so far.
-    pub fn heard(&self) -> Vec<Heard> {
-        self.heard.look(<[_]>::to_vec)
     }
 
     /// Waits until `look` finds something in what was heard.

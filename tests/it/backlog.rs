@@ -1,0 +1,375 @@
+//! A receiver that is slow, silent or moody while there is much to do: what a new caller feels of it, what
+//! becomes of callers that wait as the service stops, what a repeat adds, and that thousands of events
+//! all arrive, each call's in its order.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::receiver::{Receiver, Reply, Seen, closed_gate};
+use crate::support::service::{Answer, Service, request};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+const FALLBACK: &str = "ws://fallback.test:6030/";
+const ROUTE: &str = "wss://sts.test/a";
+
+/// A new call's uuid.
+fn call() -> String {
+    Uuid::new_v4().to_string()
+}
+
+fn announcement(uuid: &str) -> String {
+    json!({ "uuid": uuid, "payload": {} }).to_string()
+}
+
+fn event(uuid: &str, kind: &str, n: usize) -> Value {
+    json!({ "uuid": uuid, "type": kind, "payload": { "n": n } })
+}
+
+async fn serve(url: &str, vars: &[(&str, &str)]) -> Service {
+    Service::start(&[&[("WEBHOOK_URL", url), ("STS_URL", FALLBACK)], vars].concat()).await
+}
+
+/// Announces a new call, which is answered whatever happens.
+async fn announce(service: &Service) -> Value {
+    let answer = service.post("/call", announcement(&call())).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+fn routed() -> Value {
+    json!({ "sts_url": ROUTE, "override": true })
+}
+
+fn fallback() -> Value {
+    json!({ "sts_url": FALLBACK, "override": false })
+}
+
+/// Routes calls, and takes so long for each answer.
+async fn slow_router(each: Duration) -> Receiver {
+    Receiver::start(move |seen| match seen.kind() {
+        "call_initiated" => Reply::route(ROUTE).after(each),
+        _ => Reply::ok().after(each),
+    })
+    .await
+}
+
+/// Hands over one event each of so many calls.
+async fn fill(service: &Service, calls: usize) {
+    let events: Vec<Value> = (0..calls).map(|n| event(&call(), "call_started", n)).collect();
+    let answer = service.post("/events", Value::from(events).to_string()).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_new_caller_does_not_wait_for_the_backlog() {
+    let receiver = slow_router(Duration::from_millis(50)).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
+    fill(&service, 300).await;
+    receiver.seen(4).await;
+    assert_eq!(announce(&service).await, routed());
+    let before = receiver.so_far().len();
+    assert!(before < 50, "{before} requests came before the answer");
+    receiver.seen(301).await;
+}
+
+#[tokio::test]
+async fn many_new_callers_do_not_wait_for_the_backlog() {
+    let receiver = slow_router(Duration::from_millis(50)).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
+    fill(&service, 300).await;
+    receiver.seen(4).await;
+    let mut wires = Vec::new();
+    for _ in 0..20 {
+        let mut wire = service.wire().await;
+        wire.send(request("POST", "/call", &[], &announcement(&call()))).await;
+        wires.push(wire);
+    }
+    for mut wire in wires {
+        assert_eq!(wire.answer().await.expect("an answer").json(), routed());
+    }
+    let before = receiver.so_far().len();
+    assert!(before < 100, "{before} requests came before the last of 20 answers");
+    let seen = receiver.seen(320).await;
+    assert_eq!(seen.len(), 320, "the backlog is delivered too");
+}
+
+#[tokio::test]
+async fn a_relayed_question_does_not_wait_for_the_backlog() {
+    let receiver = slow_router(Duration::from_millis(50)).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
+    fill(&service, 300).await;
+    receiver.seen(4).await;
+    let question = event(&call(), "call_initiated", 0).to_string();
+    assert_eq!(service.post("/events", question).await.json()["sts_url"], ROUTE);
+    let before = receiver.so_far().len();
+    assert!(before < 50, "{before} requests came before the answer");
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_is_answered_with_the_fallback_when_the_drain_ends_first() {
+    let gate = closed_gate();
+    let held = gate.clone();
+    let receiver = Receiver::start(move |_| Reply::route(ROUTE).when(&held)).await;
+    let settings =
+        [("DRAIN_TIMEOUT", "500"), ("ROUTING_TIMEOUT", "60000"), ("WEBHOOK_TIMEOUT", "60000")];
+    let mut service = serve(&receiver.url, &settings).await;
+    let mut caller = service.wire().await;
+    caller.send(request("POST", "/call", &[], &announcement(&call()))).await;
+    let mut relay = service.wire().await;
+    let question = event(&call(), "call_initiated", 0).to_string();
+    relay.send(request("POST", "/events", &[], &question)).await;
+    receiver.seen(2).await;
+    let start = Instant::now();
+    service.terminate();
+    let answer = caller.answer().await.expect("the caller is answered, not cut off");
+    assert_eq!((answer.status, answer.json()), (200, fallback()));
+    let answer = relay.answer().await.expect("the relay is answered, not cut off");
+    assert_eq!((answer.status, answer.json().get("sts_url")), (200, None), "{answer:?}");
+    assert!(answer.json()["id"].is_string(), "{answer:?}");
+    assert_eq!(service.wait().await, 0);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_while_it_drains_still_gets_the_decision() {
+    let gate = closed_gate();
+    let held = gate.clone();
+    let receiver = Receiver::start(move |_| Reply::route(ROUTE).when(&held)).await;
+    let mut service = serve(&receiver.url, &[("ROUTING_TIMEOUT", "9000")]).await;
+    let mut caller = service.wire().await;
+    caller.send(request("POST", "/call", &[], &announcement(&call()))).await;
+    receiver.seen(1).await;
+    service.terminate();
+    service.drains().await;
+    gate.add_permits(1);
+    assert_eq!(caller.answer().await.expect("an answer").json(), routed());
+    assert_eq!(service.wait().await, 0);
+}
+
+/// Answers the first call's question with these statuses, one a request, and routes every other call.
+async fn sick_for_one(statuses: &'static [u16]) -> Receiver {
+    let (first, at) = (Mutex::new(String::new()), AtomicUsize::new(0));
+    Receiver::start(move |seen| {
+        let mut first = first.lock().expect("no panic");
+        if first.is_empty() {
+            seen.uuid().clone_into(&mut first);
+        }
+        if *first != seen.uuid() {
+            return Reply::route(ROUTE);
+        }
+        let status = statuses.get(at.fetch_add(1, Ordering::Relaxed)).copied();
+        Reply::status(status.unwrap_or(200))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn one_call_that_fails_many_times_does_not_end_the_asking() {
+    // Three times 503 make the receiver down; then come probes, until one is answered otherwise.
+    for statuses in [
+        [500, 500, 500, 500, 500, 422].as_slice(),
+        [503, 503, 503, 503, 422].as_slice(),
+        [503, 503, 503, 500, 500, 422].as_slice(),
+    ] {
+        let receiver = sick_for_one(statuses).await;
+        let settings = [
+            ("WEBHOOK_BREAKER", "3"),
+            ("WEBHOOK_RETRY", "20"),
+            ("WEBHOOK_BACKOFF", "10"),
+            ("WEBHOOK_BACKOFF_MAX", "10"),
+        ];
+        let service = serve(&receiver.url, &settings).await;
+        assert_eq!(announce(&service).await, fallback(), "{statuses:?}");
+        service.log_line(|line| line["message"] == "webhook delivery failed").await;
+        assert_eq!(receiver.so_far().len(), statuses.len(), "{statuses:?}");
+        assert_eq!(announce(&service).await, routed(), "after {statuses:?}");
+    }
+}
+
+/// Sends this event twice under one key while the receiver keeps the first waiting, then lets all through.
+/// Returns both answers and what the receiver got, up to a mark sent after them.
+async fn twice(kind: &str) -> (Answer, Answer, Vec<Seen>) {
+    let gate = closed_gate();
+    let held = gate.clone();
+    let receiver = Receiver::start(move |_| Reply::route(ROUTE).when(&held)).await;
+    let service = serve(&receiver.url, &[("ROUTING_TIMEOUT", "15000")]).await;
+    let uuid = call();
+    let body = event(&uuid, kind, 0).to_string();
+    let keyed = request("POST", "/events", &[("Idempotency-Key", "again")], &body);
+    let (mut first, mut second) = (service.wire().await, service.wire().await);
+    first.send(&keyed).await;
+    receiver.seen(1).await;
+    second.send(&keyed).await;
+    let mark = event(&uuid, "call_ended", 0).to_string();
+    let later = service.post("/events", mark).await;
+    assert_eq!(later.status, 202, "{later:?}");
+    gate.add_permits(10);
+    let answers = (first.answer().await, second.answer().await);
+    receiver.seen(2).await;
+    service.terminate();
+    service.whole_log().await;
+    let seen = receiver.so_far();
+    (answers.0.expect("an answer"), answers.1.expect("an answer to the repeat"), seen)
+}
+
+#[tokio::test]
+async fn a_repeat_while_the_first_still_waits_queues_nothing() {
+    for (kind, status) in [("call_started", 202), ("call_initiated", 200)] {
+        let (first, second, seen) = twice(kind).await;
+        assert_eq!((first.status, second.status), (status, status), "{kind}: {first:?} {second:?}");
+        assert_eq!(first.json()["id"], "again", "{kind}: {first:?}");
+        assert_eq!(second.json(), first.json(), "{kind}: the repeat is answered the same");
+        let kinds: Vec<&str> = seen.iter().map(Seen::kind).collect();
+        assert_eq!(kinds, [kind, "call_ended"], "one event and the mark");
+    }
+}
+
+/// How a moody receiver answers the requests for one event before it takes it.
+type Moods = HashMap<(String, usize), Vec<u16>>;
+
+/// Some events fail, each up to five times in ways that are tried again.
+fn moods(seed: u64, calls: &[String], events: usize) -> Moods {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut moods = Moods::new();
+    for uuid in calls {
+        for n in 0..events {
+            let failures = if rng.random_bool(0.25) { rng.random_range(1..=5) } else { 0 };
+            let statuses = [500, 503, 404, 429, 302, 401];
+            let status = |_| statuses[rng.random_range(0..statuses.len())];
+            moods.insert((uuid.clone(), n), (0..failures).map(status).collect());
+        }
+    }
+    moods
+}
+
+fn key(seen: &Seen) -> (String, usize) {
+    let n = seen.body["payload"]["n"].as_u64().expect("a number");
+    (seen.uuid().to_owned(), usize::try_from(n).expect("small"))
+}
+
+async fn moody(moods: &Moods) -> Receiver {
+    let left = Mutex::new(moods.clone());
+    Receiver::start(move |seen| {
+        let mut left = left.lock().expect("no panic");
+        let statuses = left.get_mut(&key(seen)).expect("an event that was sent");
+        statuses.pop().map_or_else(Reply::ok, Reply::status)
+    })
+    .await
+}
+
+/// Sends the events of these calls in turns, twenty to a request, one request at a time.
+async fn pour(service: &Service, calls: &[String], events: Range<usize>) {
+    let all = events.flat_map(|n| calls.iter().map(move |uuid| event(uuid, "transcription", n)));
+    for array in all.collect::<Vec<_>>().chunks(20) {
+        let answer = service.post("/events", json!(array).to_string()).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+    }
+}
+
+/// Each event of a call is there as often as its moods say, and once more; none begins before the one
+/// before it was taken.
+fn assert_in_order(seen: &[Seen], uuid: &str, events: usize, moods: &Moods) {
+    let mut requests = seen.iter().filter(|seen| seen.uuid() == uuid);
+    for n in 0..events {
+        let mut ids = Vec::new();
+        for attempt in 1..=moods[&(uuid.to_owned(), n)].len() + 1 {
+            let request = requests.next().unwrap_or_else(|| panic!("event {n} of {uuid} came"));
+            assert_eq!(key(request).1, n, "attempt {attempt} of event {n} of {uuid}");
+            let header = |name| request.header(name).expect(name).to_owned();
+            assert_eq!(header("x-avr-webhook-sequence"), (n + 1).to_string(), "{request:?}");
+            assert_eq!(header("x-avr-webhook-attempt"), attempt.to_string(), "{request:?}");
+            ids.push(header("webhook-id"));
+        }
+        ids.dedup();
+        assert_eq!(ids.len(), 1, "one id on all attempts of event {n} of {uuid}");
+    }
+    assert_eq!(requests.count(), 0, "nothing more of {uuid}");
+}
+
+#[tokio::test]
+async fn a_burst_on_a_moody_receiver_arrives_in_full_and_each_call_in_its_order() {
+    const EVENTS: usize = 40;
+    for seed in [1, 4711] {
+        println!("seed {seed}");
+        let calls: Vec<String> = (0..50).map(|_| call()).collect();
+        let moods = moods(seed, &calls, EVENTS);
+        let receiver = moody(&moods).await;
+        let mut service = serve(
+            &receiver.url,
+            &[
+                ("WEBHOOK_RETRY", "5"),
+                ("WEBHOOK_BACKOFF", "5"),
+                ("WEBHOOK_BACKOFF_MAX", "20"),
+                // A receiver in such a mood is there all the time.
+                ("WEBHOOK_BREAKER", "0"),
+            ],
+        )
+        .await;
+        let fifths: Vec<&[String]> = calls.chunks(10).collect();
+        tokio::join!(
+            pour(&service, fifths[0], 0..EVENTS),
+            pour(&service, fifths[1], 0..EVENTS),
+            pour(&service, fifths[2], 0..EVENTS),
+            pour(&service, fifths[3], 0..EVENTS),
+            pour(&service, fifths[4], 0..EVENTS),
+        );
+        let requests = moods.values().map(|statuses| statuses.len() + 1).sum();
+        receiver.seen(requests).await;
+        service.terminate();
+        assert_eq!(service.wait().await, 0, "seed {seed}");
+        let seen = receiver.so_far();
+        for uuid in &calls {
+            assert_in_order(&seen, uuid, EVENTS, &moods);
+            assert_eq!(receiver.in_flight_peak_of(uuid), 1, "{uuid}, seed {seed}");
+        }
+        assert_log_is_calm(&service, requests - calls.len() * EVENTS).await;
+    }
+}
+
+/// So many failed attempts, every one of them a warning, and nothing that is no line of the log.
+async fn assert_log_is_calm(service: &Service, failures: usize) {
+    let log = service.whole_log().await;
+    let mut warnings = 0;
+    for line in log.lines() {
+        let record: Value =
+            serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+        assert_ne!(record["level"], "error", "{line}");
+        warnings += usize::from(record["message"] == "webhook attempt failed");
+    }
+    assert_eq!(warnings, failures, "one warning for each failed attempt");
+    let stopped = log.lines().last().expect("a last line");
+    for settled in [r#""dead":0"#, r#""lost":0"#] {
+        assert!(stopped.contains(settled), "{settled} in {stopped}");
+    }
+}
+
+#[tokio::test]
+async fn a_burst_outlives_an_outage_in_its_middle() {
+    let calls: Vec<String> = (0..50).map(|_| call()).collect();
+    let count = AtomicUsize::new(0);
+    // Ten failures in a row make it down, whatever order the attempts end in.
+    let receiver = Receiver::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        300..310 => Reply::status(503),
+        _ => Reply::ok(),
+    })
+    .await;
+    let settings =
+        [("WEBHOOK_RETRY", "5"), ("WEBHOOK_BACKOFF", "5"), ("WEBHOOK_CONCURRENCY", "10")];
+    let service = serve(&receiver.url, &settings).await;
+    pour(&service, &calls, 0..20).await;
+    let seen = receiver.seen(1010).await;
+    for uuid in &calls {
+        let mut numbers: Vec<usize> =
+            seen.iter().filter(|seen| seen.uuid() == uuid).map(|seen| key(seen).1).collect();
+        numbers.dedup();
+        assert_eq!(numbers, (0..20).collect::<Vec<_>>(), "{uuid}");
+        assert_eq!(receiver.in_flight_peak_of(uuid), 1, "{uuid}");
+    }
+}

@@ -1,0 +1,7 @@
+//! Sound through the bridge, in both directions, compared with what went in. `call_audio/caller.rs` has the
+//! way from Asterisk to the STS server, `call_audio/agent.rs` the way back, `call_audio/recorded.rs` the
+//! recordings of a real Asterisk.
+
+mod agent;
+mod caller;
+mod recorded;

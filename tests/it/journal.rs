@@ -1,0 +1,138 @@
+//! The durable queue, one claim at a time: what was promised outlives the process, however that ended.
+//! `journal/restart.rs` has the ends and new beginnings, `journal/file.rs` the file itself,
+//! `journal/limits.rs` how much it takes, `journal/full.rs` a disk that is full. `crash.rs` tries it all
+//! at once, under load.
+
+mod file;
+mod full;
+mod keyed;
+mod limits;
+mod restart;
+
+use std::path::PathBuf;
+
+use crate::support::receiver::{Receiver, Reply, Seen, free_port};
+use crate::support::service::Service;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+/// A journal that outlives the processes that use it.
+struct Journal {
+    directory: TempDir,
+}
+
+impl Journal {
+    fn new() -> Journal {
+        Journal { directory: TempDir::new().expect("a temporary directory") }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("callhook.redb")
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        std::fs::read(self.path()).expect("the journal can be read")
+    }
+
+    /// Starts a service on this journal that delivers to `url`.
+    async fn serve(&self, url: &str, vars: &[(&str, &str)]) -> Service {
+        let path = self.path();
+        let path = path.to_str().expect("a path of plain text");
+        let usual = [("WEBHOOK_URL", url), ("JOURNAL_PATH", path)];
+        Service::start(&[&usual, vars].concat()).await
+    }
+}
+
+/// Settings for a receiver that is away for a while: nothing is given up, and it is asked often.
+const PATIENT: [(&str, &str); 3] =
+    [("WEBHOOK_RETRY", "20"), ("WEBHOOK_BACKOFF", "10"), ("WEBHOOK_BACKOFF_MAX", "100")];
+
+/// A port with nobody on it, and the URL of the receiver that may come there.
+fn nobody() -> (u16, String) {
+    let port = free_port();
+    (port, format!("http://127.0.0.1:{port}/events"))
+}
+
+/// Ends the service with SIGKILL; returns when nothing of it is left.
+async fn kill(mut service: Service) {
+    service.signal("KILL");
+    service.ended().await;
+}
+
+/// Ends the service with SIGTERM, which has to succeed; returns its log.
+async fn terminate(mut service: Service) -> String {
+    service.terminate();
+    assert_eq!(service.wait().await, 0);
+    service.whole_log().await
+}
+
+/// Ends the service in one of these two ways.
+async fn end(service: Service, signal: &str) {
+    match signal {
+        "KILL" => kill(service).await,
+        _ => drop(terminate(service).await),
+    }
+}
+
+/// A new call's uuid.
+fn call() -> String {
+    Uuid::new_v4().to_string()
+}
+
+fn event(uuid: &str, n: usize) -> Value {
+    json!({ "uuid": uuid, "type": "dtmf_digit", "payload": { "n": n } })
+}
+
+fn array(uuid: &str, numbers: std::ops::Range<usize>) -> String {
+    Value::from(numbers.map(|n| event(uuid, n)).collect::<Vec<_>>()).to_string()
+}
+
+/// Hands over event `n` of a call, which has to be taken; returns its id.
+async fn relay(service: &Service, uuid: &str, n: usize) -> String {
+    let answer = service.post("/events", event(uuid, n).to_string()).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    answer.json()["id"].as_str().expect("an id").to_owned()
+}
+
+fn n(seen: &Seen) -> usize {
+    usize::try_from(seen.body["payload"]["n"].as_u64().expect("a number")).expect("small")
+}
+
+fn numbers_of(seen: &[Seen], uuid: &str) -> Vec<usize> {
+    seen.iter().filter(|seen| seen.uuid() == uuid).map(n).collect()
+}
+
+fn ids_of(seen: &[Seen], uuid: &str) -> Vec<String> {
+    headers_of(seen, uuid, "webhook-id")
+}
+
+fn headers_of(seen: &[Seen], uuid: &str, name: &str) -> Vec<String> {
+    let of_call = seen.iter().filter(|seen| seen.uuid() == uuid);
+    of_call.map(|seen| seen.header(name).expect("each request has it").to_owned()).collect()
+}
+
+/// Waits until all that the journal held for these calls has arrived: one more event of each, and what
+/// came of it all. Those last events are left out.
+async fn all_of(service: &Service, receiver: &Receiver, calls: &[String]) -> Vec<Seen> {
+    const LAST: usize = 999_999;
+    let mut last = Vec::new();
+    for uuid in calls {
+        last.push(relay(service, uuid, LAST).await);
+    }
+    let mut count = calls.len();
+    loop {
+        let mut seen = receiver.seen(count).await;
+        let came = |id: &String| seen.iter().any(|seen| seen.header("webhook-id") == Some(id));
+        if last.iter().all(came) {
+            seen.retain(|seen| n(seen) != LAST);
+            return seen;
+        }
+        count = seen.len() + 1;
+    }
+}
+
+/// A receiver that is content with everything.
+async fn content() -> Receiver {
+    Receiver::start(|_| Reply::ok()).await
+}

@@ -1,0 +1,216 @@
+//! The file: made where it is missing, one process at a time, and never changed where it is damaged.
+
+use std::path::Path;
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+use tokio::task::JoinSet;
+
+use super::{
+    Journal, PATIENT, all_of, array, call, content, event, ids_of, kill, nobody, numbers_of, relay,
+    terminate,
+};
+use crate::support::receiver::{Receiver, Reply};
+use crate::support::service::{Service, run};
+
+/// A start that has to fail: its exit code, and what it says.
+async fn refused(path: &Path) -> (i32, String) {
+    let path = path.to_str().expect("a path of plain text");
+    let (code, _, log) = run(
+        &["serve"],
+        &[
+            ("WEBHOOK_URL", "http://127.0.0.1:9/events"),
+            ("JOURNAL_PATH", path),
+            ("HTTP_HOST", "127.0.0.1"),
+            ("HTTP_PORT", "0"),
+            ("PORT", "0"),
+            ("ADMIN_PORT", "0"),
+        ],
+    )
+    .await;
+    assert!(log.contains(path), "it names {path}:\n{log}");
+    assert!(!log.contains("panicked"), "an error, no panic:\n{log}");
+    (code, log)
+}
+
+#[tokio::test]
+async fn a_missing_file_is_made_with_its_directories() {
+    let journal = Journal::new();
+    let path = journal.directory.path().join("not/there/yet.redb");
+    let receiver = content().await;
+    let vars = [
+        ("WEBHOOK_URL", receiver.url.as_str()),
+        ("JOURNAL_PATH", path.to_str().expect("a path of plain text")),
+    ];
+    let service = Service::start(&vars).await;
+    relay(&service, &call(), 0).await;
+    receiver.seen(1).await;
+    assert!(path.is_file());
+}
+
+#[tokio::test]
+async fn unless_told_otherwise_it_is_in_data_where_the_process_runs() {
+    let receiver = content().await;
+    let service =
+        Service::start(&[("WEBHOOK_URL", &receiver.url), ("JOURNAL_PATH", "undefined")]).await;
+    relay(&service, &call(), 0).await;
+    receiver.seen(1).await;
+    assert!(service.directory().join("data/callhook.redb").is_file());
+}
+
+#[tokio::test]
+async fn an_empty_file_is_a_new_journal() {
+    let journal = Journal::new();
+    std::fs::write(journal.path(), "").expect("a file can be made");
+    let (port, url) = nobody();
+    let service = journal.serve(&url, &PATIENT).await;
+    let uuid = call();
+    relay(&service, &uuid, 0).await;
+    kill(service).await;
+    let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
+    let service = journal.serve(&url, &PATIENT).await;
+    let seen = all_of(&service, &receiver, std::slice::from_ref(&uuid)).await;
+    assert_eq!(numbers_of(&seen, &uuid), [0]);
+}
+
+#[tokio::test]
+async fn a_directory_in_its_place_is_a_clear_error() {
+    let journal = Journal::new();
+    std::fs::create_dir(journal.path()).expect("a directory can be made");
+    let (code, log) = refused(&journal.path()).await;
+    assert_eq!(code, 1, "{log}");
+}
+
+#[tokio::test]
+async fn a_second_process_on_one_journal_exits_with_69_and_says_why() {
+    let journal = Journal::new();
+    let receiver = content().await;
+    let service = journal.serve(&receiver.url, &[]).await;
+    let (code, log) = refused(&journal.path()).await;
+    assert_eq!(code, 69, "{log}");
+    assert!(log.contains("in use"), "{log}");
+    let uuid = call();
+    relay(&service, &uuid, 0).await;
+    assert_eq!(numbers_of(&receiver.seen(1).await, &uuid), [0], "the first goes on");
+    terminate(service).await;
+    let service = journal.serve(&receiver.url, &[]).await;
+    relay(&service, &uuid, 1).await;
+    assert_eq!(numbers_of(&receiver.seen(2).await, &uuid), [0, 1], "it is free again");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_journal_is_an_error_and_stays_as_it_is() {
+    let mut noise = vec![0; 100_000];
+    StdRng::seed_from_u64(11).fill_bytes(&mut noise);
+    let zeros = vec![0; 8192];
+    for content in [&b"x"[..], b"{\"not\":\"a journal\"}\n", &noise[..4096], &noise, &zeros] {
+        let journal = Journal::new();
+        std::fs::write(journal.path(), content).expect("a file can be made");
+        let (code, log) = refused(&journal.path()).await;
+        assert_eq!(code, 1, "{} bytes: {log}", content.len());
+        assert!(journal.bytes() == content, "{} bytes were changed: {log}", content.len());
+    }
+}
+
+/// A journal that holds 300 events of one call, left behind by that signal; and their ids.
+async fn filled(uuid: &str, signal: &str) -> (Journal, Vec<String>) {
+    let journal = Journal::new();
+    let (_, url) = nobody();
+    let service = journal.serve(&url, &[("WEBHOOK_RETRY", "20")]).await;
+    let answer = service.post("/events", array(uuid, 0..300)).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let ids = answer.json()["ids"].as_array().expect("ids").clone();
+    let ids = ids.iter().map(|id| id.as_str().expect("an id").to_owned()).collect();
+    super::end(service, signal).await;
+    (journal, ids)
+}
+
+#[tokio::test]
+async fn a_journal_overwritten_in_the_middle_is_an_error_and_stays_as_it_is() {
+    for signal in ["KILL", "TERM"] {
+        let (journal, _) = filled(&call(), signal).await;
+        let mut bytes = journal.bytes();
+        let size = bytes.len();
+        StdRng::seed_from_u64(12).fill_bytes(&mut bytes[size / 4..size / 4 * 3]);
+        std::fs::write(journal.path(), &bytes).expect("the journal can be written");
+        let (code, log) = refused(&journal.path()).await;
+        assert_eq!(code, 1, "after SIG{signal}: {log}");
+        assert!(journal.bytes() == bytes, "it was changed, after SIG{signal}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_cut_short_is_an_error_and_is_not_deleted() {
+    for signal in ["KILL", "TERM"] {
+        let (journal, _) = filled(&call(), signal).await;
+        let bytes = journal.bytes();
+        for part in [100, bytes.len() / 2, bytes.len() - 4096] {
+            std::fs::write(journal.path(), &bytes[..part]).expect("the journal can be written");
+            let (code, log) = refused(&journal.path()).await;
+            assert_eq!(code, 1, "{part} bytes of it, after SIG{signal}: {log}");
+            // The store may have mended what it could; but the file is still there to be looked at.
+            assert!(!journal.bytes().is_empty(), "{part} bytes of it are gone: {log}");
+        }
+    }
+}
+
+/// Some pages hold nothing, and a header has a spare: damage is noticed, or it does no harm. This is of a
+/// journal that was closed: after a kill, the last transaction may look like one that was cut off.
+#[tokio::test]
+async fn a_damaged_page_is_noticed_or_costs_no_event() {
+    const SEED: u64 = 13;
+    let uuid = call();
+    let (journal, ids) = filled(&uuid, "TERM").await;
+    let whole = journal.bytes();
+    let mut rng = StdRng::seed_from_u64(SEED);
+    let (mut noticed, mut harmless) = (0, 0);
+    for page in (0..whole.len() / 4096).step_by(2) {
+        let mut bytes = whole.clone();
+        let at = page * 4096 + rng.random_range(0..64);
+        rng.fill_bytes(&mut bytes[at..page * 4096 + 2048]);
+        std::fs::write(journal.path(), &bytes).expect("the journal can be written");
+        if starts_with_all(&journal, &uuid, &ids, &format!("page {page}, seed {SEED}")).await {
+            harmless += 1;
+        } else {
+            noticed += 1;
+            assert!(journal.bytes() == bytes, "page {page} was changed, seed {SEED}");
+        }
+    }
+    assert!(noticed > 4, "{noticed} noticed, {harmless} harmless, seed {SEED}");
+}
+
+/// False if the start was refused as it should be; panics if it starts without one of the events.
+async fn starts_with_all(journal: &Journal, uuid: &str, ids: &[String], what: &str) -> bool {
+    let path = journal.path();
+    let path = path.to_str().expect("a path of plain text").to_owned();
+    let receiver = content().await;
+    let url = receiver.url.clone();
+    let mut start = JoinSet::new();
+    start.spawn(
+        async move { Service::start(&[("WEBHOOK_URL", &url), ("JOURNAL_PATH", &path)]).await },
+    );
+    let Some(Ok(service)) = start.join_next().await else {
+        let (code, log) = refused(&journal.path()).await;
+        assert_eq!(code, 1, "{what}: {log}");
+        return false;
+    };
+    let seen = all_of(&service, &receiver, &[uuid.to_owned()]).await;
+    assert_eq!(ids_of(&seen, uuid), ids, "{what}");
+    kill(service).await;
+    true
+}
+
+#[tokio::test]
+async fn a_copy_of_a_journal_in_another_place_is_that_journal() {
+    let uuid = call();
+    let (journal, ids) = filled(&uuid, "KILL").await;
+    let other = Journal::new();
+    std::fs::copy(journal.path(), other.path()).expect("the journal can be copied");
+    let receiver = content().await;
+    let service = other.serve(&receiver.url, &[]).await;
+    let answer = service.post("/events", event(&uuid, 300).to_string()).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let seen = receiver.seen(301).await;
+    assert_eq!(ids_of(&seen, &uuid)[..300], ids);
+    assert_eq!(numbers_of(&seen, &uuid), (0..=300).collect::<Vec<_>>());
+}

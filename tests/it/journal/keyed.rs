@@ -1,0 +1,122 @@
+//! Arrays under a key while the disk fails and as many ids are remembered as ever are: each is answered,
+//! and nobody else waits for that.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt as _;
+use redb::{Database, TableDefinition};
+use rlimit::Resource;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::full::IGNORING_SIGXFSZ;
+use crate::support::receiver::{Receiver, Reply, closed_gate};
+use crate::support::service::{Answer, Service};
+use super::{Journal, call};
+
+/// As many ids as are remembered at most.
+const IDS: usize = 200_000;
+
+/// How long a caller, or a health check, may wait for a disk that fails.
+const PROMPT: Duration = Duration::from_millis(100);
+
+/// How long the journal takes to try a disk twice that fails.
+const TWO_TRIES: Duration = Duration::from_secs(2);
+
+/// The longest wait for the answer to an array.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Writes ids into the journal as if they had been given a minute ago.
+async fn remember_ids(journal: &Journal) {
+    let (_port, url) = super::nobody();
+    super::terminate(journal.serve(&url, &[]).await).await;
+    let ids: TableDefinition<'_, &str, (u64, Option<&str>)> = TableDefinition::new("ids");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    let at = u64::try_from(now.as_millis()).expect("milliseconds fit") - 60_000;
+    let database = Database::open(journal.path()).expect("the journal can be opened");
+    let write = database.begin_write().expect("it can be written");
+    {
+        let mut table = write.open_table(ids).expect("it has this table");
+        for n in 0..IDS {
+            table.insert(format!("known.{n:06}").as_str(), (at, None)).expect("it takes an id");
+        }
+    }
+    write.commit().expect("it takes them all");
+}
+
+/// From now on every write fails.
+fn break_disk(service: &Service) {
+    let (_, most) = rlimit::getrlimit(Resource::FSIZE).expect("the limit can be read");
+    let pid = i32::try_from(service.pid()).expect("a process id is small");
+    rlimit::prlimit(pid, Resource::FSIZE, Some((1, most)), None).expect("a limit of one's own");
+}
+
+async fn post_array(service: &Service, key: &str) -> Answer {
+    let uuid = call();
+    let events =
+        (0..1000).map(|n| json!({ "uuid": uuid, "type": "dtmf_digit", "payload": { "n": n } }));
+    let body = Value::from(events.collect::<Vec<_>>()).to_string();
+    service.post_with("/events", &[("Idempotency-Key", key)], body).await
+}
+
+/// The longest time that a caller, and a health check, waits until `until` is over, and a while after.
+async fn longest_waits(service: &Service, until: impl Future<Output = ()>) -> [Duration; 2] {
+    let mut longest = [Duration::ZERO; 2];
+    let mut until = std::pin::pin!(until);
+    let (mut is_over, begun) = (false, Instant::now());
+    while !is_over || begun.elapsed() < TWO_TRIES {
+        let asked = Instant::now();
+        let body = json!({ "uuid": call(), "payload": {} }).to_string();
+        assert_eq!(service.post("/call", body).await.status, 200);
+        longest[0] = longest[0].max(asked.elapsed());
+        let asked = Instant::now();
+        assert_eq!(service.get("/health").await.status, 200);
+        longest[1] = longest[1].max(asked.elapsed());
+        is_over = is_over || timeout(Duration::ZERO, &mut until).await.is_ok();
+    }
+    longest
+}
+
+#[tokio::test]
+async fn every_keyed_array_is_answered_and_no_caller_waits_while_the_disk_fails() {
+    let journal = Journal::new();
+    remember_ids(&journal).await;
+    let gate = closed_gate();
+    let held = Reply::ok().when(&gate);
+    let receiver = Receiver::start(move |seen| match seen.kind() {
+        "call_initiated" => Reply::ok(),
+        _ => held.clone(),
+    })
+    .await;
+    let (path, url) = (journal.path(), receiver.url.clone());
+    let vars = [
+        ("WEBHOOK_URL", url.as_str()),
+        ("JOURNAL_PATH", path.to_str().expect("a path of plain text")),
+        ("WEBHOOK_TIMEOUT", "60000"),
+    ];
+    let service = Service::start_under(&IGNORING_SIGXFSZ, &vars).await;
+    break_disk(&service);
+    let post = async |key| post_array(&service, key).await;
+    let arrays = futures_util::future::join_all(["a", "b", "c", "d"].map(post));
+    let mut arrays = std::pin::pin!(arrays.fuse());
+    // To take four thousand events at once is work, disk or no disk.
+    let noticed = service.log_line(|line| {
+        line["message"] == "the journal cannot be written: new events are refused until it can"
+    });
+    let mut answers = None;
+    tokio::select! {
+        done = &mut arrays => answers = Some(done),
+        _ = noticed => {}
+    }
+    let answered = async {
+        let answers = match answers {
+            Some(answers) => answers,
+            None => timeout(LIMIT, arrays).await.expect("every array is answered"),
+        };
+        for answer in answers {
+            assert_eq!(answer.status, 503, "{answer:?}");
+        }
+    };
+    let longest = longest_waits(&service, answered).await;
+    assert!(longest.iter().all(|longest| *longest < PROMPT), "{longest:?}");
+}

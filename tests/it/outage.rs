@@ -1,0 +1,341 @@
+//! The receiver is down, or is not: what counts as down, what waiting events go through, how they are
+//! probed with, and what happens when nothing more can wait.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::support::receiver::{Receiver, Reply, Seen, free_port};
+use crate::support::service::Service;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// A new call's uuid.
+fn call() -> String {
+    Uuid::new_v4().to_string()
+}
+
+fn event(uuid: &str, n: usize) -> Value {
+    json!({ "uuid": uuid, "type": "dtmf_digit", "payload": { "n": n } })
+}
+
+/// Hands event `n` of a call to the relay and expects it to be taken.
+async fn relay(service: &Service, uuid: &str, n: usize) {
+    let answer = service.post("/events", event(uuid, n).to_string()).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+}
+
+async fn serve(url: &str, vars: &[(&str, &str)]) -> Service {
+    Service::start(&[&[("WEBHOOK_URL", url)], vars].concat()).await
+}
+
+/// Waits until so many events of this call were given up, and for what follows from the last one.
+async fn given_up(service: &Service, uuid: &str, events: usize) {
+    let ids = RefCell::new(HashSet::new());
+    let last = |line: &Value| {
+        if line["uuid"] == uuid && line["message"] == "webhook delivery failed" {
+            ids.borrow_mut().insert(line["id"].to_string());
+        }
+        ids.borrow().len() == events
+    };
+    service.log_line(last).await;
+    assert_eq!(service.get("/health").await.status, 200);
+}
+
+fn n(seen: &Seen) -> usize {
+    usize::try_from(seen.body["payload"]["n"].as_u64().expect("a number")).expect("small")
+}
+
+fn numbers(seen: &[Seen]) -> Vec<usize> {
+    seen.iter().map(n).collect()
+}
+
+fn numbers_of(seen: &[Seen], uuid: &str) -> Vec<usize> {
+    seen.iter().filter(|seen| seen.uuid() == uuid).map(n).collect()
+}
+
+/// Answers the first requests with these statuses, one each, and all later ones with 200. A 0 never
+/// answers.
+async fn sick_at_first(statuses: &[u16]) -> Receiver {
+    let (statuses, at) = (statuses.to_vec(), AtomicUsize::new(0));
+    let script = move |_: &Seen| match statuses.get(at.fetch_add(1, Ordering::Relaxed)) {
+        None => Reply::ok(),
+        Some(0) => Reply::ok().after(Duration::from_secs(3600)),
+        Some(status) => Reply::status(*status),
+    };
+    Receiver::start(script).await
+}
+
+#[tokio::test]
+async fn timeouts_and_502_503_504_in_a_row_make_it_down() {
+    for kind in [0, 502, 503, 504] {
+        let receiver = sick_at_first(&[kind; 3]).await;
+        let settings = [("WEBHOOK_BREAKER", "3"), ("WEBHOOK_TIMEOUT", "300")];
+        let service = serve(&receiver.url, &settings).await;
+        let uuid = call();
+        for n in 0..5 {
+            relay(&service, &uuid, n).await;
+        }
+        let seen = receiver.seen(5).await;
+        assert_eq!(numbers(&seen), [0, 1, 2, 3, 4], "after {kind}");
+        let pause = seen[3].at - seen[2].at;
+        assert!(
+            pause > Duration::from_millis(500),
+            "the fourth is a probe: {pause:?} after {kind}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_kinds_of_failure_count_together() {
+    let receiver = sick_at_first(&[502, 0, 503, 504]).await;
+    let settings = [("WEBHOOK_BREAKER", "4"), ("WEBHOOK_TIMEOUT", "300")];
+    let service = serve(&receiver.url, &settings).await;
+    let uuid = call();
+    for n in 0..6 {
+        relay(&service, &uuid, n).await;
+    }
+    let seen = receiver.seen(6).await;
+    let pause = seen[4].at - seen[3].at;
+    assert!(pause > Duration::from_millis(500), "the fifth is a probe: {pause:?}");
+}
+
+/// If it were down before the end of these, the event in turn would be sent twice.
+async fn never_down(statuses: &[u16], breaker: Option<&str>) {
+    let receiver = sick_at_first(statuses).await;
+    let settings: Vec<_> =
+        breaker.map(|breaker| ("WEBHOOK_BREAKER", breaker)).into_iter().collect();
+    let service = serve(&receiver.url, &settings).await;
+    let uuid = call();
+    for n in 0..=statuses.len() {
+        relay(&service, &uuid, n).await;
+    }
+    let seen = receiver.seen(statuses.len() + 1).await;
+    let expected: Vec<usize> = (0..=statuses.len()).collect();
+    assert_eq!(numbers(&seen), expected, "{statuses:?}");
+    let all = seen[statuses.len()].at - seen[0].at;
+    assert!(all < Duration::from_millis(900), "without a pause: {all:?} for {statuses:?}");
+}
+
+#[tokio::test]
+async fn any_answer_but_502_503_504_is_an_answer() {
+    for status in [500, 501, 400, 401, 404, 408, 429, 302] {
+        never_down(&[status; 8], Some("3")).await;
+    }
+}
+
+#[tokio::test]
+async fn five_in_a_row_is_the_default_and_an_answer_begins_the_count_anew() {
+    for answer in [200, 500, 404] {
+        never_down(&[503, 503, 503, 503, answer, 503, 503, 503, 503], None).await;
+    }
+    let receiver = sick_at_first(&[503; 5]).await;
+    let service = serve(&receiver.url, &[]).await;
+    let uuid = call();
+    for n in 0..6 {
+        relay(&service, &uuid, n).await;
+    }
+    let seen = receiver.seen(6).await;
+    let pause = seen[5].at - seen[4].at;
+    assert!(pause > Duration::from_millis(500), "the sixth is a probe: {pause:?}");
+}
+
+#[tokio::test]
+async fn with_a_breaker_of_zero_it_is_never_down() {
+    never_down(&[503; 12], Some("0")).await;
+}
+
+#[tokio::test]
+async fn waiting_events_spend_no_attempts_on_probes_that_come_less_and_less_often() {
+    let receiver = sick_at_first(&[503; 4]).await;
+    let settings = [("WEBHOOK_BREAKER", "2"), ("WEBHOOK_RETRY", "2"), ("WEBHOOK_BACKOFF", "1")];
+    let service = serve(&receiver.url, &settings).await;
+    let uuid = call();
+    relay(&service, &uuid, 0).await;
+    relay(&service, &uuid, 1).await;
+    for n in 3..=5 {
+        receiver.seen(n).await; // each with a limit of its own
+    }
+    let seen = receiver.seen(6).await;
+    // Two attempts, two probes and the one that was answered; three attempts are allowed.
+    assert_eq!(numbers(&seen), [0, 0, 0, 0, 0, 1]);
+    let pauses: Vec<u128> =
+        seen.windows(2).map(|pair| (pair[1].at - pair[0].at).as_millis()).collect();
+    assert!(pauses[1] > 450, "the first probe comes after about 1 s: {pauses:?}");
+    assert!(pauses[3] > pauses[1] * 5 / 4, "the delay grows: {pauses:?}");
+}
+
+#[tokio::test]
+async fn one_probe_at_a_time_and_it_is_the_oldest_waiting_event() {
+    let receiver = sick_at_first(&[503, 503, 0, 0]).await;
+    let settings = [("WEBHOOK_BREAKER", "2"), ("WEBHOOK_TIMEOUT", "1000")];
+    let service = serve(&receiver.url, &settings).await;
+    let (first, calls) = (call(), [call(), call(), call()]);
+    relay(&service, &first, 0).await;
+    relay(&service, &first, 1).await;
+    given_up(&service, &first, 2).await;
+    for uuid in &calls {
+        relay(&service, uuid, 2).await;
+        relay(&service, uuid, 3).await;
+    }
+    let seen = receiver.seen(10).await;
+    let probes: Vec<&str> = seen[2..5].iter().map(Seen::uuid).collect();
+    assert_eq!(probes, [calls[0].as_str(); 3], "two that time out, one that is answered");
+    for uuid in &calls[1..] {
+        assert_eq!(numbers_of(&seen, uuid), [2, 3]);
+    }
+    assert_eq!(numbers_of(&seen, &calls[0]), [2, 2, 2, 3]);
+    // The second probe may leave only when the first has timed out.
+    let pause = seen[3].at - seen[2].at;
+    assert!(pause > Duration::from_millis(900), "{pause:?}");
+}
+
+#[tokio::test]
+async fn a_probe_that_is_answered_with_500_ends_the_outage() {
+    let receiver = sick_at_first(&[503, 503, 500]).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_BREAKER", "2")]).await;
+    let uuid = call();
+    for n in 0..6 {
+        relay(&service, &uuid, n).await;
+    }
+    let seen = receiver.seen(6).await;
+    assert_eq!(numbers(&seen), [0, 1, 2, 3, 4, 5], "the probe's event was given up");
+    let rest = seen[5].at - seen[2].at;
+    assert!(rest < Duration::from_millis(900), "no pause after it: {rest:?}");
+}
+
+/// Nobody listens, then a receiver comes back on the same port.
+async fn comes_back(retry: &str, lost: usize) {
+    let port = free_port();
+    let url = format!("http://127.0.0.1:{port}/events");
+    let settings = [("WEBHOOK_RETRY", retry), ("WEBHOOK_BREAKER", "3"), ("WEBHOOK_BACKOFF", "1")];
+    let service = serve(&url, &settings).await;
+    let calls = [call(), call(), call()];
+    for n in 0..8 {
+        relay(&service, &calls[0], n).await;
+    }
+    if lost > 0 {
+        given_up(&service, &calls[0], lost).await;
+    } else {
+        let third = |line: &Value| line["code"] == "ECONNREFUSED" && line["attempt"] == 3;
+        service.log_line(third).await;
+        assert_eq!(service.get("/health").await.status, 200);
+    }
+    for n in 0..8 {
+        relay(&service, &calls[1], n).await;
+        relay(&service, &calls[2], n).await;
+    }
+    let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
+    let seen = receiver.seen(24 - lost).await;
+    assert_eq!(numbers_of(&seen, &calls[0]), (lost..8).collect::<Vec<_>>(), "{retry} retries");
+    for uuid in &calls[1..] {
+        assert_eq!(numbers_of(&seen, uuid), (0..8).collect::<Vec<_>>(), "{retry} retries");
+        assert_eq!(receiver.in_flight_peak_of(uuid), 1);
+    }
+    relay(&service, &calls[0], 8).await;
+    assert_eq!(n(&receiver.seen(25 - lost).await[24 - lost]), 8, "and it stays up");
+}
+
+#[tokio::test]
+async fn all_events_arrive_in_order_when_the_receiver_is_back() {
+    comes_back("9", 0).await;
+}
+
+#[tokio::test]
+async fn without_retries_only_the_events_before_the_breaker_tripped_are_lost() {
+    comes_back("0", 3).await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_goes_and_comes_back_gets_what_came_meanwhile() {
+    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let (port, url) = (receiver.port(), receiver.url.clone());
+    let settings = [("WEBHOOK_BREAKER", "1"), ("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")];
+    let service = serve(&url, &settings).await;
+    let uuid = call();
+    relay(&service, &uuid, 0).await;
+    receiver.seen(1).await;
+    receiver.stop().await;
+    for n in 1..6 {
+        relay(&service, &uuid, n).await;
+    }
+    service.log_line(|line| line["message"] == "webhook attempt failed").await;
+    let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
+    let mut seen = receiver.seen(5).await;
+    if n(&seen[0]) == 0 {
+        // It went before it had answered the first event, which therefore comes again.
+        seen = receiver.seen(6).await.split_off(1);
+    }
+    assert_eq!(numbers(&seen), [1, 2, 3, 4, 5]);
+}
+
+/// Down, with one event lost and this many waiting.
+async fn down_with(waiting: usize, limit: &str) -> (Service, u16, String) {
+    let port = free_port();
+    let url = format!("http://127.0.0.1:{port}/events");
+    let service = serve(&url, &[("WEBHOOK_BREAKER", "1"), ("QUEUE_LIMIT", limit)]).await;
+    let uuid = call();
+    relay(&service, &uuid, 0).await;
+    given_up(&service, &uuid, 1).await;
+    for n in 1..=waiting {
+        relay(&service, &uuid, n).await;
+    }
+    (service, port, uuid)
+}
+
+async fn assert_refused(service: &Service, body: String) {
+    let answer = service.post("/events", body).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(!answer.error().is_empty());
+    let wait = answer.header("retry-after").expect("Retry-After");
+    assert!(wait.parse::<u64>().is_ok_and(|seconds| seconds > 0), "{wait:?}");
+}
+
+#[tokio::test]
+async fn a_queue_that_fills_while_down_answers_503_with_retry_after() {
+    let (service, port, uuid) = down_with(3, "3").await;
+    assert_refused(&service, event(&uuid, 4).to_string()).await;
+    assert_refused(&service, event(&call(), 0).to_string()).await;
+    let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
+    assert_eq!(numbers(&receiver.seen(3).await), [1, 2, 3]);
+    relay(&service, &uuid, 5).await;
+    assert_eq!(numbers(&receiver.seen(4).await), [1, 2, 3, 5], "what was refused is not queued");
+}
+
+#[tokio::test]
+async fn an_array_that_does_not_fit_is_refused_as_a_whole() {
+    let (service, port, uuid) = down_with(2, "4").await;
+    let array = |range: std::ops::Range<usize>| {
+        Value::from(range.map(|n| event(&uuid, n)).collect::<Vec<_>>()).to_string()
+    };
+    assert_refused(&service, array(10..13)).await;
+    assert_eq!(service.post("/events", array(3..5)).await.status, 202, "two do fit");
+    let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
+    assert_eq!(numbers(&receiver.seen(4).await), [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_pause_that_the_receiver_asked_for_is_no_outage() {
+    let calls = Arc::new([call(), call()]);
+    let script = Arc::clone(&calls);
+    let receiver = Receiver::start(move |seen| {
+        let first = seen.uuid() == script[0] && n(seen) == 0;
+        let attempt = seen.header("x-avr-webhook-attempt");
+        match (first, attempt) {
+            (true, Some("1")) => Reply::status(429).header("retry-after", "1"),
+            _ => Reply::ok(),
+        }
+    })
+    .await;
+    let settings = [("WEBHOOK_RETRY", "1"), ("WEBHOOK_BREAKER", "1"), ("WEBHOOK_BACKOFF", "1")];
+    let service = serve(&receiver.url, &settings).await;
+    for uuid in calls.iter() {
+        relay(&service, uuid, 0).await;
+        relay(&service, uuid, 1).await;
+    }
+    let seen = receiver.seen(5).await;
+    assert_eq!(numbers_of(&seen, &calls[0]), [0, 0, 1]);
+    assert_eq!(numbers_of(&seen, &calls[1]), [0, 1]);
+}
