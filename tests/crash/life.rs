@@ -4,16 +4,16 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, ChildStderr};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// The longest wait for a start and for an end.
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::support::record::LIMIT;
+use crate::support::service::{command, signal};
+
 const LISTENING: &str = "AVR HTTP Server listening on port ";
 
 pub struct Life {
@@ -25,8 +25,7 @@ pub struct Life {
 impl Life {
     /// Starts the process; it may not listen yet.
     pub fn begin(number: u32, addr: SocketAddr, url: &str, directory: &Path) -> Life {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_callhook"))
-            .env_clear()
+        let mut child = command(&[])
             .envs([
                 ("HTTP_HOST", "127.0.0.1"),
                 ("PORT", "0"),
@@ -43,10 +42,8 @@ impl Life {
             .env("WEBHOOK_SECRET", number.to_string())
             .env("JOURNAL_PATH", directory.join("callhook.redb"))
             .current_dir(directory)
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
             .spawn()
             .expect("the binary starts");
         let (signal, listens) = oneshot::channel();
@@ -77,9 +74,7 @@ impl Life {
 
     /// Ends it with SIGTERM, which it must obey; returns its log.
     pub async fn end(mut self) -> String {
-        let pid = self.child.id().expect("a child that was not awaited").to_string();
-        let kill = std::process::Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(kill.expect("kill runs").success(), "it was there to take a SIGTERM");
+        signal(&self.child, "TERM");
         let status = timeout(LIMIT, self.child.wait()).await.expect("an end in time");
         let (code, log) = (status.expect("the child can be awaited").code(), self.log().await);
         assert_eq!(code, Some(0), "the log:\n{log}");

@@ -8,21 +8,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::event::new_uuid;
 use crate::support::receiver::{Receiver, Reply, Seen, closed_gate};
-use crate::support::service::{Answer, Service, request};
+use crate::support::service::{Answer, Service, request, serve};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 const FALLBACK: &str = "ws://fallback.test:6030/";
 const ROUTE: &str = "wss://sts.test/a";
-
-/// A new call's uuid.
-fn call() -> String {
-    Uuid::new_v4().to_string()
-}
 
 fn announcement(uuid: &str) -> String {
     json!({ "uuid": uuid, "payload": {} }).to_string()
@@ -32,13 +27,13 @@ fn event(uuid: &str, kind: &str, n: usize) -> Value {
     json!({ "uuid": uuid, "type": kind, "payload": { "n": n } })
 }
 
-async fn serve(url: &str, vars: &[(&str, &str)]) -> Service {
-    Service::start(&[&[("WEBHOOK_URL", url), ("STS_URL", FALLBACK)], vars].concat()).await
+async fn serve_with_fallback(url: &str, vars: &[(&str, &str)]) -> Service {
+    serve(url, &[&[("STS_URL", FALLBACK)], vars].concat()).await
 }
 
 /// Announces a new call, which is answered whatever happens.
 async fn announce(service: &Service) -> Value {
-    let answer = service.post("/call", announcement(&call())).await;
+    let answer = service.post("/call", announcement(&new_uuid())).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()
 }
@@ -62,15 +57,14 @@ async fn slow_router(each: Duration) -> Receiver {
 
 /// Hands over one event each of so many calls.
 async fn fill(service: &Service, calls: usize) {
-    let events: Vec<Value> = (0..calls).map(|n| event(&call(), "call_started", n)).collect();
-    let answer = service.post("/events", Value::from(events).to_string()).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let events: Vec<Value> = (0..calls).map(|n| event(&new_uuid(), "call_started", n)).collect();
+    service.relay(Value::from(events)).await;
 }
 
 #[tokio::test]
 async fn a_new_caller_does_not_wait_for_the_backlog() {
     let receiver = slow_router(Duration::from_millis(50)).await;
-    let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
+    let service = serve_with_fallback(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
     fill(&service, 300).await;
     receiver.seen(4).await;
     assert_eq!(announce(&service).await, routed());
@@ -82,13 +76,13 @@ async fn a_new_caller_does_not_wait_for_the_backlog() {
 #[tokio::test]
 async fn many_new_callers_do_not_wait_for_the_backlog() {
     let receiver = slow_router(Duration::from_millis(50)).await;
-    let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
+    let service = serve_with_fallback(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
     fill(&service, 300).await;
     receiver.seen(4).await;
     let mut wires = Vec::new();
     for _ in 0..20 {
         let mut wire = service.wire().await;
-        wire.send(request("POST", "/call", &[], &announcement(&call()))).await;
+        wire.send(request("POST", "/call", &[], &announcement(&new_uuid()))).await;
         wires.push(wire);
     }
     for mut wire in wires {
@@ -103,10 +97,10 @@ async fn many_new_callers_do_not_wait_for_the_backlog() {
 #[tokio::test]
 async fn a_relayed_question_does_not_wait_for_the_backlog() {
     let receiver = slow_router(Duration::from_millis(50)).await;
-    let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
+    let service = serve_with_fallback(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
     fill(&service, 300).await;
     receiver.seen(4).await;
-    let question = event(&call(), "call_initiated", 0).to_string();
+    let question = event(&new_uuid(), "call_initiated", 0).to_string();
     assert_eq!(service.post("/events", question).await.json()["sts_url"], ROUTE);
     let before = receiver.so_far().len();
     assert!(before < 50, "{before} requests came before the answer");
@@ -119,11 +113,11 @@ async fn a_caller_that_waits_is_answered_with_the_fallback_when_the_drain_ends_f
     let receiver = Receiver::start(move |_| Reply::route(ROUTE).when(&held)).await;
     let settings =
         [("DRAIN_TIMEOUT", "500"), ("ROUTING_TIMEOUT", "60000"), ("WEBHOOK_TIMEOUT", "60000")];
-    let mut service = serve(&receiver.url, &settings).await;
+    let mut service = serve_with_fallback(&receiver.url, &settings).await;
     let mut caller = service.wire().await;
-    caller.send(request("POST", "/call", &[], &announcement(&call()))).await;
+    caller.send(request("POST", "/call", &[], &announcement(&new_uuid()))).await;
     let mut relay = service.wire().await;
-    let question = event(&call(), "call_initiated", 0).to_string();
+    let question = event(&new_uuid(), "call_initiated", 0).to_string();
     relay.send(request("POST", "/events", &[], &question)).await;
     receiver.seen(2).await;
     let start = Instant::now();
@@ -142,9 +136,9 @@ async fn a_caller_that_waits_while_it_drains_still_gets_the_decision() {
     let gate = closed_gate();
     let held = gate.clone();
     let receiver = Receiver::start(move |_| Reply::route(ROUTE).when(&held)).await;
-    let mut service = serve(&receiver.url, &[("ROUTING_TIMEOUT", "9000")]).await;
+    let mut service = serve_with_fallback(&receiver.url, &[("ROUTING_TIMEOUT", "9000")]).await;
     let mut caller = service.wire().await;
-    caller.send(request("POST", "/call", &[], &announcement(&call()))).await;
+    caller.send(request("POST", "/call", &[], &announcement(&new_uuid()))).await;
     receiver.seen(1).await;
     service.terminate();
     service.drains().await;
@@ -185,7 +179,7 @@ async fn one_call_that_fails_many_times_does_not_end_the_asking() {
             ("WEBHOOK_BACKOFF", "10"),
             ("WEBHOOK_BACKOFF_MAX", "10"),
         ];
-        let service = serve(&receiver.url, &settings).await;
+        let service = serve_with_fallback(&receiver.url, &settings).await;
         assert_eq!(announce(&service).await, fallback(), "{statuses:?}");
         service.log_line(|line| line["message"] == "webhook delivery failed").await;
         assert_eq!(receiver.so_far().len(), statuses.len(), "{statuses:?}");
@@ -199,8 +193,8 @@ async fn twice(kind: &str) -> (Answer, Answer, Vec<Seen>) {
     let gate = closed_gate();
     let held = gate.clone();
     let receiver = Receiver::start(move |_| Reply::route(ROUTE).when(&held)).await;
-    let service = serve(&receiver.url, &[("ROUTING_TIMEOUT", "15000")]).await;
-    let uuid = call();
+    let service = serve_with_fallback(&receiver.url, &[("ROUTING_TIMEOUT", "15000")]).await;
+    let uuid = new_uuid();
     let body = event(&uuid, kind, 0).to_string();
     let keyed = request("POST", "/events", &[("Idempotency-Key", "again")], &body);
     let (mut first, mut second) = (service.wire().await, service.wire().await);
@@ -208,8 +202,7 @@ async fn twice(kind: &str) -> (Answer, Answer, Vec<Seen>) {
     receiver.seen(1).await;
     second.send(&keyed).await;
     let mark = event(&uuid, "call_ended", 0).to_string();
-    let later = service.post("/events", mark).await;
-    assert_eq!(later.status, 202, "{later:?}");
+    service.relay(mark).await;
     gate.add_permits(10);
     let answers = (first.answer().await, second.answer().await);
     receiver.seen(2).await;
@@ -250,8 +243,7 @@ fn moods(seed: u64, calls: &[String], events: usize) -> Moods {
 }
 
 fn key(seen: &Seen) -> (String, usize) {
-    let n = seen.body["payload"]["n"].as_u64().expect("a number");
-    (seen.uuid().to_owned(), usize::try_from(n).expect("small"))
+    (seen.uuid().to_owned(), seen.n())
 }
 
 async fn moody(moods: &Moods) -> Receiver {
@@ -268,8 +260,7 @@ async fn moody(moods: &Moods) -> Receiver {
 async fn pour(service: &Service, calls: &[String], events: Range<usize>) {
     let all = events.flat_map(|n| calls.iter().map(move |uuid| event(uuid, "transcription", n)));
     for array in all.collect::<Vec<_>>().chunks(20) {
-        let answer = service.post("/events", json!(array).to_string()).await;
-        assert_eq!(answer.status, 202, "{answer:?}");
+        service.relay(json!(array)).await;
     }
 }
 
@@ -298,10 +289,10 @@ async fn a_burst_on_a_moody_receiver_arrives_in_full_and_each_call_in_its_order(
     const EVENTS: usize = 40;
     for seed in [1, 4711] {
         println!("seed {seed}");
-        let calls: Vec<String> = (0..50).map(|_| call()).collect();
+        let calls: Vec<String> = (0..50).map(|_| new_uuid()).collect();
         let moods = moods(seed, &calls, EVENTS);
         let receiver = moody(&moods).await;
-        let mut service = serve(
+        let mut service = serve_with_fallback(
             &receiver.url,
             &[
                 ("WEBHOOK_RETRY", "5"),
@@ -352,7 +343,7 @@ async fn assert_log_is_calm(service: &Service, failures: usize) {
 
 #[tokio::test]
 async fn a_burst_outlives_an_outage_in_its_middle() {
-    let calls: Vec<String> = (0..50).map(|_| call()).collect();
+    let calls: Vec<String> = (0..50).map(|_| new_uuid()).collect();
     let count = AtomicUsize::new(0);
     // Ten failures in a row make it down, whatever order the attempts end in.
     let receiver = Receiver::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
@@ -362,7 +353,7 @@ async fn a_burst_outlives_an_outage_in_its_middle() {
     .await;
     let settings =
         [("WEBHOOK_RETRY", "5"), ("WEBHOOK_BACKOFF", "5"), ("WEBHOOK_CONCURRENCY", "10")];
-    let service = serve(&receiver.url, &settings).await;
+    let service = serve_with_fallback(&receiver.url, &settings).await;
     pour(&service, &calls, 0..20).await;
     let seen = receiver.seen(1010).await;
     for uuid in &calls {

@@ -2,10 +2,11 @@
 //! URL is used, and what the operator reads.
 
 use crate::support::asterisk::{AUDIO, BEAT};
+use crate::support::event::new_uuid;
 use crate::support::receiver::{Receiver, Reply, closed_gate};
-use crate::support::service::{Service, run};
+use crate::support::service::{Service, level, run};
 use crate::support::sound::{bytes_of, voice};
-use crate::support::stage::{Stage, uuid};
+use crate::support::stage::Stage;
 use crate::support::sts::{Manner, Sts};
 use serde_json::{Value, json};
 
@@ -18,14 +19,10 @@ fn text(line: &Value) -> &str {
     line["message"].as_str().unwrap_or_default()
 }
 
-fn level(line: &Value) -> String {
-    line["level"].as_str().expect("a level is text").to_lowercase()
-}
-
 #[tokio::test]
 async fn init_is_the_first_message_and_comes_once() {
     let stage = Stage::set(&[]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     let mut asterisk = stage.dial(&uuid).await;
     asterisk.digit('5').await;
     asterisk.silence(10).await;
@@ -50,7 +47,7 @@ async fn caller_audio_arrives_as_pcm_frame_by_frame() {
 #[tokio::test]
 async fn a_call_makes_its_events_in_order_and_each_once() {
     let mut stage = Stage::set(&[("AGENT_ID", "agent-7")]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     stage.announce(&uuid, json!({ "from": "2000" })).await;
     let call = stage.call_of(&uuid).await;
     let mut asterisk = call.asterisk;
@@ -127,7 +124,7 @@ async fn every_digit_reaches_the_receiver_and_the_sts_server_in_order() {
 #[tokio::test]
 async fn an_announced_call_gets_its_url_with_the_payload_as_query() {
     let stage = Stage::set(&[]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     let payload = json!({ "from": "2000", "channel": "PJSIP/2000-00000013", "recording": false });
     let answer = stage.announce(&uuid, payload).await.json();
     let call = stage.call_of(&uuid).await;
@@ -139,7 +136,7 @@ async fn an_announced_call_gets_its_url_with_the_payload_as_query() {
 #[tokio::test]
 async fn an_announcement_in_another_spelling_of_the_uuid_is_that_calls() {
     let stage = Stage::set(&[]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     stage.announce(&uuid.to_uppercase().replace('-', ""), json!({ "from": "1" })).await;
     let call = stage.call_of(&uuid).await;
     assert_eq!(call.session.target, "/?from=1");
@@ -173,7 +170,7 @@ async fn the_receivers_decision_is_followed_and_logged() {
     })
     .await;
     let stage = Stage::of(receiver, Sts::start(Manner::Usual).await, &[]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     let answer = stage.announce(&uuid, json!({ "from": "2000", "to": "5001" })).await.json();
     assert_eq!(answer["override"], true);
     let _asterisk = stage.dial(&uuid).await;
@@ -189,13 +186,13 @@ async fn the_receivers_decision_is_followed_and_logged() {
 
 #[tokio::test]
 async fn without_any_sts_url_a_call_has_its_events_and_digits() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let mut stage = Stage {
         service: Service::start(&[("WEBHOOK_URL", receiver.url.as_str()), DETAILS]).await,
         sts: Sts::start(Manner::Usual).await,
         receiver,
     };
-    let uuid = uuid();
+    let uuid = new_uuid();
     let mut asterisk = stage.dial(&uuid).await;
     stage.event(&uuid, "call_started").await;
     asterisk.silence(25).await;
@@ -229,9 +226,9 @@ async fn a_queue_that_is_full_holds_up_no_call() {
     let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
     let vars = [("QUEUE_LIMIT", "3"), ("WEBHOOK_TIMEOUT", "15000")];
     let stage = Stage::of(receiver, Sts::start(Manner::Usual).await, &vars).await;
-    let other = json!({ "uuid": uuid(), "type": "call_started", "payload": {} }).to_string();
+    let other = json!({ "uuid": new_uuid(), "type": "call_started", "payload": {} }).to_string();
     while stage.service.post("/events", other.clone()).await.status == 202 {}
-    let uuid = uuid();
+    let uuid = new_uuid();
     let answer = stage.announce(&uuid, json!({ "from": "2000" })).await.json();
     assert_eq!(answer["sts_url"], format!("{}/?from=2000", stage.sts.url));
     let mut call = stage.call_of(&uuid).await;
@@ -265,7 +262,7 @@ async fn a_taken_audiosocket_port_is_named_and_ends_with_69() {
 
 #[tokio::test]
 async fn the_user_part_of_an_sts_url_stays_out_of_the_log() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let sts = Sts::start(Manner::Usual).await;
     let url = sts.url.replace("ws://", "ws://alice:pa55word@");
     let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("STS_URL", url.as_str())];
@@ -362,7 +359,7 @@ async fn calls_side_by_side_are_not_mixed() {
 #[tokio::test]
 async fn numbers_and_words_of_a_call_stay_out_of_the_log() {
     let mut stage = Stage::set(&[]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     stage.announce(&uuid, json!({ "from": "+39065550199" })).await;
     let call = stage.call_of(&uuid).await;
     call.session.transcript("user", "my card is 4111").await;

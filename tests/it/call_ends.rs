@@ -7,9 +7,10 @@ mod restart;
 use std::time::Duration;
 
 use crate::support::asterisk::{AUDIO, Asterisk, DTMF, HANGUP, UUID};
+use crate::support::event::new_uuid;
 use crate::support::receiver::{Receiver, Reply, closed_gate, free_port};
-use crate::support::service::{Service, Wire, request};
-use crate::support::stage::{Call, Stage, uuid};
+use crate::support::service::Service;
+use crate::support::stage::{Call, Stage};
 use crate::support::sts::{Manner, Sts, frame};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -74,7 +75,7 @@ async fn a_caller_hangs_up_by_a_frame() {
 #[tokio::test]
 async fn a_caller_hangs_up_right_after_its_uuid() {
     let mut stage = Stage::set(&[DETAILS]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     stage.dial(&uuid).await.hang_up().await;
     ended_once(&mut stage, &uuid, "hangup").await;
 }
@@ -122,7 +123,7 @@ async fn the_sts_server_closes_in_the_middle_of_a_message() {
 
 /// Dials into an STS server that cannot be reached, and expects the call to end about 5 s later.
 async fn fails(mut stage: Stage) -> Stage {
-    let uuid = uuid();
+    let uuid = new_uuid();
     let dialled = Instant::now();
     let mut asterisk = stage.dial(&uuid).await;
     stage.event(&uuid, "call_started").await;
@@ -139,7 +140,7 @@ async fn fails(mut stage: Stage) -> Stage {
 
 #[tokio::test]
 async fn an_sts_server_that_is_not_there_ends_the_call_after_five_seconds() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let url = format!("ws://127.0.0.1:{}", free_port());
     let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("STS_URL", url.as_str()), DETAILS];
     let service = Service::start(&vars).await;
@@ -156,7 +157,7 @@ async fn an_sts_server_that_drops_each_connection_is_tried_again_for_five_second
 #[tokio::test]
 async fn an_sts_server_that_refuses_the_handshake_ends_the_call() {
     let mut stage = Stage::with(Sts::start(Manner::Refuses).await, &[DETAILS]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     let asterisk = stage.dial(&uuid).await;
     asterisk.ear().hung_up().await;
     ended_once(&mut stage, &uuid, "sts_failed").await;
@@ -194,7 +195,7 @@ async fn an_override_that_cannot_be_reached_gives_way_to_sts_url() {
     })
     .await;
     let mut stage = Stage::of(receiver, Sts::start(Manner::Usual).await, &[DETAILS]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     stage.announce(&uuid, json!({ "from": "2000" })).await;
     let dialled = Instant::now();
     let call = stage.call_of(&uuid).await;
@@ -207,7 +208,7 @@ async fn an_override_that_cannot_be_reached_gives_way_to_sts_url() {
 #[tokio::test]
 async fn a_caller_may_hang_up_while_the_sts_server_is_tried() {
     let mut stage = Stage::with(Sts::start(Manner::Mute).await, &[DETAILS]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     let asterisk = stage.dial(&uuid).await;
     stage.sts.connected(1).await;
     let hung_up = Instant::now();
@@ -277,26 +278,13 @@ async fn no_call_is_taken_while_callhook_drains() {
     let _call = busy_call(&stage).await;
     stage.service.terminate();
     stage.service.drains().await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     if let Ok(mut late) = Asterisk::try_connect(addr).await {
         late.uuid(&uuid).await;
         late.ear().closed().await;
     }
     stage.service.whole_log().await;
     assert_eq!(stage.kinds(&uuid), [""; 0]);
-}
-
-/// One request to the admin port.
-async fn admin(service: &Service, method: &str, path: &str) -> Value {
-    let prefix = "admin port listening on port ";
-    let port = |line: &Value| line["message"].as_str()?.strip_prefix(prefix)?.parse().ok();
-    let line = service.log_line(|line| port(line).is_some_and(|port: u16| port > 0)).await;
-    let addr = ([127, 0, 0, 1], port(&line).expect("a port")).into();
-    let mut wire = Wire::open(addr).await;
-    let request = String::from_utf8(request(method, path, &[], "")).expect("a request is text");
-    // Without a token the port wants to be called by this machine's name.
-    wire.send(request.replacen("Host: callhook.test", "Host: localhost", 1)).await;
-    wire.answer().await.expect("the admin port answers").json()
 }
 
 #[tokio::test]
@@ -308,20 +296,20 @@ async fn an_end_that_meets_a_full_queue_is_a_dead_letter_that_can_be_replayed() 
     let mut stage = Stage::of(receiver, Sts::start(Manner::Usual).await, &vars).await;
     let call = stage.call().await;
     stage.event(&call.uuid, "call_started").await;
-    let other = json!({ "uuid": uuid(), "type": "call_started", "payload": {} }).to_string();
+    let other = json!({ "uuid": new_uuid(), "type": "call_started", "payload": {} }).to_string();
     while stage.service.post("/events", other.clone()).await.status == 202 {}
     call.session.audio(&[1; 3200]).await;
     call.ear.at_least(10).await;
     call.asterisk.hang_up().await;
     let lost = |line: &Value| line["type"] == "call_ended" && line["uuid"] == call.uuid;
     assert_eq!(stage.service.log_line(lost).await["level"], "error");
-    let dead = admin(&stage.service, "GET", "/api/dead").await;
+    let dead = stage.service.ask_admin("GET", "/api/dead", &[]).await.json();
     let items = dead["items"].as_array().expect("a list");
     assert_eq!(items.len(), 1, "{dead}");
     assert_eq!((&items[0]["uuid"], &items[0]["type"]), (&json!(call.uuid), &json!("call_ended")));
     gate.add_permits(100);
     stage.receiver.seen(3).await;
-    admin(&stage.service, "POST", "/api/dead/replay").await;
+    stage.service.ask_admin("POST", "/api/dead/replay", &[]).await.json();
     ended_once(&mut stage, &call.uuid, "hangup").await;
 }
 

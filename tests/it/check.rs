@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::flawed::{
     ALLOWED, Flaw, Wants, close_after_each, parrot, read_request, receiver, write_answer,
 };
-use crate::support::receiver::{Receiver, Reply, Seen, free_port};
+use crate::support::receiver::{Receiver, Reply, Seen, nobody};
 use crate::support::service::run;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -244,7 +244,7 @@ async fn a_receiver_that_falls_silent_is_left_alone_after_two_checks() {
 
 #[tokio::test]
 async fn a_receiver_that_cannot_be_reached_is_one_error_that_says_what_to_do() {
-    let url = format!("http://127.0.0.1:{}/events", free_port());
+    let (_, url) = nobody();
     let (code, stdout, stderr) = run(&["check", &url], &[]).await;
     assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
@@ -293,7 +293,7 @@ async fn requests_are_those_of_delivery_one_at_a_time_within_a_call() {
     for uuid in first.iter().filter(|uuid| !uuid.is_empty()) {
         assert_eq!(receiver.in_flight_peak_of(uuid), 1);
         let seen = receiver.so_far();
-        let numbers = seen.iter().filter(|seen| seen.uuid() == uuid).map(sequence);
+        let numbers = seen.iter().filter(|seen| seen.uuid() == uuid).map(Seen::sequence);
         assert!(numbers.collect::<Vec<u64>>().is_sorted());
     }
     for seen in receiver.so_far() {
@@ -301,7 +301,7 @@ async fn requests_are_those_of_delivery_one_at_a_time_within_a_call() {
         assert!(seen.header("user-agent").is_some_and(|agent| agent.starts_with("callhook/")));
         assert!(seen.header("webhook-id").is_some_and(|id| id.len() == 36));
         assert!(matches!(seen.header("x-avr-webhook-attempt"), Some("1" | "2")));
-        assert!(sequence(&seen) > 0);
+        assert!(seen.sequence() > 0);
     }
     let before = receiver.so_far().len();
     check(&receiver.url, &args).await.fails_only(&[], &[]);
@@ -309,11 +309,6 @@ async fn requests_are_those_of_delivery_one_at_a_time_within_a_call() {
     let again = again[before..].iter().map(|seen| seen.uuid().to_owned());
     let both: Vec<String> = again.filter(|uuid| !uuid.is_empty() && first.contains(uuid)).collect();
     assert_eq!(both, Vec::<String>::new(), "each run makes up calls anew");
-}
-
-fn sequence(seen: &Seen) -> u64 {
-    let number = seen.header("x-avr-webhook-sequence").expect("a sequence number");
-    number.parse().expect("a whole number")
 }
 
 #[tokio::test]

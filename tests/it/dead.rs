@@ -38,28 +38,18 @@ impl Moody {
 /// A service with its admin port, and a client for it.
 struct Admin {
     service: Service,
-    port: u64,
 }
 
 impl Admin {
     async fn start(receiver: &Receiver, vars: &[(&str, &str)]) -> Self {
         let vars = [&[("WEBHOOK_URL", receiver.url.as_str()), TOKEN], vars].concat();
-        let service = Service::start(&vars).await;
-        let prefix = "admin port listening on port ";
-        let line = service
-            .log_line(|line| line["message"].as_str().is_some_and(|text| text.starts_with(prefix)))
-            .await;
-        let port = line["message"].as_str().unwrap()[prefix.len()..].parse().unwrap();
-        Self { service, port }
+        Self { service: Service::start(&vars).await }
     }
 
     async fn ask(&self, method: &str, path: &str) -> (u16, Value) {
-        let client = reqwest_client();
-        let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let request = client.request(method.parse().unwrap(), url).bearer_auth(TOKEN.1);
-        let answer = request.send().await.unwrap();
-        let status = answer.status().as_u16();
-        (status, serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap())
+        let bearer = format!("Bearer {}", TOKEN.1);
+        let answer = self.service.ask_admin(method, path, &[("authorization", &bearer)]).await;
+        (answer.status, answer.json())
     }
 
     async fn post(&self, call: Uuid, kind: &str, id: &str) {
@@ -84,13 +74,9 @@ impl Admin {
 
     /// `callhook dead` with these arguments.
     async fn command(&self, arguments: &[&str]) -> (i32, String, String) {
-        let port = self.port.to_string();
+        let port = self.service.admin().await.port().to_string();
         run(&[&["dead"], arguments].concat(), &[("ADMIN_PORT", &port), TOKEN]).await
     }
-}
-
-fn reqwest_client() -> reqwest::Client {
-    callhook::wire::client_builder("http").build().unwrap()
 }
 
 #[tokio::test]
@@ -283,14 +269,11 @@ async fn dead_limit_keeps_the_newest() {
 async fn the_admin_port_asks_for_its_token() {
     let moody = Moody::start().await;
     let admin = Admin::start(&moody.receiver, &[]).await;
-    let url = format!("http://127.0.0.1:{}/api/dead", admin.port);
     for token in [None, Some("wrong"), Some("")] {
-        let request = reqwest_client().get(&url);
-        let request = match token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        };
-        assert_eq!(request.send().await.unwrap().status(), 401, "{token:?}");
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> = bearer.iter().map(|bearer| ("authorization", &**bearer)).collect();
+        let answer = admin.service.ask_admin("GET", "/api/dead", &headers).await;
+        assert_eq!(answer.status, 401, "{token:?}");
     }
 }
 

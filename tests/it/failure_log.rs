@@ -4,23 +4,18 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use crate::support::receiver::{Receiver, Reply, free_port};
-use crate::support::service::Service;
+use crate::support::event::{event, new_uuid};
+use crate::support::receiver::{Receiver, Reply, free_port, nobody};
+use crate::support::service::{Service, level};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// A new call's uuid.
-fn call() -> String {
-    Uuid::new_v4().to_string()
-}
-
 async fn relay(service: &Service, uuid: &str, kind: &str) {
-    let event = json!({ "uuid": uuid, "type": kind, "payload": { "from": "+39-06-555-0199" } });
-    let answer = service.post("/events", event.to_string()).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let event = event(uuid, kind, json!({ "from": "+39-06-555-0199" }));
+    service.relay(event).await;
 }
 
 /// A service that retries once and is not kept from it by the breaker.
@@ -44,10 +39,6 @@ async fn record(service: &Service, uuid: &str, attempt: u64) -> Value {
             && line["message"].as_str().is_some_and(|text| text.starts_with("webhook "))
     };
     service.log_line(wanted).await
-}
-
-fn level(record: &Value) -> String {
-    record["level"].as_str().expect("a level is text").to_lowercase()
 }
 
 /// What a peer does to each connection.
@@ -102,7 +93,7 @@ async fn treat(mut stream: TcpStream, what: Peer) {
 /// The record's fields, all of them, after one event of a call went wrong in both of its attempts.
 async fn assert_records(url: &str, vars: &[(&str, &str)], code: &str, status: Option<u16>) {
     let service = serve(url, vars).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, "call_started").await;
     let (first, last) = (record(&service, &uuid, 1).await, record(&service, &uuid, 2).await);
     assert!(level(&first).starts_with("warn"), "{first}");
@@ -127,7 +118,7 @@ async fn assert_records(url: &str, vars: &[(&str, &str)], code: &str, status: Op
 
 #[tokio::test]
 async fn a_refused_connection_is_econnrefused() {
-    let url = format!("http://127.0.0.1:{}/events", free_port());
+    let (_, url) = nobody();
     assert_records(&url, &[], "ECONNREFUSED", None).await;
 }
 
@@ -151,7 +142,7 @@ async fn a_timeout_is_econnaborted_and_took_as_long_as_allowed() {
     let settings = [("WEBHOOK_TIMEOUT", "400")];
     assert_records(&receiver.url, &settings, "ECONNABORTED", None).await;
     let service = serve(&receiver.url, &settings).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, "call_started").await;
     let took = record(&service, &uuid, 1).await["duration_ms"].as_u64().expect("a number");
     assert!((390..2000).contains(&took), "{took} ms");
@@ -177,7 +168,7 @@ async fn a_3xx_or_4xx_is_err_bad_request_and_a_5xx_err_bad_response() {
 async fn a_body_that_breaks_off_does_not_hide_the_status() {
     let (port, _peer) = peer(Peer::ResetsInBody).await;
     let service = serve(&format!("http://127.0.0.1:{port}/events"), &[]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, "call_started").await;
     // Reset may overtake the head, then it is one; what it is must be told consistently.
     let record = record(&service, &uuid, 2).await;
@@ -196,7 +187,7 @@ async fn a_status_that_is_final_is_one_error_with_the_attempts_that_were_allowed
     })
     .await;
     let service = serve(&receiver.url, &[("WEBHOOK_RETRY", "3")]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, "call_started").await;
     let record = record(&service, &uuid, 1).await;
     assert_eq!(
@@ -218,7 +209,7 @@ async fn a_success_after_a_failure_leaves_one_warning_and_no_error() {
     })
     .await;
     let service = serve(&receiver.url, &[]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, "call_started").await;
     relay(&service, &uuid, "call_ended").await;
     receiver.seen(3).await;
@@ -236,7 +227,7 @@ async fn a_success_after_a_failure_leaves_one_warning_and_no_error() {
 async fn each_attempt_has_its_own_record() {
     let receiver = Receiver::start(|_| Reply::status(500)).await;
     let service = serve(&receiver.url, &[("WEBHOOK_RETRY", "3")]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, "dtmf_digit").await;
     record(&service, &uuid, 4).await;
     let lines = service.log_so_far();
@@ -252,10 +243,10 @@ async fn each_attempt_has_its_own_record() {
 
 #[tokio::test]
 async fn text_log_of_the_last_failure_is_avrs_block() {
-    let port = free_port();
-    let url = format!("http://127.0.0.1:{port}/events");
+    let (port, url) = nobody();
+
     let service = serve(&url, &[("LOG_FORMAT", "text")]).await;
-    relay(&service, &call(), "call_started").await;
+    relay(&service, &new_uuid(), "call_started").await;
     let block = format!(
         "[WEBHOOK][CALL_STARTED] Retry failed\n\
          Webhook Error:\n\
@@ -280,7 +271,7 @@ async fn text_log_of_a_status_has_its_code_and_status() {
     {
         let receiver = Receiver::start(move |_| Reply::status(status)).await;
         let service = serve(&receiver.url, &[("LOG_FORMAT", "text")]).await;
-        relay(&service, &call(), "dtmf_digit").await;
+        relay(&service, &new_uuid(), "dtmf_digit").await;
         let log = service.text_log(&format!("\nStatus: {status}")).await;
         let lines: Vec<&str> = log.lines().collect();
         let at = lines.iter().position(|line| *line == "[WEBHOOK][DTMF_DIGIT] Retry failed");
@@ -308,13 +299,13 @@ async fn log_of_a_bad_day(format: &str, log_level: &str) -> String {
     ];
     let service = serve(&user, &settings).await;
     let event = |kind: &str| {
-        json!({ "uuid": call(), "type": kind, "payload": { "from": "callernumber", "text": "saidtext" } })
-            .to_string()
+        event(&new_uuid(), kind, json!({ "from": "callernumber", "text": "saidtext" })).to_string()
     };
     let key = [("Authorization", "Bearer frontsecret")];
     let wrong = [("X-AVR-WEBHOOK-SECRET", "wrongsecret")];
     assert_eq!(service.post_with("/events", &wrong, event("call_started")).await.status, 401);
-    let call_body = json!({ "uuid": call(), "payload": { "from": "callernumber" } }).to_string();
+    let call_body =
+        json!({ "uuid": new_uuid(), "payload": { "from": "callernumber" } }).to_string();
     assert_eq!(service.post_with("/call", &key, call_body).await.status, 200);
     assert_eq!(service.post_with("/events", &key, event("transcription")).await.status, 202);
     let all = RefCell::new(Vec::new());

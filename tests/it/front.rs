@@ -7,7 +7,7 @@ mod events;
 mod repeats;
 mod stop;
 
-use crate::support::receiver::{Receiver, Reply, Seen};
+use crate::support::receiver::{Receiver, Seen};
 use crate::support::service::{Service, request};
 
 /// The STS server that calls go to when the receiver decides nothing.
@@ -46,7 +46,7 @@ fn array(calls: std::ops::Range<usize>) -> String {
 
 /// Ends a test by one more event, and tells what the receiver got in all, that event left out.
 async fn received(service: &Service, receiver: &Receiver, expected: usize) -> Vec<Seen> {
-    assert_eq!(service.post("/events", event(9999, "call_ended")).await.status, 202);
+    service.relay(event(9999, "call_ended")).await;
     let mut seen = receiver.seen(expected + 1).await;
     seen.retain(|seen| seen.uuid() != uuid(9999));
     assert_eq!(seen.len(), expected, "{seen:#?}");
@@ -107,7 +107,7 @@ async fn a_known_path_with_another_method_is_405_with_allow() {
 
 #[tokio::test]
 async fn with_a_secret_both_posts_need_it_in_either_header() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("HTTP_SECRET", "s3cret")];
     let service = Service::start(&vars).await;
     let table = [
@@ -161,7 +161,7 @@ async fn a_secret_does_not_hide_health_and_ready() {
 
 #[tokio::test]
 async fn one_connection_carries_many_requests() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let service = service_for(&receiver).await;
     let mut wire = service.wire().await;
     for n in 0..200 {

@@ -6,21 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::event::{event, new_uuid};
+use crate::support::flawed::read_request;
+use crate::support::record::Record;
 use crate::support::service::Service;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
-use uuid::Uuid;
+use tokio::time::Instant;
 
 const FALLBACK: &str = "ws://fallback.test:6030/sts";
 /// Bounds the answer to `POST /call`; two attempts of `WEBHOOK_TIMEOUT` fit into it.
 const ROUTING_TIMEOUT: Duration = Duration::from_millis(2500);
 const WEBHOOK_TIMEOUT: &str = "600";
-/// The longest wait for an event to come.
-const LIMIT: Duration = Duration::from_secs(15);
 
 /// What a rogue does with a connection that brought `call_initiated`.
 #[derive(Clone)]
@@ -38,7 +37,7 @@ enum Act {
 /// A receiver that treats `call_initiated` badly and answers all else with 200.
 struct Rogue {
     url: String,
-    seen: watch::Receiver<Vec<Value>>,
+    seen: Arc<Record<Value>>,
     _tasks: JoinSet<()>,
 }
 
@@ -46,8 +45,8 @@ impl Rogue {
     async fn start(act: Act, keep_alive: bool) -> Rogue {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/events", listener.local_addr().expect("an address"));
-        let (book, seen) = watch::channel(Vec::new());
-        let (book, act) = (Arc::new(book), Arc::new(act));
+        let (seen, act) = (Arc::<Record<Value>>::default(), Arc::new(act));
+        let book = Arc::clone(&seen);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
@@ -65,17 +64,13 @@ impl Rogue {
 
     /// Waits until an event of this type came for this call; returns the types it saw of the call.
     async fn types_until(&self, uuid: &str, kind: &str) -> Vec<String> {
-        let mut seen = self.seen.clone();
-        let of = |bodies: &Vec<Value>| -> Vec<String> {
+        let types = |bodies: &[Value]| -> Option<Vec<String>> {
             let mine = bodies.iter().filter(|body| body["uuid"] == uuid);
-            mine.map(|body| body["type"].as_str().unwrap_or_default().to_owned()).collect()
+            let types = mine.map(|body| body["type"].as_str().unwrap_or_default().to_owned());
+            Some(types.collect())
+                .filter(|types: &Vec<String>| types.iter().any(|found| found == kind))
         };
-        let there = seen.wait_for(|bodies| of(bodies).iter().any(|found| found == kind));
-        let there = timeout(LIMIT, there).await;
-        let Ok(Ok(bodies)) = there else {
-            panic!("no {kind} within {LIMIT:?}, only {:?}", *self.seen.borrow());
-        };
-        of(&bodies)
+        self.seen.until(&format!("{kind} of {uuid}"), types).await
     }
 }
 
@@ -83,11 +78,12 @@ async fn converse(
     mut stream: TcpStream,
     act: Arc<Act>,
     keep_alive: bool,
-    book: Arc<watch::Sender<Vec<Value>>>,
+    seen: Arc<Record<Value>>,
 ) {
     while let Some(body) = read_request(&mut stream).await {
+        let body: Value = serde_json::from_str(&body).expect("JSON");
         let bad = body["type"] == "call_initiated";
-        book.send_modify(|bodies| bodies.push(body));
+        seen.push(body);
         if !bad {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK").await.ok();
             if keep_alive {
@@ -119,26 +115,6 @@ async fn converse(
     }
 }
 
-/// The JSON body of the next request; None at the end of the stream.
-async fn read_request(stream: &mut TcpStream) -> Option<Value> {
-    let mut bytes = Vec::new();
-    loop {
-        if let Some(head_end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&bytes[..head_end]).to_lowercase();
-            let length = head.split("\r\n").find_map(|line| line.strip_prefix("content-length:"));
-            let length: usize = length.expect("a length").trim().parse().expect("a number");
-            if let Some(body) = bytes.get(head_end + 4..head_end + 4 + length) {
-                return Some(serde_json::from_slice(body).expect("JSON"));
-            }
-        }
-        let mut chunk = [0; 16 * 1024];
-        match stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => return None,
-            Ok(size) => bytes.extend_from_slice(&chunk[..size]),
-        }
-    }
-}
-
 async fn serve(rogue: &Rogue) -> Service {
     let routing_timeout = ROUTING_TIMEOUT.as_millis().to_string();
     Service::start(&[
@@ -164,15 +140,14 @@ async fn announce(service: &Service, uuid: &str) -> Value {
 }
 
 async fn relay(service: &Service, uuid: &str, kind: &str) {
-    let event = json!({ "uuid": uuid, "type": kind, "payload": {} }).to_string();
-    assert_eq!(service.post("/events", event).await.status, 202);
+    service.relay(event(uuid, kind, json!({}))).await;
 }
 
 /// One call with a rogue: what `POST /call` answered, and how often `call_initiated` was sent.
 async fn one_call(act: Act) -> (Value, usize) {
     let rogue = Rogue::start(act, false).await;
     let service = serve(&rogue).await;
-    let uuid = Uuid::new_v4().to_string();
+    let uuid = new_uuid();
     let answer = announce(&service, &uuid).await;
     relay(&service, &uuid, "call_ended").await;
     let types = rogue.types_until(&uuid, "call_ended").await;
@@ -234,7 +209,7 @@ async fn a_body_without_end_takes_no_memory() {
     let act = Act::Endless(bytes("HTTP/1.1 200 OK\r\n\r\n"), rest, Duration::ZERO);
     let rogue = Rogue::start(act, false).await;
     let service = serve(&rogue).await;
-    let uuid = Uuid::new_v4().to_string();
+    let uuid = new_uuid();
     announce(&service, &uuid).await;
     relay(&service, &uuid, "call_ended").await;
     rogue.types_until(&uuid, "call_ended").await;
@@ -376,7 +351,7 @@ async fn an_answer_that_nobody_asked_for_answers_nothing() {
     let rogue = Rogue::start(Act::Hold(extra), true).await;
     let service = serve(&rogue).await;
     for _ in 0..5 {
-        let uuid = Uuid::new_v4().to_string();
+        let uuid = new_uuid();
         let answer = announce(&service, &uuid).await;
         assert_eq!(answer, json!({ "sts_url": FALLBACK, "override": false }));
         relay(&service, &uuid, "call_ended").await;
@@ -390,7 +365,7 @@ async fn a_receiver_that_closes_after_each_answer_gets_every_event() {
         let answer = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: 2\r\n\r\nOK");
         let rogue = Rogue::start(Act::Close(bytes(&answer)), false).await;
         let service = serve(&rogue).await;
-        let uuid = Uuid::new_v4().to_string();
+        let uuid = new_uuid();
         announce(&service, &uuid).await;
         for _ in 0..30 {
             relay(&service, &uuid, "dtmf_digit").await;
@@ -416,7 +391,7 @@ async fn calls_that_find_every_place_taken_are_answered_in_time() {
     let mut calls = JoinSet::new();
     for _ in 0..20 {
         let service = Arc::clone(&service);
-        calls.spawn(async move { announce(&service, &Uuid::new_v4().to_string()).await });
+        calls.spawn(async move { announce(&service, &new_uuid()).await });
     }
     for answer in calls.join_all().await {
         assert_eq!(answer["override"], false);

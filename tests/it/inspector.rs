@@ -5,17 +5,15 @@ mod access;
 mod stream;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use crate::support::asterisk::{Asterisk, HANGUP};
 use crate::support::receiver::{Receiver, Reply, closed_gate};
+use crate::support::record::LIMIT;
 use crate::support::service::{Answer, Service, Wire};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-const LIMIT: Duration = Duration::from_secs(15);
 const HOST: (&str, &str) = ("Host", "127.0.0.1:6002");
 
 /// A service and its admin port.
@@ -31,11 +29,8 @@ impl Admin {
 
     async fn with(vars: &[(&str, &str)]) -> Self {
         let service = Service::start(vars).await;
-        let prefix = "admin port listening on port ";
-        let says = |line: &Value| line["message"].as_str().is_some_and(|it| it.starts_with(prefix));
-        let line = service.log_line(says).await;
-        let port: u16 = line["message"].as_str().unwrap()[prefix.len()..].parse().unwrap();
-        Self { service, address: ([127, 0, 0, 1], port).into() }
+        let address = service.admin().await;
+        Self { service, address }
     }
 
     /// A request with exactly these headers.
@@ -146,7 +141,7 @@ async fn a_call_tells_who_when_where_to_and_every_attempt() {
 
 #[tokio::test]
 async fn calls_are_listed_newest_first_filtered_and_paged() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let admin = Admin::start(&receiver, &[]).await;
     let calls: Vec<Uuid> = (0..5).map(|_| Uuid::new_v4()).collect();
     for (index, call) in calls.iter().enumerate() {
@@ -196,7 +191,7 @@ async fn calls_are_listed_newest_first_filtered_and_paged() {
 
 #[tokio::test]
 async fn only_so_many_calls_are_remembered_the_newest() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let admin = Admin::start(&receiver, &[("INSPECTOR_CALLS", "3")]).await;
     let calls: Vec<Uuid> = (0..7).map(|_| Uuid::new_v4()).collect();
     for call in &calls {
@@ -210,7 +205,7 @@ async fn only_so_many_calls_are_remembered_the_newest() {
 
 #[tokio::test]
 async fn of_a_long_call_the_last_events_are_remembered() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let admin = Admin::start(&receiver, &[]).await;
     let call = Uuid::new_v4();
     let text = "x".repeat(30_000);
@@ -227,7 +222,7 @@ async fn of_a_long_call_the_last_events_are_remembered() {
 
 #[tokio::test]
 async fn without_a_memory_nothing_is_shown_and_all_else_works() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let admin = Admin::start(&receiver, &[("INSPECTOR_CALLS", "0")]).await;
     let call = Uuid::new_v4();
     admin.send(call, "call_started", json!({})).await;
@@ -240,7 +235,7 @@ async fn without_a_memory_nothing_is_shown_and_all_else_works() {
 
 #[tokio::test]
 async fn a_type_that_is_not_delivered_is_shown_as_dropped() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let admin = Admin::start(&receiver, &[]).await;
     let call = Uuid::new_v4();
     admin.send(call, "tool_call", json!({})).await;
@@ -280,18 +275,14 @@ async fn a_replay_and_a_deletion_are_seen_in_the_call() {
 
 #[tokio::test]
 async fn a_bridged_call_tells_why_it_ended() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let admin = Admin::start(&receiver, &[]).await;
-    let prefix = "AVR AudioSocket Server listening on port ";
-    let says = |line: &Value| line["message"].as_str().is_some_and(|it| it.starts_with(prefix));
-    let line = admin.service.log_line(says).await;
-    let port: u16 = line["message"].as_str().unwrap()[prefix.len()..].parse().unwrap();
     let call = Uuid::new_v4();
-    let mut caller = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    caller.write_all(&[&[1, 0, 16], call.as_bytes().as_slice()].concat()).await.unwrap();
+    let mut caller = Asterisk::connect(admin.service.audiosocket().await).await;
+    assert!(caller.uuid(&call.to_string()).await);
     let live = admin.call(call, |call| call["state"] == "live").await;
     assert_eq!((&live["bridged"], &live["reason"]), (&json!(true), &Value::Null));
-    caller.write_all(&[0, 0, 0]).await.unwrap();
+    assert!(caller.frame(HANGUP, &[]).await);
     let ended = admin.call(call, |call| call["state"] == "ended" && is_settled(call)).await;
     assert_eq!(ended["reason"], "hangup");
     assert!(ended["duration_ms"].as_u64().unwrap() < 15_000);

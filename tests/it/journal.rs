@@ -11,11 +11,11 @@ mod restart;
 
 use std::path::PathBuf;
 
-use crate::support::receiver::{Receiver, Reply, Seen, free_port};
+use crate::support::event::numbered;
+use crate::support::receiver::{Receiver, Seen};
 use crate::support::service::Service;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
-use uuid::Uuid;
 
 /// A journal that outlives the processes that use it.
 struct Journal {
@@ -48,12 +48,6 @@ impl Journal {
 const PATIENT: [(&str, &str); 3] =
     [("WEBHOOK_RETRY", "20"), ("WEBHOOK_BACKOFF", "10"), ("WEBHOOK_BACKOFF_MAX", "100")];
 
-/// A port with nobody on it, and the URL of the receiver that may come there.
-fn nobody() -> (u16, String) {
-    let port = free_port();
-    (port, format!("http://127.0.0.1:{port}/events"))
-}
-
 /// Ends the service with SIGKILL; returns when nothing of it is left.
 async fn kill(mut service: Service) {
     service.signal("KILL");
@@ -75,32 +69,14 @@ async fn end(service: Service, signal: &str) {
     }
 }
 
-/// A new call's uuid.
-fn call() -> String {
-    Uuid::new_v4().to_string()
-}
-
-fn event(uuid: &str, n: usize) -> Value {
-    json!({ "uuid": uuid, "type": "dtmf_digit", "payload": { "n": n } })
-}
-
 fn array(uuid: &str, numbers: std::ops::Range<usize>) -> String {
-    Value::from(numbers.map(|n| event(uuid, n)).collect::<Vec<_>>()).to_string()
+    Value::from(numbers.map(|n| numbered(uuid, n)).collect::<Vec<_>>()).to_string()
 }
 
 /// Hands over event `n` of a call, which has to be taken; returns its id.
 async fn relay(service: &Service, uuid: &str, n: usize) -> String {
-    let answer = service.post("/events", event(uuid, n).to_string()).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let answer = service.relay(numbered(uuid, n)).await;
     answer.json()["id"].as_str().expect("an id").to_owned()
-}
-
-fn n(seen: &Seen) -> usize {
-    usize::try_from(seen.body["payload"]["n"].as_u64().expect("a number")).expect("small")
-}
-
-fn numbers_of(seen: &[Seen], uuid: &str) -> Vec<usize> {
-    seen.iter().filter(|seen| seen.uuid() == uuid).map(n).collect()
 }
 
 fn ids_of(seen: &[Seen], uuid: &str) -> Vec<String> {
@@ -125,14 +101,9 @@ async fn all_of(service: &Service, receiver: &Receiver, calls: &[String]) -> Vec
         let mut seen = receiver.seen(count).await;
         let came = |id: &String| seen.iter().any(|seen| seen.header("webhook-id") == Some(id));
         if last.iter().all(came) {
-            seen.retain(|seen| n(seen) != LAST);
+            seen.retain(|seen| seen.n() != LAST);
             return seen;
         }
         count = seen.len() + 1;
     }
-}
-
-/// A receiver that is content with everything.
-async fn content() -> Receiver {
-    Receiver::start(|_| Reply::ok()).await
 }

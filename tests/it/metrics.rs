@@ -9,42 +9,30 @@ mod events;
 mod exposition;
 mod routing;
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use self::exposition::Exposition;
-use crate::support::service::{Answer, Service, Wire, request};
-use serde_json::Value;
+use crate::support::asterisk::Asterisk;
+use crate::support::record::LIMIT;
+use crate::support::service::{Answer, Service};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-/// The longest wait for something to be counted.
-const LIMIT: Duration = Duration::from_secs(15);
-
-/// A service, and where its other two ports are.
+/// A service whose metrics are read.
 struct Watched {
     service: Service,
-    admin: SocketAddr,
-    audio: SocketAddr,
 }
 
 impl Watched {
     async fn start(vars: &[(&str, &str)]) -> Watched {
-        Watched::of(Service::start(vars).await).await
+        Watched { service: Service::start(vars).await }
     }
 
-    async fn of(service: Service) -> Watched {
-        let admin = port(&service, "admin port listening on port ").await;
-        let audio = port(&service, "AVR AudioSocket Server listening on port ").await;
-        Watched { service, admin, audio }
+    /// An Asterisk that begins a call.
+    async fn dial(&self) -> Asterisk {
+        Asterisk::dial(self.service.audiosocket().await).await
     }
 
     async fn ask(&self, headers: &[(&str, &str)]) -> Answer {
-        let mut wire = Wire::open(self.admin).await;
-        let request = String::from_utf8(request("GET", "/metrics", headers, "")).unwrap();
-        // Without a token the port wants to be called by this machine's name.
-        wire.send(request.replacen("Host: callhook.test", "Host: localhost", 1)).await;
-        wire.answer().await.expect("an answer of the admin port")
+        self.service.ask_admin("GET", "/metrics", headers).await
     }
 
     /// What is exposed now.
@@ -76,14 +64,6 @@ impl Watched {
         let what = format!("{sample} is {value}");
         self.until(&what, |metrics| (metrics.of(sample) - value).abs() < 1e-9).await
     }
-}
-
-async fn port(service: &Service, prefix: &str) -> SocketAddr {
-    let starts =
-        |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with(prefix));
-    let line = service.log_line(starts).await;
-    let port = line["message"].as_str().unwrap()[prefix.len()..].parse().unwrap();
-    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 fn event(kind: &str) -> String {
@@ -140,7 +120,7 @@ async fn requests_are_counted_by_route_and_class_and_made_up_paths_are_one() {
     assert_eq!(service.get("/ready").await.status, 200);
     assert_eq!(service.post("/call", call()).await.status, 200);
     assert_eq!(service.post("/call", "{").await.status, 400);
-    assert_eq!(service.post("/events", event("dtmf_digit")).await.status, 202);
+    service.relay(event("dtmf_digit")).await;
     for path in ["/a", "/b?c=d", "/events/"] {
         assert_eq!(service.get(path).await.status, 404);
     }

@@ -9,58 +9,33 @@ mod webhooks;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use self::document::Document;
-use crate::support::service::{Answer, Service, Wire, request};
-use serde_json::Value;
+use crate::support::service::{Answer, Service, Wire};
 
-/// The port that AudioSocket listens on is logged behind this.
-const AUDIO: &str = "AVR AudioSocket Server listening on port ";
-
-/// A service, and where its admin port is.
+/// A service, both ports of which are asked.
 struct Running {
     service: Service,
-    admin: SocketAddr,
 }
 
 impl Running {
     async fn start(vars: &[(&str, &str)]) -> Running {
-        Running::of(Service::start(vars).await).await
-    }
-
-    async fn of(service: Service) -> Running {
-        let admin = port(&service, "admin port listening on port ").await;
-        Running { service, admin }
+        Running { service: Service::start(vars).await }
     }
 
     /// One request, to the port that the path belongs to.
     async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let mut wire = self.wire(path).await;
-        wire.send(local(&request(method, path, headers, body))).await;
-        let answer = wire.answer().await;
-        answer.unwrap_or_else(|| panic!("{method} {path} was answered by a close"))
+        if ["/", "/metrics"].contains(&path) || path.starts_with("/api/") {
+            return self.service.ask_admin(method, path, headers).await;
+        }
+        self.service.ask(method, path, headers, body).await
     }
 
-    async fn wire(&self, path: &str) -> Wire {
-        let is_admin = ["/", "/metrics"].contains(&path) || path.starts_with("/api/");
-        Wire::open(if is_admin { self.admin } else { self.service.addr }).await
+    /// A connection to the admin port.
+    async fn admin(&self) -> Wire {
+        Wire::open(self.service.admin().await).await
     }
-}
-
-/// The same request to this machine by its name, as the admin port wants it where there is no token.
-fn local(request: &[u8]) -> String {
-    let request = std::str::from_utf8(request).unwrap();
-    request.replacen("Host: callhook.test", "Host: localhost", 1)
-}
-
-async fn port(service: &Service, prefix: &str) -> SocketAddr {
-    let starts =
-        |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with(prefix));
-    let line = service.log_line(starts).await;
-    let port = line["message"].as_str().unwrap()[prefix.len()..].parse().unwrap();
-    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// The files that routes are written in.

@@ -7,28 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::receiver::{Receiver, Reply, Seen, free_port};
-use crate::support::service::Service;
-use serde_json::{Value, json};
-use uuid::Uuid;
-
-/// A new call's uuid.
-fn call() -> String {
-    Uuid::new_v4().to_string()
-}
-
-fn event(uuid: &str, n: usize) -> Value {
-    json!({ "uuid": uuid, "type": "dtmf_digit", "payload": { "n": n } })
-}
+use crate::support::event::{new_uuid, numbered};
+use crate::support::receiver::{Receiver, Reply, Seen, nobody, numbers_of};
+use crate::support::service::{Service, serve};
+use serde_json::Value;
 
 /// Hands event `n` of a call to the relay and expects it to be taken.
 async fn relay(service: &Service, uuid: &str, n: usize) {
-    let answer = service.post("/events", event(uuid, n).to_string()).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
-}
-
-async fn serve(url: &str, vars: &[(&str, &str)]) -> Service {
-    Service::start(&[&[("WEBHOOK_URL", url)], vars].concat()).await
+    service.relay(numbered(uuid, n)).await;
 }
 
 /// Waits until so many events of this call were given up, and for what follows from the last one.
@@ -44,16 +30,8 @@ async fn given_up(service: &Service, uuid: &str, events: usize) {
     assert_eq!(service.get("/health").await.status, 200);
 }
 
-fn n(seen: &Seen) -> usize {
-    usize::try_from(seen.body["payload"]["n"].as_u64().expect("a number")).expect("small")
-}
-
 fn numbers(seen: &[Seen]) -> Vec<usize> {
-    seen.iter().map(n).collect()
-}
-
-fn numbers_of(seen: &[Seen], uuid: &str) -> Vec<usize> {
-    seen.iter().filter(|seen| seen.uuid() == uuid).map(n).collect()
+    seen.iter().map(Seen::n).collect()
 }
 
 /// Answers the first requests with these statuses, one each, and all later ones with 200. A 0 never
@@ -74,7 +52,7 @@ async fn timeouts_and_502_503_504_in_a_row_make_it_down() {
         let receiver = sick_at_first(&[kind; 3]).await;
         let settings = [("WEBHOOK_BREAKER", "3"), ("WEBHOOK_TIMEOUT", "300")];
         let service = serve(&receiver.url, &settings).await;
-        let uuid = call();
+        let uuid = new_uuid();
         for n in 0..5 {
             relay(&service, &uuid, n).await;
         }
@@ -93,7 +71,7 @@ async fn the_kinds_of_failure_count_together() {
     let receiver = sick_at_first(&[502, 0, 503, 504]).await;
     let settings = [("WEBHOOK_BREAKER", "4"), ("WEBHOOK_TIMEOUT", "300")];
     let service = serve(&receiver.url, &settings).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for n in 0..6 {
         relay(&service, &uuid, n).await;
     }
@@ -108,7 +86,7 @@ async fn never_down(statuses: &[u16], breaker: Option<&str>) {
     let settings: Vec<_> =
         breaker.map(|breaker| ("WEBHOOK_BREAKER", breaker)).into_iter().collect();
     let service = serve(&receiver.url, &settings).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for n in 0..=statuses.len() {
         relay(&service, &uuid, n).await;
     }
@@ -133,7 +111,7 @@ async fn five_in_a_row_is_the_default_and_an_answer_begins_the_count_anew() {
     }
     let receiver = sick_at_first(&[503; 5]).await;
     let service = serve(&receiver.url, &[]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for n in 0..6 {
         relay(&service, &uuid, n).await;
     }
@@ -152,7 +130,7 @@ async fn waiting_events_spend_no_attempts_on_probes_that_come_less_and_less_ofte
     let receiver = sick_at_first(&[503; 4]).await;
     let settings = [("WEBHOOK_BREAKER", "2"), ("WEBHOOK_RETRY", "2"), ("WEBHOOK_BACKOFF", "1")];
     let service = serve(&receiver.url, &settings).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, 0).await;
     relay(&service, &uuid, 1).await;
     for n in 3..=5 {
@@ -172,7 +150,7 @@ async fn one_probe_at_a_time_and_it_is_the_oldest_waiting_event() {
     let receiver = sick_at_first(&[503, 503, 0, 0]).await;
     let settings = [("WEBHOOK_BREAKER", "2"), ("WEBHOOK_TIMEOUT", "1000")];
     let service = serve(&receiver.url, &settings).await;
-    let (first, calls) = (call(), [call(), call(), call()]);
+    let (first, calls) = (new_uuid(), [new_uuid(), new_uuid(), new_uuid()]);
     relay(&service, &first, 0).await;
     relay(&service, &first, 1).await;
     given_up(&service, &first, 2).await;
@@ -196,7 +174,7 @@ async fn one_probe_at_a_time_and_it_is_the_oldest_waiting_event() {
 async fn a_probe_that_is_answered_with_500_ends_the_outage() {
     let receiver = sick_at_first(&[503, 503, 500]).await;
     let service = serve(&receiver.url, &[("WEBHOOK_BREAKER", "2")]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for n in 0..6 {
         relay(&service, &uuid, n).await;
     }
@@ -208,11 +186,11 @@ async fn a_probe_that_is_answered_with_500_ends_the_outage() {
 
 /// Nobody listens, then a receiver comes back on the same port.
 async fn comes_back(retry: &str, lost: usize) {
-    let port = free_port();
-    let url = format!("http://127.0.0.1:{port}/events");
+    let (port, url) = nobody();
+
     let settings = [("WEBHOOK_RETRY", retry), ("WEBHOOK_BREAKER", "3"), ("WEBHOOK_BACKOFF", "1")];
     let service = serve(&url, &settings).await;
-    let calls = [call(), call(), call()];
+    let calls = [new_uuid(), new_uuid(), new_uuid()];
     for n in 0..8 {
         relay(&service, &calls[0], n).await;
     }
@@ -235,7 +213,7 @@ async fn comes_back(retry: &str, lost: usize) {
         assert_eq!(receiver.in_flight_peak_of(uuid), 1);
     }
     relay(&service, &calls[0], 8).await;
-    assert_eq!(n(&receiver.seen(25 - lost).await[24 - lost]), 8, "and it stays up");
+    assert_eq!(receiver.seen(25 - lost).await[24 - lost].n(), 8, "and it stays up");
 }
 
 #[tokio::test]
@@ -250,11 +228,11 @@ async fn without_retries_only_the_events_before_the_breaker_tripped_are_lost() {
 
 #[tokio::test]
 async fn a_receiver_that_goes_and_comes_back_gets_what_came_meanwhile() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let (port, url) = (receiver.port(), receiver.url.clone());
     let settings = [("WEBHOOK_BREAKER", "1"), ("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")];
     let service = serve(&url, &settings).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, 0).await;
     receiver.seen(1).await;
     receiver.stop().await;
@@ -264,7 +242,7 @@ async fn a_receiver_that_goes_and_comes_back_gets_what_came_meanwhile() {
     service.log_line(|line| line["message"] == "webhook attempt failed").await;
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
     let mut seen = receiver.seen(5).await;
-    if n(&seen[0]) == 0 {
+    if seen[0].n() == 0 {
         // It went before it had answered the first event, which therefore comes again.
         seen = receiver.seen(6).await.split_off(1);
     }
@@ -273,10 +251,10 @@ async fn a_receiver_that_goes_and_comes_back_gets_what_came_meanwhile() {
 
 /// Down, with one event lost and this many waiting.
 async fn down_with(waiting: usize, limit: &str) -> (Service, u16, String) {
-    let port = free_port();
-    let url = format!("http://127.0.0.1:{port}/events");
+    let (port, url) = nobody();
+
     let service = serve(&url, &[("WEBHOOK_BREAKER", "1"), ("QUEUE_LIMIT", limit)]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, 0).await;
     given_up(&service, &uuid, 1).await;
     for n in 1..=waiting {
@@ -285,19 +263,11 @@ async fn down_with(waiting: usize, limit: &str) -> (Service, u16, String) {
     (service, port, uuid)
 }
 
-async fn assert_refused(service: &Service, body: String) {
-    let answer = service.post("/events", body).await;
-    assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(!answer.error().is_empty());
-    let wait = answer.header("retry-after").expect("Retry-After");
-    assert!(wait.parse::<u64>().is_ok_and(|seconds| seconds > 0), "{wait:?}");
-}
-
 #[tokio::test]
 async fn a_queue_that_fills_while_down_answers_503_with_retry_after() {
     let (service, port, uuid) = down_with(3, "3").await;
-    assert_refused(&service, event(&uuid, 4).to_string()).await;
-    assert_refused(&service, event(&call(), 0).to_string()).await;
+    service.post("/events", numbered(&uuid, 4).to_string()).await.assert_full();
+    service.post("/events", numbered(&new_uuid(), 0).to_string()).await.assert_full();
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
     assert_eq!(numbers(&receiver.seen(3).await), [1, 2, 3]);
     relay(&service, &uuid, 5).await;
@@ -308,9 +278,9 @@ async fn a_queue_that_fills_while_down_answers_503_with_retry_after() {
 async fn an_array_that_does_not_fit_is_refused_as_a_whole() {
     let (service, port, uuid) = down_with(2, "4").await;
     let array = |range: std::ops::Range<usize>| {
-        Value::from(range.map(|n| event(&uuid, n)).collect::<Vec<_>>()).to_string()
+        Value::from(range.map(|n| numbered(&uuid, n)).collect::<Vec<_>>()).to_string()
     };
-    assert_refused(&service, array(10..13)).await;
+    service.post("/events", array(10..13)).await.assert_full();
     assert_eq!(service.post("/events", array(3..5)).await.status, 202, "two do fit");
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
     assert_eq!(numbers(&receiver.seen(4).await), [1, 2, 3, 4]);
@@ -318,10 +288,10 @@ async fn an_array_that_does_not_fit_is_refused_as_a_whole() {
 
 #[tokio::test]
 async fn a_pause_that_the_receiver_asked_for_is_no_outage() {
-    let calls = Arc::new([call(), call()]);
+    let calls = Arc::new([new_uuid(), new_uuid()]);
     let script = Arc::clone(&calls);
     let receiver = Receiver::start(move |seen| {
-        let first = seen.uuid() == script[0] && n(seen) == 0;
+        let first = seen.uuid() == script[0] && seen.n() == 0;
         let attempt = seen.header("x-avr-webhook-attempt");
         match (first, attempt) {
             (true, Some("1")) => Reply::status(429).header("retry-after", "1"),

@@ -10,28 +10,17 @@ mod watch;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
-use std::time::Duration;
 
-use crate::support::service::{Answer, Service, Wire, request};
-use serde_json::{Value, json};
+use crate::support::event::{bare, new_uuid};
+use crate::support::record::LIMIT;
+use crate::support::service::{Answer, Service, Wire, command, request, serve, signal};
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
-use uuid::Uuid;
 
-/// The longest wait for a line, or for an end that is due at once.
-const LIMIT: Duration = Duration::from_secs(10);
 /// Longer than any test runs.
 const FOR_EVER: &str = "60000";
-
-/// A new call's uuid.
-fn call() -> String {
-    Uuid::new_v4().to_string()
-}
-
-fn event(uuid: &str, kind: &str) -> String {
-    json!({ "uuid": uuid, "type": kind, "payload": {} }).to_string()
-}
 
 /// A running `callhook receive`; it is killed when dropped.
 struct Receive {
@@ -43,15 +32,8 @@ struct Receive {
 impl Receive {
     /// Starts it on a free port and waits until it listens.
     async fn start(args: &[&str]) -> Receive {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_callhook"))
-            .args(["receive", "--port", "0"])
-            .args(args)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary starts");
+        let args = [&["receive", "--port", "0"], args].concat();
+        let mut child = command(&args).stdout(Stdio::piped()).spawn().expect("the binary starts");
         let stdout = child.stdout.take().expect("stdout is a pipe");
         let mut lines = BufReader::new(stdout).lines();
         let first = line_of(&mut lines).await;
@@ -95,14 +77,8 @@ impl Receive {
 
     /// Sends a signal and waits for the end.
     async fn signal(&mut self, name: &str) -> i32 {
-        self.send_signal(name);
+        signal(&self.child, name);
         self.code().await
-    }
-
-    fn send_signal(&self, name: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
-        let mut kill = std::process::Command::new("kill");
-        assert!(kill.args([format!("-{name}"), pid]).status().expect("kill runs").success());
     }
 
     /// Waits for its end.
@@ -114,7 +90,7 @@ impl Receive {
 
     /// Ends it; the lines that it prints from here on.
     async fn end(self) -> Vec<String> {
-        self.send_signal("TERM");
+        signal(&self.child, "TERM");
         self.rest().await
     }
 
@@ -149,17 +125,16 @@ async fn line_of(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
 
 /// A service that sends to this URL and repeats what fails once, at once.
 async fn service_for(url: &str) -> Service {
-    let repeat = [("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")];
-    Service::start(&[&[("WEBHOOK_URL", url)], repeat.as_slice()].concat()).await
+    serve(url, &[("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")]).await
 }
 
 #[tokio::test]
 async fn receive_prints_one_line_an_event() {
     let mut receive = Receive::start(&[]).await;
     let service = service_for(&receive.url()).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for (n, kind) in ["call_started", "dtmf_digit"].into_iter().enumerate() {
-        assert_eq!(service.post("/events", event(&uuid, kind)).await.status, 202);
+        service.relay(bare(&uuid, kind)).await;
         let line = receive.line().await;
         for part in [&uuid, kind, &format!("#{}", n + 1), "200"] {
             assert!(line.contains(part), "{part} in {line:?}");
@@ -174,8 +149,8 @@ async fn receive_prints_one_line_an_event() {
 async fn receive_answers_with_the_status_asked_for_and_counts_the_attempts() {
     let mut receive = Receive::start(&["--status", "500"]).await;
     let service = service_for(&receive.url()).await;
-    let uuid = call();
-    assert_eq!(service.post("/events", event(&uuid, "call_started")).await.status, 202);
+    let uuid = new_uuid();
+    service.relay(bare(&uuid, "call_started")).await;
     let first = receive.line().await;
     let second = receive.line().await;
     assert!(first.contains("500") && !first.contains("attempt"), "{first:?}");
@@ -186,10 +161,10 @@ async fn receive_answers_with_the_status_asked_for_and_counts_the_attempts() {
 #[tokio::test]
 async fn receive_routes_call_initiated_and_nothing_else() {
     let receive = Receive::start(&["--sts-url", "wss://sts.test/a"]).await;
-    let answer = receive.post(&[], &event(&call(), "call_initiated")).await;
+    let answer = receive.post(&[], &bare(&new_uuid(), "call_initiated")).await;
     assert_eq!(answer.json()["sts_url"], "wss://sts.test/a", "{answer:?}");
     for kind in ["call_started", "transcription", "dtmf_digit", "call_ended"] {
-        let answer = receive.post(&[], &event(&call(), kind)).await;
+        let answer = receive.post(&[], &bare(&new_uuid(), kind)).await;
         assert_eq!(answer.status, 200);
         assert!(!answer.body.contains("sts_url"), "{kind}: {answer:?}");
     }

@@ -6,18 +6,13 @@ mod delays;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::event::{event, new_uuid};
 use crate::support::receiver::{Receiver, Reply, Seen};
 use crate::support::service::{Answer, Service};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 const FALLBACK: &str = "ws://fallback.test:6030/sts";
-
-/// A new call's uuid.
-fn call() -> String {
-    Uuid::new_v4().to_string()
-}
 
 async fn serve(url: &str, vars: &[(&str, &str)]) -> Service {
     Service::start(&[&[("WEBHOOK_URL", url), ("STS_URL", FALLBACK)], vars].concat()).await
@@ -33,8 +28,7 @@ async fn announce(service: &Service, uuid: &str, payload: &Value) -> Answer {
 }
 
 async fn relay(service: &Service, uuid: &str, kind: &str) -> Answer {
-    let event = json!({ "uuid": uuid, "type": kind, "payload": { "n": 1 } });
-    service.post("/events", event.to_string()).await
+    service.post("/events", event(uuid, kind, json!({ "n": 1 })).to_string()).await
 }
 
 fn routed(sts_url: &str) -> Value {
@@ -49,7 +43,7 @@ fn fallback() -> Value {
 async fn told(reply: Reply, vars: &[(&str, &str)]) -> (Service, String, Value) {
     let receiver = Receiver::start(move |_| reply.clone()).await;
     let service = serve(&receiver.url, vars).await;
-    let uuid = call();
+    let uuid = new_uuid();
     let answer = announce(&service, &uuid, &json!({})).await.json();
     (service, uuid, answer)
 }
@@ -96,7 +90,7 @@ async fn receivers_decision_is_used_and_the_payload_is_its_query() {
     for (decision, payload, expected) in cases {
         let receiver = Receiver::start(move |_| Reply::route(decision)).await;
         let service = serve(&receiver.url, &[]).await;
-        let uuid = call();
+        let uuid = new_uuid();
         let answer = announce(&service, &uuid, payload).await;
         assert_eq!(answer.json(), routed(&expected), "{decision}");
         let seen = receiver.seen(1).await.remove(0);
@@ -211,7 +205,7 @@ async fn same_uuid_and_payload_again_is_the_same_answer_and_no_second_event() {
     })
     .await;
     let service = serve(&receiver.url, &[]).await;
-    let (uuid, payload) = (call(), json!({ "from": "2000" }));
+    let (uuid, payload) = (new_uuid(), json!({ "from": "2000" }));
     let upper = uuid.to_uppercase();
     let (one, two, three) = tokio::join!(
         announce(&service, &uuid, &payload),
@@ -233,7 +227,7 @@ async fn a_changed_payload_is_routed_again() {
     })
     .await;
     let service = serve(&receiver.url, &[]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for to in ["sales", "support", "sales"] {
         let answer = announce(&service, &uuid, &json!({ "to": to })).await;
         assert_eq!(answer.json(), routed(&format!("ws://sts.test/{to}?to={to}")));
@@ -246,7 +240,7 @@ async fn a_changed_payload_is_routed_again() {
 async fn a_type_that_is_not_delivered_is_not_waited_for() {
     let receiver = Receiver::start(|_| Reply::route("ws://sts.test")).await;
     let service = serve(&receiver.url, &[("WEBHOOK_EVENTS", "call_started,call_ended")]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     assert!(fallback_within(&service, &uuid).await < Duration::from_secs(3));
     assert_eq!(settled(&service, &receiver, &uuid).await, ["call_ended"]);
 }
@@ -266,7 +260,7 @@ async fn a_relayed_call_initiated_gets_the_receivers_own_sts_url_untouched() {
         let text = body.to_string();
         let receiver = Receiver::start(move |_| Reply::status(200).body(text.clone())).await;
         let service = serve(&receiver.url, &allowed).await;
-        let answer = relay(&service, &call(), "call_initiated").await;
+        let answer = relay(&service, &new_uuid(), "call_initiated").await;
         assert_eq!(answer.status, 200, "{answer:?}");
         let json = answer.json();
         let id = receiver.seen(1).await[0].header("webhook-id").expect("an id").to_owned();

@@ -2,27 +2,18 @@
 //! the user part of a URL, however oddly it is written, also of one that the receiver sends. The user part
 //! of the receiver's URL is for the receiver, as Basic authorization.
 
+use crate::support::event::{bare, new_uuid};
 use crate::support::receiver::{Receiver, Reply, closed_gate, free_port};
 use crate::support::service::{Service, run};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 use tempfile::TempDir;
-use uuid::Uuid;
 
 /// The two formats, each at a level that says everything.
 const LOGS: [(&str, &str); 4] =
     [("json", "info"), ("text", "info"), ("json", "trace"), ("text", "trace")];
 const FALLBACK: &str = "ws://fallback.test:6030";
-
-/// A new call's uuid.
-fn call() -> String {
-    Uuid::new_v4().to_string()
-}
-
-fn event(uuid: &str, kind: &str) -> String {
-    json!({ "uuid": uuid, "type": kind, "payload": {} }).to_string()
-}
 
 fn assert_hidden(what: &str, text: &str, secrets: &[&str]) {
     for secret in secrets {
@@ -171,7 +162,7 @@ async fn log_of_failures(user: &str, fate: Fate, format: &str, level: &str) -> S
         ("LOG_LEVEL", level),
     ])
     .await;
-    assert_eq!(service.post("/events", event(&call(), "call_started")).await.status, 202);
+    service.relay(bare(&new_uuid(), "call_started")).await;
     service.text_log("webhook delivery failed").await;
     let authorization =
         receiver.so_far().first().map(|seen| seen.header("authorization").map(str::to_owned));
@@ -215,9 +206,9 @@ async fn an_escaped_user_part_is_sent_as_it_is_meant_and_is_in_no_log() {
 
 #[tokio::test]
 async fn a_receiver_without_user_part_gets_no_authorization() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let service = Service::start(&[("WEBHOOK_URL", &receiver.url)]).await;
-    assert_eq!(service.post("/events", event(&call(), "call_started")).await.status, 202);
+    service.relay(bare(&new_uuid(), "call_started")).await;
     assert_eq!(receiver.seen(1).await[0].header("authorization"), None);
 }
 
@@ -239,7 +230,7 @@ async fn log_of_route(sts_url: &'static str, late: bool, format: &str, level: &s
         ("LOG_LEVEL", level),
     ])
     .await;
-    let answer = service.post("/call", event(&call(), "call_initiated")).await;
+    let answer = service.post("/call", bare(&new_uuid(), "call_initiated")).await;
     assert_eq!(answer.json()["override"], false, "{answer:?}");
     gate.add_permits(1);
     service.text_log("is ignored").await;
@@ -286,7 +277,7 @@ async fn a_user_part_that_the_receiver_routes_to_goes_to_the_caller_unchanged() 
     let url = "wss://joe:hush@good.test/";
     let receiver = Receiver::start(move |_| Reply::route(url)).await;
     let service = Service::start(&[("WEBHOOK_URL", &receiver.url), ("LOG_LEVEL", "trace")]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     let body = json!({ "uuid": uuid, "payload": {} }).to_string();
     let answer = service.post("/call", body).await.json();
     assert_eq!(answer, json!({ "sts_url": url, "override": true }));

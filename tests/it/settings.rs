@@ -147,7 +147,7 @@ async fn empty_undefined_and_null_count_as_unset() {
 
 #[tokio::test]
 async fn an_undefined_secret_or_agent_is_not_sent() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let vars = [
         ("WEBHOOK_URL", receiver.url.as_str()),
         ("WEBHOOK_SECRET", "undefined"),
@@ -157,7 +157,7 @@ async fn an_undefined_secret_or_agent_is_not_sent() {
     let service = Service::start(&vars).await;
     let event =
         r#"{"uuid":"00000000-0000-4000-8000-000000000001","type":"call_started","payload":{}}"#;
-    assert_eq!(service.post("/events", event).await.status, 202);
+    service.relay(event).await;
     let seen = &receiver.seen(1).await[0];
     assert_eq!(seen.header("x-avr-webhook-secret"), None);
     assert_eq!(seen.header("x-avr-agent-id"), None);
@@ -185,14 +185,14 @@ async fn the_environment_wins_over_the_file_and_the_file_over_the_default() {
 
 #[tokio::test]
 async fn the_file_alone_is_enough_to_start() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let toml = format!("webhook_url = \"{}\"\nagent_id = \"from-disk\"\n", receiver.url);
     let (_directory, path) = settings_file(&toml);
     let path = path.to_str().expect("a path of plain text");
     let service = Service::start(&[("CALLHOOK_CONFIG", path)]).await;
     let event =
         r#"{"uuid":"00000000-0000-4000-8000-000000000001","type":"call_started","payload":{}}"#;
-    assert_eq!(service.post("/events", event).await.status, 202);
+    service.relay(event).await;
     assert_eq!(receiver.seen(1).await[0].header("x-avr-agent-id"), Some("from-disk"));
 }
 

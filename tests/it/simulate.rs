@@ -7,17 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use crate::support::receiver::{Receiver, Reply, Seen, closed_gate, free_port};
-use crate::support::service::run;
+use crate::support::receiver::{Receiver, Reply, Seen, closed_gate, nobody};
+use crate::support::record::LIMIT;
+use crate::support::service::{command, run, signal};
 use callhook::workbench::scenario::{Scenario, plan};
 use chrono::DateTime;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::timeout;
-
-/// The longest wait for an end.
-const LIMIT: Duration = Duration::from_secs(20);
 
 /// How a simulation ended.
 struct Ended {
@@ -52,17 +50,13 @@ fn by_call(seen: &[Seen]) -> BTreeMap<String, Vec<Seen>> {
     calls
 }
 
-fn sequence(seen: &Seen) -> u64 {
-    seen.header("x-avr-webhook-sequence").unwrap().parse().unwrap()
-}
-
 fn kinds_and_payloads(seen: &[Seen]) -> Vec<(String, Value)> {
     seen.iter().map(|seen| (seen.kind().to_owned(), seen.body["payload"].clone())).collect()
 }
 
 #[tokio::test]
 async fn every_event_arrives_once_in_the_order_of_its_call_as_planned() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let args = ["--scenario", "booking", "--scenario", "ivr", "--calls", "30", "--seed", "7"];
     let ended = simulate(&receiver.url, &[&args[..], &["--json"]].concat()).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
@@ -81,7 +75,7 @@ async fn every_event_arrives_once_in_the_order_of_its_call_as_planned() {
             })
             .collect();
         assert_eq!(kinds_and_payloads(seen), planned);
-        let sequences: Vec<u64> = seen.iter().map(sequence).collect();
+        let sequences: Vec<u64> = seen.iter().map(Seen::sequence).collect();
         assert_eq!(sequences, (1..=planned.len() as u64).collect::<Vec<_>>());
         assert_eq!(receiver.in_flight_peak_of(&plan.call.to_string()), 1);
     }
@@ -137,7 +131,7 @@ async fn the_summarys_counts_are_those_of_the_receiver() {
 
 #[tokio::test]
 async fn a_seed_plays_the_same_calls_again_and_another_run_others() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let mut runs = Vec::new();
     for args in [&["--seed", "5"][..], &["--seed", "5"], &["--seed", "6"], &[]] {
         let before = receiver.so_far().len();
@@ -160,7 +154,7 @@ async fn a_seed_plays_the_same_calls_again_and_another_run_others() {
 
 #[tokio::test]
 async fn the_seed_that_was_taken_is_told_and_a_scenarios_own_holds_unless_another_is_given() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     let source = "seed = 77\n[[script]]\nsteps = [{ started = {} }, { hang_up = \"idle\" }]\n";
     std::fs::write(file.path(), source).unwrap();
@@ -175,7 +169,7 @@ async fn the_seed_that_was_taken_is_told_and_a_scenarios_own_holds_unless_anothe
 
 #[tokio::test]
 async fn time_goes_by_as_the_scenario_says_at_its_speed_and_rate() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     let source =
         "[[script]]\nsteps = [{ started = {} }, { pause = 2000 }, { hang_up = \"idle\" }]\n";
@@ -204,7 +198,7 @@ async fn time_goes_by_as_the_scenario_says_at_its_speed_and_rate() {
 
 #[tokio::test]
 async fn with_one_call_at_a_time_the_next_begins_when_the_last_is_settled() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let ended = simulate(&receiver.url, &["--calls", "8", "--concurrency", "1"]).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
     let mut order: Vec<String> =
@@ -258,7 +252,7 @@ async fn an_event_is_tried_again_as_often_as_asked_and_its_success_counts() {
 
 #[tokio::test]
 async fn a_receiver_that_is_not_there_fails_each_event_and_does_not_hold_it_up() {
-    let url = format!("http://127.0.0.1:{}/events", free_port());
+    let (_, url) = nobody();
     let ended = simulate(&url, &["--calls", "20"]).await;
     assert_eq!(ended.code, 1);
     assert!(ended.out.contains("ECONNREFUSED"), "{}", ended.out);
@@ -268,7 +262,7 @@ async fn a_receiver_that_is_not_there_fails_each_event_and_does_not_hold_it_up()
 #[tokio::test]
 async fn attempts_are_signed_and_carry_the_secret() {
     const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let args = ["--calls", "1", "--secret", "tulip", "--signing-key", KEY];
     let ended = simulate(&receiver.url, &args).await;
     assert_eq!(ended.code, 0, "{}", ended.err);
@@ -282,22 +276,13 @@ async fn attempts_are_signed_and_carry_the_secret() {
 
 /// A simulation that can be signalled.
 fn start(url: &str, args: &[&str]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_callhook"))
-        .args(["simulate", url])
-        .args(args)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the binary starts")
+    let args = [&["simulate", url], args].concat();
+    let mut command = command(&args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts")
 }
 
 async fn interrupt(mut child: Child) -> (ExitStatus, String) {
-    let pid = child.id().unwrap().to_string();
-    let mut kill = std::process::Command::new("kill");
-    assert!(kill.args(["-INT", &pid]).status().unwrap().success());
+    signal(&child, "INT");
     let mut out = String::new();
     let ends = async {
         child.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
@@ -339,7 +324,7 @@ async fn ctrl_c_prints_the_summary_so_far() {
 
 #[tokio::test]
 async fn where_there_is_no_terminal_it_writes_plain_lines() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let ended =
         simulate(&receiver.url, &["--calls", "4", "--seed", "9", "--scenario", "lost"]).await;
     let first = format!("4 calls of lost to {}: rate max, speed max, seed 9\n", receiver.url);

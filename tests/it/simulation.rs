@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use callhook::attempt::{Attempt, Deliver, Failure, FailureCode, Outcome};
-use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
+use callhook::event::{CallId, Event, EventId, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
 use callhook::queue::metrics::QueueMetrics;
 use callhook::queue::{Limits, Queue, QueueParts, QueueSettings};
 use callhook::retry::{Delays, RetryPolicy};
-use callhook::routing::AllowedHosts;
 use callhook::time::timestamp_now;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
+
+use crate::support::queue::settings as usual;
 
 /// What the receiver is like during one stretch of time.
 #[derive(Clone, Copy, Debug)]
@@ -140,15 +141,12 @@ impl Deliver for Receiver {
 
 fn settings(retries: u32, concurrency: usize) -> QueueSettings {
     QueueSettings {
-        filter: EventFilter::All,
         limits: Limits { concurrency, queue: 1_000_000, breaker: 5 },
         retry: RetryPolicy::new(
             retries,
             Delays::fixed(Duration::from_millis(500), Duration::from_secs(30)),
         ),
-        routing_timeout: Duration::from_secs(5),
-        allowed_hosts: AllowedHosts::Any,
-        receiver: String::new(),
+        ..usual()
     }
 }
 

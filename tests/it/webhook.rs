@@ -6,8 +6,9 @@ mod retries;
 
 use std::time::Duration;
 
+use crate::support::event::{event, new_uuid};
 use crate::support::receiver::{Receiver, Reply, Seen, closed_gate};
-use crate::support::service::Service;
+use crate::support::service::{Service, serve};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use uuid::Uuid;
@@ -16,21 +17,9 @@ const SIGNING_KEY: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const DOCUMENTED: [&str; 6] =
     ["call_initiated", "call_started", "call_ended", "interruption", "transcription", "dtmf_digit"];
 
-/// A new call's uuid.
-fn call() -> String {
-    Uuid::new_v4().to_string()
-}
-
 /// Hands one event to the relay and expects it to be taken.
 async fn relay(service: &Service, uuid: &str, kind: &str, payload: Value) {
-    let event = json!({ "uuid": uuid, "type": kind, "payload": payload });
-    let answer = service.post("/events", event.to_string()).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
-}
-
-/// The service in front of this receiver.
-async fn serve(receiver: &Receiver, vars: &[(&str, &str)]) -> Service {
-    Service::start(&[&[("WEBHOOK_URL", receiver.url.as_str())], vars].concat()).await
+    service.relay(event(uuid, kind, payload)).await;
 }
 
 /// Answers with the status that the payload asks for, else with 200.
@@ -50,15 +39,15 @@ fn texts(seen: &[Seen], header: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn body_is_exactly_the_four_fields_in_order() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
-    let service = serve(&receiver, &[]).await;
-    let uuid = call();
+    let receiver = Receiver::content().await;
+    let service = serve(&receiver.url, &[]).await;
+    let uuid = new_uuid();
     let payload = r#"{"b":1,"a":[true,null,"é"],"0":{}}"#;
     let time = "2025-01-02T03:04:05.678Z";
     let event = format!(
         r#"{{"payload":{payload},"timestamp":"{time}","type":"call_started","uuid":"{uuid}"}}"#
     );
-    assert_eq!(service.post("/events", event).await.status, 202);
+    service.relay(event).await;
     let expected = format!(
         r#"{{"uuid":"{uuid}","type":"call_started","timestamp":"{time}","payload":{payload}}}"#
     );
@@ -67,10 +56,10 @@ async fn body_is_exactly_the_four_fields_in_order() {
 
 #[tokio::test]
 async fn timestamp_is_utc_with_milliseconds_and_z() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
-    let service = serve(&receiver, &[]).await;
-    relay(&service, &call(), "call_started", json!({})).await;
-    service.post("/call", json!({ "uuid": call() }).to_string()).await;
+    let receiver = Receiver::content().await;
+    let service = serve(&receiver.url, &[]).await;
+    relay(&service, &new_uuid(), "call_started", json!({})).await;
+    service.post("/call", json!({ "uuid": new_uuid() }).to_string()).await;
     for seen in receiver.seen(2).await {
         let text = seen.body["timestamp"].as_str().expect("a timestamp is text");
         let form = chrono::NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.3fZ");
@@ -82,8 +71,8 @@ async fn timestamp_is_utc_with_milliseconds_and_z() {
 
 #[tokio::test]
 async fn uuid_is_sent_in_lower_case_with_dashes() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
-    let service = serve(&receiver, &[]).await;
+    let receiver = Receiver::content().await;
+    let service = serve(&receiver.url, &[]).await;
     let uuid = Uuid::new_v4();
     for (n, form) in [uuid.to_string().to_uppercase(), uuid.simple().to_string()].iter().enumerate()
     {
@@ -94,10 +83,10 @@ async fn uuid_is_sent_in_lower_case_with_dashes() {
 
 #[tokio::test]
 async fn every_header_is_sent_when_its_setting_is_there() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let settings = [("WEBHOOK_SECRET", "s3cret"), ("AGENT_ID", "agent-7")];
-    let service = serve(&receiver, &settings).await;
-    relay(&service, &call(), "call_started", json!({})).await;
+    let service = serve(&receiver.url, &settings).await;
+    relay(&service, &new_uuid(), "call_started", json!({})).await;
     let seen = receiver.seen(1).await.remove(0);
     let expected = [
         ("content-type", "application/json"),
@@ -116,10 +105,10 @@ async fn every_header_is_sent_when_its_setting_is_there() {
 
 #[tokio::test]
 async fn headers_without_a_setting_are_left_out() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let settings = [("WEBHOOK_SECRET", "undefined"), ("AGENT_ID", "")];
-    let service = serve(&receiver, &settings).await;
-    relay(&service, &call(), "call_started", json!({})).await;
+    let service = serve(&receiver.url, &settings).await;
+    relay(&service, &new_uuid(), "call_started", json!({})).await;
     let seen = receiver.seen(1).await.remove(0);
     let unset =
         ["x-avr-webhook-secret", "x-avr-agent-id", "webhook-timestamp", "webhook-signature"];
@@ -130,9 +119,9 @@ async fn headers_without_a_setting_are_left_out() {
 
 #[tokio::test]
 async fn a_relayed_agent_id_takes_the_place_of_the_setting() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
-    let service = serve(&receiver, &[("AGENT_ID", "mine")]).await;
-    let event = json!({ "uuid": call(), "type": "call_started", "payload": {} }).to_string();
+    let receiver = Receiver::content().await;
+    let service = serve(&receiver.url, &[("AGENT_ID", "mine")]).await;
+    let event = json!({ "uuid": new_uuid(), "type": "call_started", "payload": {} }).to_string();
     service.post_with("/events", &[("X-AVR-AGENT-ID", "theirs")], event).await;
     assert_eq!(texts(&receiver.seen(1).await, "x-avr-agent-id"), ["theirs"]);
 }
@@ -147,8 +136,8 @@ async fn id_is_a_uuid_v7_and_the_same_on_each_attempt() {
         }
     })
     .await;
-    let service = serve(&receiver, &[("WEBHOOK_RETRY", "3"), ("WEBHOOK_BACKOFF", "1")]).await;
-    let uuid = call();
+    let service = serve(&receiver.url, &[("WEBHOOK_RETRY", "3"), ("WEBHOOK_BACKOFF", "1")]).await;
+    let uuid = new_uuid();
     relay(&service, &uuid, "call_started", json!({})).await;
     relay(&service, &uuid, "call_ended", json!({})).await;
     let seen = receiver.seen(6).await;
@@ -167,8 +156,8 @@ async fn id_is_a_uuid_v7_and_the_same_on_each_attempt() {
 async fn sequence_counts_what_is_to_be_delivered_so_that_a_gap_is_a_dead_letter() {
     let receiver = Receiver::start(as_told).await;
     let service =
-        serve(&receiver, &[("WEBHOOK_EVENTS", "call_started,call_ended,dtmf_digit")]).await;
-    let uuid = call();
+        serve(&receiver.url, &[("WEBHOOK_EVENTS", "call_started,call_ended,dtmf_digit")]).await;
+    let uuid = new_uuid();
     relay(&service, &uuid, "call_started", json!({})).await;
     relay(&service, &uuid, "transcription", json!({})).await; // filtered: not counted
     relay(&service, &uuid, "dtmf_digit", json!({ "status": 400 })).await; // a dead letter
@@ -177,7 +166,7 @@ async fn sequence_counts_what_is_to_be_delivered_so_that_a_gap_is_a_dead_letter(
     let delivered: Vec<Seen> =
         seen.into_iter().filter(|seen| seen.kind() != "dtmf_digit").collect();
     assert_eq!(texts(&delivered, "x-avr-webhook-sequence"), ["1", "3"]);
-    relay(&service, &call(), "call_started", json!({})).await;
+    relay(&service, &new_uuid(), "call_started", json!({})).await;
     assert_eq!(
         texts(&receiver.seen(4).await[3..], "x-avr-webhook-sequence"),
         ["1"],
@@ -194,8 +183,8 @@ async fn each_attempt_bears_a_signature_that_standard_webhooks_accepts() {
     .await;
     let settings =
         [("WEBHOOK_SIGNING_KEY", SIGNING_KEY), ("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")];
-    let service = serve(&receiver, &settings).await;
-    relay(&service, &call(), "transcription", json!({ "text": "così è, \"no\"?" })).await;
+    let service = serve(&receiver.url, &settings).await;
+    relay(&service, &new_uuid(), "transcription", json!({ "text": "così è, \"no\"?" })).await;
     let right = Webhook::new(SIGNING_KEY).expect("a key");
     let wrong = Webhook::new("whsec_AAAABBBBCCCCDDDDEEEEFFFFGGGGHHHH").expect("a key");
     for seen in receiver.seen(2).await {
@@ -208,7 +197,7 @@ async fn each_attempt_bears_a_signature_that_standard_webhooks_accepts() {
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    let elsewhere = Receiver::start(|_| Reply::ok()).await;
+    let elsewhere = Receiver::content().await;
     let target = elsewhere.url.clone();
     let receiver = Receiver::start(move |seen| {
         seen.body["payload"]["status"].as_u64().map_or_else(Reply::ok, |status| {
@@ -216,8 +205,8 @@ async fn redirects_are_not_followed() {
         })
     })
     .await;
-    let service = serve(&receiver, &[]).await;
-    let uuid = call();
+    let service = serve(&receiver.url, &[]).await;
+    let uuid = new_uuid();
     for status in [301, 302, 303, 307, 308] {
         relay(&service, &uuid, "dtmf_digit", json!({ "status": status })).await;
     }
@@ -229,16 +218,16 @@ async fn redirects_are_not_followed() {
 
 #[tokio::test]
 async fn events_of_a_call_arrive_in_the_order_they_were_accepted() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
-    let service = serve(&receiver, &[]).await;
-    let uuid = call();
+    let receiver = Receiver::content().await;
+    let service = serve(&receiver.url, &[]).await;
+    let uuid = new_uuid();
     for n in 0..20 {
         relay(&service, &uuid, "dtmf_digit", json!({ "n": n })).await;
     }
     let batch: Vec<Value> = (20..60)
         .map(|n| json!({ "uuid": uuid, "type": "dtmf_digit", "payload": { "n": n } }))
         .collect();
-    assert_eq!(service.post("/events", Value::from(batch).to_string()).await.status, 202);
+    service.relay(Value::from(batch)).await;
     let seen = receiver.seen(60).await;
     let order: Vec<_> = seen.iter().filter_map(|seen| seen.body["payload"]["n"].as_u64()).collect();
     assert_eq!(order, (0..60).collect::<Vec<_>>());
@@ -249,16 +238,16 @@ async fn events_of_a_call_arrive_in_the_order_they_were_accepted() {
 
 #[tokio::test]
 async fn second_event_of_a_call_waits_for_the_first_and_another_call_does_not() {
-    let (gate, held) = (closed_gate(), call());
+    let (gate, held) = (closed_gate(), new_uuid());
     let script = (gate.clone(), held.clone());
     let receiver = Receiver::start(move |seen| {
         if seen.uuid() == script.1 { Reply::ok().when(&script.0) } else { Reply::ok() }
     })
     .await;
-    let service = serve(&receiver, &[("WEBHOOK_TIMEOUT", "15000")]).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_TIMEOUT", "15000")]).await;
     relay(&service, &held, "call_started", json!({})).await;
     relay(&service, &held, "call_ended", json!({})).await;
-    let other = call();
+    let other = new_uuid();
     for n in 0..10 {
         relay(&service, &other, "dtmf_digit", json!({ "n": n })).await;
     }
@@ -272,7 +261,7 @@ async fn second_event_of_a_call_waits_for_the_first_and_another_call_does_not() 
 
 #[tokio::test]
 async fn a_call_that_is_retried_holds_up_no_other() {
-    let sick = call();
+    let sick = new_uuid();
     let script = sick.clone();
     let receiver =
         Receiver::start(
@@ -282,10 +271,10 @@ async fn a_call_that_is_retried_holds_up_no_other() {
         )
         .await;
     let settings = [("WEBHOOK_RETRY", "3"), ("WEBHOOK_BACKOFF", "30000")];
-    let service = serve(&receiver, &settings).await;
+    let service = serve(&receiver.url, &settings).await;
     relay(&service, &sick, "call_started", json!({})).await;
     receiver.seen(1).await;
-    let well = call();
+    let well = new_uuid();
     relay(&service, &well, "call_started", json!({})).await;
     assert_eq!(receiver.seen(2).await[1].uuid(), well);
 }
@@ -294,9 +283,9 @@ async fn a_call_that_is_retried_holds_up_no_other() {
 async fn concurrency_is_a_ceiling_over_all_calls() {
     const PAUSE: Duration = Duration::from_millis(200);
     let receiver = Receiver::start(|_| Reply::ok().after(PAUSE)).await;
-    let service = serve(&receiver, &[("WEBHOOK_CONCURRENCY", "2")]).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
     for _ in 0..6 {
-        relay(&service, &call(), "call_started", json!({})).await;
+        relay(&service, &new_uuid(), "call_started", json!({})).await;
     }
     let seen = receiver.seen(6).await;
     for three in seen.windows(3) {
@@ -309,9 +298,9 @@ async fn concurrency_is_a_ceiling_over_all_calls() {
 
 #[tokio::test]
 async fn the_six_documented_types_are_delivered_and_error_is_off_by_default() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
-    let service = serve(&receiver, &[]).await;
-    let uuid = call();
+    let receiver = Receiver::content().await;
+    let service = serve(&receiver.url, &[]).await;
+    let uuid = new_uuid();
     for kind in ["error", "made_up"] {
         let event = json!({ "uuid": uuid, "type": kind, "payload": {} });
         let answer = service.post("/events", event.to_string()).await;
@@ -334,9 +323,9 @@ async fn only_the_listed_types_are_delivered() {
         ("*", &["call_started", "error", "made_up", "call_ended"]),
     ];
     for (listed, expected) in cases {
-        let receiver = Receiver::start(|_| Reply::ok()).await;
-        let service = serve(&receiver, &[("WEBHOOK_EVENTS", listed)]).await;
-        let uuid = call();
+        let receiver = Receiver::content().await;
+        let service = serve(&receiver.url, &[("WEBHOOK_EVENTS", listed)]).await;
+        let uuid = new_uuid();
         for kind in ["call_started", "error", "made_up", "call_ended"] {
             relay(&service, &uuid, kind, json!({})).await;
         }
@@ -349,7 +338,7 @@ async fn only_the_listed_types_are_delivered() {
 async fn without_a_receiver_events_are_accepted_and_calls_get_the_fallback() {
     let service =
         Service::start(&[("WEBHOOK_URL", "none"), ("STS_URL", "ws://sts.test:6030")]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     let body = json!({ "uuid": uuid, "payload": { "from": "2000" } }).to_string();
     let answer = service.post("/call", body).await;
     let expected = json!({ "sts_url": "ws://sts.test:6030/?from=2000", "override": false });

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::capture::Capture;
+use super::event::new_uuid;
 use super::record::Record;
 
 pub const HANGUP: u8 = 0x00;
@@ -23,6 +24,8 @@ pub const AUDIO: u8 = 0x10;
 
 /// How long one frame of audio lasts.
 pub const BEAT: Duration = Duration::from_millis(20);
+/// So many bytes of audio are one frame at 8 kHz.
+pub const FRAME: usize = 320;
 
 /// One frame as it came.
 #[derive(Clone, Debug)]
@@ -53,6 +56,13 @@ impl Asterisk {
     /// Connects and says nothing.
     pub async fn connect(addr: SocketAddr) -> Asterisk {
         Asterisk::try_connect(addr).await.expect("AudioSocket accepts connections")
+    }
+
+    /// A connection that has told a new uuid.
+    pub async fn dial(addr: SocketAddr) -> Asterisk {
+        let mut asterisk = Asterisk::connect(addr).await;
+        assert!(asterisk.uuid(&new_uuid()).await, "callhook takes a uuid");
+        asterisk
     }
 
     /// A connection that has said nothing yet, unless nobody takes it.
@@ -115,7 +125,7 @@ impl Asterisk {
 
     /// Is silent, but there, for so many frames' time.
     pub async fn silence(&mut self, frames: usize) {
-        self.play(AUDIO, std::iter::repeat_n(&[0; 320][..], frames)).await;
+        self.play(AUDIO, std::iter::repeat_n(&[0; FRAME][..], frames)).await;
     }
 
     /// Sends what the recording holds at its pace, up to but without its end.

@@ -1,16 +1,18 @@
-//! What the black-box tests share: the service under test as a child process, and those it talks to, each
-//! with a script of the test's: a webhook receiver, an Asterisk, an STS server. Nothing in here knows the
-//! inside of the program.
+//! What the tests share: the service under test as a child process, and those it talks to, each with a script
+//! of the test's: a webhook receiver, an Asterisk, an STS server. `disk` and `queue` are for tests of the
+//! library; nothing else in here knows the inside of the program.
 
 pub mod asterisk;
 pub mod capture;
 pub mod disk;
+pub mod event;
 pub mod flawed;
-pub mod phone;
+pub mod queue;
 pub mod receiver;
 pub mod record;
 pub mod service;
 pub mod sound;
 pub mod stage;
 pub mod sts;
+pub mod tls;
 pub mod wire;

@@ -17,12 +17,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-/// The longest wait for requests to come.
-const LIMIT: Duration = Duration::from_secs(15);
+use super::record::{LIMIT, Record};
 
 /// One request as it was received.
 #[derive(Clone, Debug)]
@@ -51,6 +50,22 @@ impl Seen {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("a header of plain text"))
     }
+
+    /// The event's number within its call.
+    pub fn sequence(&self) -> u64 {
+        let number = self.header("x-avr-webhook-sequence").expect("a sequence number");
+        number.parse().expect("a whole number")
+    }
+
+    /// The number that the test gave it: `n` of its payload.
+    pub fn n(&self) -> usize {
+        usize::try_from(self.body["payload"]["n"].as_u64().expect("a number")).expect("small")
+    }
+}
+
+/// The tests' numbers of this call's events.
+pub fn numbers_of(seen: &[Seen], uuid: &str) -> Vec<usize> {
+    seen.iter().filter(|seen| seen.uuid() == uuid).map(Seen::n).collect()
 }
 
 /// How a request is answered.
@@ -131,6 +146,11 @@ impl Receiver {
         Receiver::start_on(0, script).await
     }
 
+    /// Starts one that is content with everything.
+    pub async fn content() -> Receiver {
+        Receiver::start(|_| Reply::ok()).await
+    }
+
     /// Starts on this port, for a receiver that comes back.
     pub async fn start_on(
         port: u16,
@@ -147,38 +167,27 @@ impl Receiver {
 
     /// Waits until at least `n` requests were received; returns all that were.
     pub async fn seen(&self, n: usize) -> Vec<Seen> {
-        let mut count = self.book.count.subscribe();
-        if timeout(LIMIT, count.wait_for(|count| *count >= n)).await.is_err() {
-            let seen = self.so_far();
-            panic!("{} requests instead of {n} within {LIMIT:?}: {seen:#?}", seen.len());
-        }
-        self.so_far()
+        let enough = |seen: &[Seen]| (seen.len() >= n).then(|| seen.to_vec());
+        self.until(&format!("{n} requests"), enough).await
     }
 
     /// Waits until `look` finds something in what was received.
     pub async fn until<T>(&self, what: &str, look: impl Fn(&[Seen]) -> Option<T>) -> T {
-        let mut count = self.book.count.subscribe();
-        let search = async {
-            loop {
-                count.mark_unchanged();
-                if let Some(found) = look(&self.so_far()) {
-                    return found;
-                }
-                count.changed().await.expect("the book outlives the wait");
-            }
-        };
-        let found = timeout(LIMIT, search).await;
-        found.unwrap_or_else(|_| panic!("{what} within {LIMIT:?}: {:#?}", self.so_far()))
+        let found = self.book.seen.found(look).await;
+        found.unwrap_or_else(|| {
+            let seen = self.so_far();
+            panic!("{what}: not within {LIMIT:?}, only {} requests: {seen:#?}", seen.len())
+        })
     }
 
     /// The requests received so far, in the order of their arrival.
     pub fn so_far(&self) -> Vec<Seen> {
-        self.book.pages().seen.clone()
+        self.book.seen.look(<[_]>::to_vec)
     }
 
     /// The most requests of one call that were in flight at the same time.
     pub fn in_flight_peak_of(&self, uuid: &str) -> usize {
-        self.book.pages().in_flight.get(uuid).map_or(0, |flight| flight.peak)
+        self.book.flights().get(uuid).map_or(0, |flight| flight.peak)
     }
 
     pub fn port(&self) -> u16 {
@@ -197,17 +206,18 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a bound listener has an address").port()
 }
 
+/// A port that nobody listens on, and the URL of the receiver that may come there.
+pub fn nobody() -> (u16, String) {
+    let port = free_port();
+    (port, format!("http://127.0.0.1:{port}/events"))
+}
+
 /// What a receiver remembers.
 #[derive(Default)]
 struct Book {
-    pages: Mutex<Pages>,
-    count: watch::Sender<usize>,
-}
-
-#[derive(Default)]
-struct Pages {
-    seen: Vec<Seen>,
-    in_flight: HashMap<String, Flight>,
+    seen: Record<Seen>,
+    /// The requests of each call that are in flight.
+    in_flight: Mutex<HashMap<String, Flight>>,
 }
 
 #[derive(Default)]
@@ -217,19 +227,20 @@ struct Flight {
 }
 
 impl Book {
-    fn pages(&self) -> MutexGuard<'_, Pages> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    fn flights(&self) -> MutexGuard<'_, HashMap<String, Flight>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a request; it is in flight until the returned guard goes.
     fn enter(self: &Arc<Book>, seen: &Seen) -> InFlight {
-        let mut pages = self.pages();
-        pages.seen.push(seen.clone());
-        let flight = pages.in_flight.entry(seen.uuid().to_owned()).or_default();
+        let uuid = seen.uuid().to_owned();
+        let mut flights = self.flights();
+        let flight = flights.entry(uuid.clone()).or_default();
         flight.now += 1;
         flight.peak = flight.peak.max(flight.now);
-        self.count.send_replace(pages.seen.len());
-        InFlight { book: Arc::clone(self), uuid: seen.uuid().to_owned() }
+        drop(flights);
+        self.seen.push(seen.clone());
+        InFlight { book: Arc::clone(self), uuid }
     }
 }
 
@@ -240,7 +251,7 @@ struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if let Some(flight) = self.book.pages().in_flight.get_mut(&self.uuid) {
+        if let Some(flight) = self.book.flights().get_mut(&self.uuid) {
             flight.now -= 1;
         }
     }

@@ -1,4 +1,4 @@
-//! What a stand-in noted, in order, and a way to wait until something is in it.
+//! What a stand-in noted, in order, and the one way to wait for what others do: until something is in it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// The longest wait for anything.
-pub const LIMIT: Duration = Duration::from_secs(12);
+/// The longest wait for anything that has no limit of its own: whatever takes longer never comes.
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 pub struct Record<T> {
     items: Mutex<Vec<T>>,
@@ -33,6 +33,12 @@ impl<T> Record<T> {
 
     /// Waits until `look` finds something; panics naming what was waited for when it never does.
     pub async fn until<R>(&self, what: &str, look: impl Fn(&[T]) -> Option<R>) -> R {
+        let found = self.found(look).await;
+        found.unwrap_or_else(|| panic!("{what}: not within {LIMIT:?}"))
+    }
+
+    /// Waits until `look` finds something; None when it never does.
+    pub async fn found<R>(&self, look: impl Fn(&[T]) -> Option<R>) -> Option<R> {
         let mut news = self.news.subscribe();
         let search = async {
             loop {
@@ -43,8 +49,7 @@ impl<T> Record<T> {
                 news.changed().await.expect("the record outlives the wait");
             }
         };
-        let found = timeout(LIMIT, search).await;
-        found.unwrap_or_else(|_| panic!("{what}: not within {LIMIT:?}"))
+        timeout(LIMIT, search).await.ok()
     }
 
     fn items(&self) -> MutexGuard<'_, Vec<T>> {

@@ -5,23 +5,19 @@
 
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
+use rlimit::Resource;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use super::wire::{Answer, Wire, request};
+use super::record::{LIMIT, Record};
+pub use super::wire::{Answer, Wire, request, request_to};
 
-/// The longest wait for a line of the log.
-const LOG_LIMIT: Duration = Duration::from_secs(15);
-/// The longest wait for a process to end.
-const EXIT_LIMIT: Duration = Duration::from_secs(20);
 /// What the tests set unless they say otherwise.
 const USUAL: [(&str, &str); 7] = [
     ("HTTP_HOST", "127.0.0.1"),
@@ -36,6 +32,10 @@ const USUAL: [(&str, &str); 7] = [
 const LISTENING: &str = "AVR HTTP Server listening on port ";
 /// And before it, when AudioSocket is.
 const AUDIOSOCKET_LISTENING: &str = "AVR AudioSocket Server listening on port ";
+const ADMIN_LISTENING: &str = "admin port listening on port ";
+/// For [`Service::start_under`]: a process over its limit of file sizes gets a signal that would end it,
+/// unless it ignores that.
+pub const IGNORING_SIGXFSZ: [&str; 4] = ["sh", "-c", r#"trap "" XFSZ; exec "$@""#, "sh"];
 
 /// A running `callhook serve`.
 pub struct Service {
@@ -49,25 +49,20 @@ pub struct Service {
 impl Service {
     /// Starts the service and waits until its front listens.
     pub async fn start(vars: &[(&str, &str)]) -> Service {
-        Service::start_by(command, vars).await
+        Service::start_by(command(&["serve"]), vars).await
     }
 
     /// Starts it as the last arguments of a launcher, which has to become it with `exec`.
     pub async fn start_under(launcher: &[&str], vars: &[(&str, &str)]) -> Service {
-        let wrapped = |args: &[&str], directory: &std::path::Path| {
-            let service = [&launcher[1..], &[env!("CARGO_BIN_EXE_callhook")], args].concat();
-            command_of(launcher[0], &service, directory)
-        };
-        Service::start_by(wrapped, vars).await
+        let args = [&launcher[1..], &[env!("CARGO_BIN_EXE_callhook"), "serve"]].concat();
+        Service::start_by(command_of(launcher[0], &args), vars).await
     }
 
-    async fn start_by(
-        command: impl FnOnce(&[&str], &std::path::Path) -> Command,
-        vars: &[(&str, &str)],
-    ) -> Service {
+    async fn start_by(mut command: Command, vars: &[(&str, &str)]) -> Service {
         let directory = TempDir::new().expect("a temporary directory");
         let unless_given = |(name, _): &&(&str, &str)| !vars.iter().any(|(given, _)| given == name);
-        let mut child = command(&["serve"], directory.path())
+        let mut child = command
+            .current_dir(directory.path())
             .envs(USUAL.iter().filter(unless_given).copied())
             .envs(vars.iter().copied())
             .stdout(Stdio::null())
@@ -75,13 +70,27 @@ impl Service {
             .spawn()
             .expect("the binary starts");
         let log = Log::of(child.stderr.take().expect("stderr is a pipe"));
-        let addr = SocketAddr::from(([127, 0, 0, 1], log.port_after(LISTENING).await));
+        let addr = log.address_after(LISTENING).await;
         Service { addr, child, log, directory }
     }
 
     /// Where AudioSocket listens.
     pub async fn audiosocket(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.log.port_after(AUDIOSOCKET_LISTENING).await))
+        self.log.address_after(AUDIOSOCKET_LISTENING).await
+    }
+
+    /// Where the admin port listens.
+    pub async fn admin(&self) -> SocketAddr {
+        self.log.address_after(ADMIN_LISTENING).await
+    }
+
+    /// One request to the admin port, on a connection of its own, and to this machine by its name: without
+    /// a token the port wants that.
+    pub async fn ask_admin(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut wire = Wire::open(self.admin().await).await;
+        wire.send(request_to("localhost", method, path, headers, "")).await;
+        let answer = wire.answer().await;
+        answer.unwrap_or_else(|| panic!("{method} {path} was answered by a close"))
     }
 
     /// The most memory that the child ever had resident, in bytes.
@@ -96,6 +105,14 @@ impl Service {
     /// The process id of the child.
     pub fn pid(&self) -> u32 {
         self.child.id().expect("the child was not awaited yet")
+    }
+
+    /// Lets no file of the child grow beyond so many bytes, or any as far as the system lets it.
+    pub fn limit_files(&self, limit: Option<u64>) {
+        let (_, most) = rlimit::getrlimit(Resource::FSIZE).expect("the limit can be read");
+        let pid = i32::try_from(self.pid()).expect("a process id is small");
+        let limits = Some((limit.unwrap_or(most), most));
+        rlimit::prlimit(pid, Resource::FSIZE, limits, None).expect("a limit of one's own child");
     }
 
     /// The directory that the child runs in.
@@ -114,6 +131,13 @@ impl Service {
         body: impl Into<String>,
     ) -> Answer {
         self.ask("POST", path, headers, &body.into()).await
+    }
+
+    /// Hands over an event, or an array of them, which has to be taken.
+    pub async fn relay(&self, events: impl ToString) -> Answer {
+        let answer = self.post("/events", events.to_string()).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -148,24 +172,25 @@ impl Service {
 
     /// Waits for a JSON line of the log, be it a past one, that the predicate holds for.
     pub async fn log_line(&self, predicate: impl Fn(&Value) -> bool) -> Value {
-        let matching = |line: &String| serde_json::from_str(line).ok().filter(&predicate);
-        self.log.wait(|lines| lines.iter().find_map(matching)).await
+        let matching = |line: &str| serde_json::from_str(line).ok().filter(&predicate);
+        self.log.until(|lines| texts(lines).find_map(matching)).await
     }
 
     /// The JSON lines logged so far.
     pub fn log_so_far(&self) -> Vec<Value> {
-        let lines = self.log.lines();
-        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        let json = |line: &str| serde_json::from_str(line).ok();
+        self.log.lines.look(|lines| texts(lines).filter_map(json).collect())
     }
 
     /// Waits until the log contains the needle; returns all of the log.
     pub async fn text_log(&self, needle: &str) -> String {
-        self.log.wait(|lines| Some(lines.join("\n")).filter(|text| text.contains(needle))).await
+        self.log.until(|lines| Some(joined(lines)).filter(|text| text.contains(needle))).await
     }
 
     /// Waits for the end of the log, which is the end of the process; returns all of it.
     pub async fn whole_log(&self) -> String {
-        self.log.wait_for_end().await
+        let ended = |lines: &[Line]| lines.last()?.is_none().then(|| joined(lines));
+        self.log.lines.until("the end of the log", ended).await
     }
 
     /// Sends SIGTERM.
@@ -175,9 +200,7 @@ impl Service {
 
     /// Sends a signal, named without `SIG`.
     pub fn signal(&self, name: &str) {
-        let mut kill = std::process::Command::new("kill");
-        let status = kill.args([format!("-{name}"), self.pid().to_string()]).status();
-        assert!(status.expect("kill runs").success(), "the child takes a SIG{name}");
+        signal(&self.child, name);
     }
 
     /// The exit code, once the process has ended by itself.
@@ -188,8 +211,8 @@ impl Service {
 
     /// How the process ended, be it by a signal.
     pub async fn ended(&mut self) -> ExitStatus {
-        let Ok(status) = timeout(EXIT_LIMIT, self.child.wait()).await else {
-            panic!("no exit within {EXIT_LIMIT:?}; the log:\n{}", self.log.lines().join("\n"));
+        let Ok(status) = timeout(LIMIT, self.child.wait()).await else {
+            panic!("no exit within {LIMIT:?}; the log:\n{}", self.log.lines.look(joined));
         };
         status.expect("the child can be awaited")
     }
@@ -205,98 +228,107 @@ impl Service {
                 }
             }
         };
-        assert!(timeout(EXIT_LIMIT, draining).await.is_ok(), "ready after {EXIT_LIMIT:?}");
+        assert!(timeout(LIMIT, draining).await.is_ok(), "ready after {LIMIT:?}");
     }
+}
+
+/// A service that delivers to this URL.
+pub async fn serve(url: &str, vars: &[(&str, &str)]) -> Service {
+    Service::start(&[&[("WEBHOOK_URL", url)], vars].concat()).await
 }
 
 /// Runs the binary to its end with these arguments and nothing but these variables: exit code, stdout,
 /// stderr.
 pub async fn run(args: &[&str], vars: &[(&str, &str)]) -> (i32, String, String) {
     let directory = TempDir::new().expect("a temporary directory");
-    let output = command(args, directory.path()).envs(vars.iter().copied()).output();
-    let output = timeout(EXIT_LIMIT, output).await;
-    let output = output.unwrap_or_else(|_| panic!("callhook {args:?} ends within {EXIT_LIMIT:?}"));
+    let mut command = command(args);
+    let output = command.current_dir(directory.path()).envs(vars.iter().copied()).output();
+    let output = timeout(LIMIT, output).await;
+    let output = output.unwrap_or_else(|_| panic!("callhook {args:?} ends within {LIMIT:?}"));
     let output = output.expect("the binary runs");
     let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
     let code = output.status.code().expect("the process ended by itself");
     (code, text(output.stdout), text(output.stderr))
 }
 
-fn command(args: &[&str], directory: &std::path::Path) -> Command {
-    command_of(env!("CARGO_BIN_EXE_callhook"), args, directory)
+/// The binary with these arguments, an empty environment and no input; it is killed when dropped.
+pub fn command(args: &[&str]) -> Command {
+    command_of(env!("CARGO_BIN_EXE_callhook"), args)
 }
 
-fn command_of(program: &str, args: &[&str], directory: &std::path::Path) -> Command {
+fn command_of(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command.args(args).env_clear().current_dir(directory).stdin(Stdio::null()).kill_on_drop(true);
+    command.args(args).env_clear().stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
-/// What the child wrote to stderr, and a signal on each new line.
+/// Sends a signal, named without `SIG`, to a child that was not awaited yet.
+pub fn signal(child: &Child, name: &str) {
+    let pid = child.id().expect("the child was not awaited yet").to_string();
+    let status = std::process::Command::new("kill").args([format!("-{name}"), pid]).status();
+    assert!(status.expect("kill runs").success(), "the child takes a SIG{name}");
+}
+
+/// The level of a line of the log, in lower case.
+pub fn level(line: &Value) -> String {
+    line["level"].as_str().expect("a level is text").to_lowercase()
+}
+
+/// A line that the child wrote to stderr; None is the end of it.
+type Line = Option<String>;
+
+/// What the child wrote to stderr.
 struct Log {
-    lines: Arc<Mutex<Vec<String>>>,
-    news: watch::Receiver<()>,
+    lines: Arc<Record<Line>>,
     _reader: JoinSet<()>,
 }
 
 impl Log {
-    fn of(stderr: tokio::process::ChildStderr) -> Log {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let (signal, news) = watch::channel(());
+    fn of(stderr: ChildStderr) -> Log {
+        let lines = Arc::<Record<Line>>::default();
         let mut reader = JoinSet::new();
-        let store = Arc::clone(&lines);
+        let record = Arc::clone(&lines);
         reader.spawn(async move {
             let mut stderr = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = stderr.next_line().await {
-                store.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-                signal.send_replace(());
+                record.push(Some(line));
             }
+            record.push(None);
         });
-        Log { lines, news, _reader: reader }
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Log { lines, _reader: reader }
     }
 
     /// Waits until `look` finds something in the lines; panics showing them after the limit, or when
     /// the child has closed its stderr without it.
-    async fn wait<T>(&self, look: impl Fn(&[String]) -> Option<T>) -> T {
-        let mut news = self.news.clone();
-        let search = async {
-            loop {
-                let open = news.has_changed().is_ok();
-                news.mark_unchanged();
-                if let Some(found) = look(&self.lines()) {
-                    return Some(found);
-                }
-                if !open || news.changed().await.is_err() {
-                    return look(&self.lines());
-                }
-            }
+    async fn until<T>(&self, look: impl Fn(&[Line]) -> Option<T>) -> T {
+        let ended = |lines: &[Line]| lines.last().is_some_and(Option::is_none);
+        let found = |lines: &[Line]| match look(lines) {
+            None if ended(lines) => Some(None),
+            found => found.map(Some),
         };
-        match timeout(LOG_LIMIT, search).await {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                panic!("the process ended without it; its log:\n{}", self.lines().join("\n"))
-            }
-            Err(_) => panic!("not logged within {LOG_LIMIT:?}:\n{}", self.lines().join("\n")),
+        let all = || self.lines.look(joined);
+        match self.lines.found(found).await {
+            Some(Some(found)) => found,
+            Some(None) => panic!("the process ended without it; its log:\n{}", all()),
+            None => panic!("not logged within {LIMIT:?}:\n{}", all()),
         }
     }
 
-    async fn wait_for_end(&self) -> String {
-        let mut news = self.news.clone();
-        let end = async { while news.changed().await.is_ok() {} };
-        assert!(timeout(EXIT_LIMIT, end).await.is_ok(), "the log ends within {EXIT_LIMIT:?}");
-        self.lines().join("\n")
-    }
-
-    async fn port_after(&self, text: &str) -> u16 {
-        let port = |line: &String| {
+    async fn address_after(&self, text: &str) -> SocketAddr {
+        let port = |line: &str| {
             let (_, rest) = line.split_once(text)?;
             let digits = rest.split(|char: char| !char.is_ascii_digit()).next()?;
             digits.parse().ok()
         };
-        self.wait(|lines| lines.iter().find_map(port)).await
+        let port: u16 = self.until(|lines| texts(lines).find_map(port)).await;
+        SocketAddr::from(([127, 0, 0, 1], port))
     }
+}
+
+fn texts(lines: &[Line]) -> impl Iterator<Item = &str> {
+    lines.iter().flatten().map(String::as_str)
+}
+
+fn joined(lines: &[Line]) -> String {
+    texts(lines).collect::<Vec<_>>().join("\n")
 }

@@ -1,10 +1,10 @@
 //! callhook with everybody it talks to in a call: a receiver, an STS server, and Asterisks on order.
 
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::asterisk::{Asterisk, Ear};
-use super::receiver::{Receiver, Reply, Seen};
+use super::event::new_uuid;
+use super::receiver::{Receiver, Seen};
 use super::service::{Answer, Service};
 use super::sts::{Manner, Session, Sts};
 
@@ -31,7 +31,7 @@ impl Stage {
 
     /// The same with this STS server.
     pub async fn with(sts: Sts, vars: &[(&str, &str)]) -> Stage {
-        Stage::of(Receiver::start(|_| Reply::ok()).await, sts, vars).await
+        Stage::of(Receiver::content().await, sts, vars).await
     }
 
     /// The same with this receiver, too.
@@ -55,7 +55,7 @@ impl Stage {
 
     /// A call up to the point where the STS server was told of it.
     pub async fn call(&self) -> Call {
-        self.call_of(&uuid()).await
+        self.call_of(&new_uuid()).await
     }
 
     pub async fn call_of(&self, uuid: &str) -> Call {
@@ -111,9 +111,4 @@ impl Stage {
         let code = self.service.wait().await;
         assert_eq!(code, 0, "the log:\n{}", self.service.whole_log().await);
     }
-}
-
-/// A new call's uuid.
-pub fn uuid() -> String {
-    Uuid::new_v4().to_string()
 }

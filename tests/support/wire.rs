@@ -2,15 +2,13 @@
 //! responses, so that a test may be as rude as it likes. Every wait has a limit.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// The longest wait for one response, or for the end of a connection.
-const LIMIT: Duration = Duration::from_secs(20);
+use super::record::LIMIT;
 
 /// One whole HTTP response.
 #[derive(Clone, Debug)]
@@ -36,6 +34,14 @@ impl Answer {
         let fields = json.as_object().expect("an error is an object");
         assert_eq!(fields.len(), 1, "an error has one field: {self:?}");
         json["error"].as_str().expect("an error is text").to_owned()
+    }
+
+    /// Panics unless it is a refusal that says why, and when to come again.
+    pub fn assert_full(&self) {
+        assert_eq!(self.status, 503, "{self:?}");
+        assert!(!self.error().is_empty());
+        let wait = self.header("retry-after").expect("Retry-After");
+        assert!(wait.parse::<u64>().is_ok_and(|seconds| seconds > 0), "{wait:?}");
     }
 }
 
@@ -123,7 +129,18 @@ impl Wire {
 
 /// A request with the headers every request needs; `headers` come after them.
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: callhook.test\r\n");
+    request_to("callhook.test", method, path, headers, body)
+}
+
+/// The same to a server of this name.
+pub fn request_to(
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Vec<u8> {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
     if method != "GET" || !body.is_empty() {
         text += &format!("Content-Length: {}\r\n", body.len());
     }

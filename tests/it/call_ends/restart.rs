@@ -8,9 +8,10 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::{DETAILS, busy_call};
-use crate::support::receiver::{Receiver, Reply, Seen, free_port};
+use crate::support::event::new_uuid;
+use crate::support::receiver::{Receiver, Reply, Seen, nobody};
 use crate::support::service::Service;
-use crate::support::stage::{Stage, uuid};
+use crate::support::stage::Stage;
 use crate::support::sts::{Manner, Sts};
 
 /// A stage whose callhook keeps a journal that outlives it.
@@ -22,15 +23,15 @@ struct Kept {
 impl Kept {
     /// Delivers to a receiver that is there.
     async fn set() -> Kept {
-        let receiver = Receiver::start(|_| Reply::ok()).await;
+        let receiver = Receiver::content().await;
         let url = receiver.url.clone();
         Kept::delivering_to(&url, receiver).await
     }
 
     /// Delivers to nobody, so that everything waits in the journal for the next start.
     async fn set_alone() -> Kept {
-        let url = format!("http://127.0.0.1:{}/events", free_port());
-        Kept::delivering_to(&url, Receiver::start(|_| Reply::ok()).await).await
+        let (_, url) = nobody();
+        Kept::delivering_to(&url, Receiver::content().await).await
     }
 
     async fn delivering_to(url: &str, receiver: Receiver) -> Kept {
@@ -54,10 +55,11 @@ impl Kept {
 
     /// Returns when all that callhook took in before is on disk.
     async fn settles(&self) {
-        let other = json!({ "uuid": uuid(), "type": "call_started", "payload": {} }).to_string();
+        let other =
+            json!({ "uuid": new_uuid(), "type": "call_started", "payload": {} }).to_string();
         // What came before the first of these is on disk when the second is answered.
         for _ in 0..2 {
-            assert_eq!(self.stage.service.post("/events", other.clone()).await.status, 202);
+            self.stage.service.relay(other.clone()).await;
         }
     }
 
@@ -143,7 +145,7 @@ async fn an_end_that_was_not_delivered_before_the_death_is_the_only_one() {
 async fn an_end_by_shutdown_that_could_not_be_delivered_arrives_after_the_next_start() {
     let silent = Receiver::start(|_| Reply::ok().after(Duration::from_secs(3600))).await;
     let url = silent.url.clone();
-    let mut kept = Kept::delivering_to(&url, Receiver::start(|_| Reply::ok()).await).await;
+    let mut kept = Kept::delivering_to(&url, Receiver::content().await).await;
     let call = busy_call(&kept.stage).await;
     silent.seen(1).await;
     let signalled = Instant::now();

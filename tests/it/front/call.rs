@@ -75,7 +75,7 @@ async fn the_answer_is_one_object_of_two_fields_in_order() {
 
 #[tokio::test]
 async fn a_receiver_that_decides_nothing_leaves_the_call_to_sts_url() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let service = service_for(&receiver).await;
     let answer = service.post("/call", call_of(1, r#"{"from":"1"}"#)).await.json();
     assert_eq!(answer, json!({ "sts_url": "ws://localhost:6030/?from=1", "override": false }));
@@ -83,7 +83,7 @@ async fn a_receiver_that_decides_nothing_leaves_the_call_to_sts_url() {
 
 #[tokio::test]
 async fn sts_url_is_null_where_neither_exists() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     for url in ["none", &receiver.url] {
         let service = Service::start(&[("WEBHOOK_URL", url)]).await;
         let answer = service.post("/call", call_of(1, r#"{"from":"1"}"#)).await;
@@ -132,7 +132,7 @@ async fn a_form_content_type_or_none_is_read_as_json() {
 
 #[tokio::test]
 async fn an_absent_or_null_payload_is_an_empty_one() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let service = service_for(&receiver).await;
     let bodies = [format!(r#"{{"uuid":"{}"}}"#, uuid(0)), call_of(1, "null"), call_of(2, "{}")];
     for (n, body) in bodies.into_iter().enumerate() {
@@ -146,7 +146,7 @@ async fn an_absent_or_null_payload_is_an_empty_one() {
 
 #[tokio::test]
 async fn a_uuid_is_sent_on_in_lower_case_with_dashes() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let service = service_for(&receiver).await;
     let given = [
         ("ABCDEF01-2345-4789-8BCD-EF0123456789", "abcdef01-2345-4789-8bcd-ef0123456789"),
@@ -165,7 +165,7 @@ async fn a_uuid_is_sent_on_in_lower_case_with_dashes() {
 
 #[tokio::test]
 async fn what_is_malformed_is_refused_naming_the_field_and_emits_nothing() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let service = service_for(&receiver).await;
     let table = [
         (r#"{}"#.to_owned(), "uuid"),
@@ -265,7 +265,7 @@ async fn a_full_queue_answers_with_the_fallback_and_logs_the_loss() {
     let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
     let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("STS_URL", STS_URL), ("QUEUE_LIMIT", "1")];
     let service = Service::start(&vars).await;
-    assert_eq!(service.post("/events", event(1, "call_started")).await.status, 202);
+    service.relay(event(1, "call_started")).await;
     let answer = service.post("/call", call_of(2, r#"{"from":"1"}"#)).await;
     let expected = json!({ "sts_url": "ws://localhost:6030/?from=1", "override": false });
     assert_eq!((answer.status, answer.json()), (200, expected));

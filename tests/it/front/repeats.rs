@@ -80,7 +80,7 @@ async fn two_that_ask_for_one_call_at_the_same_time_get_one_answer() {
 
 #[tokio::test]
 async fn a_key_of_the_request_becomes_the_id_and_a_repeat_queues_nothing() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let service = service_for(&receiver).await;
     for (n, header) in ["Idempotency-Key", "webhook-id"].into_iter().enumerate() {
         let key = format!("key-{n}/of:{header}");
@@ -96,7 +96,7 @@ async fn a_key_of_the_request_becomes_the_id_and_a_repeat_queues_nothing() {
 
 #[tokio::test]
 async fn the_ids_of_an_array_are_the_key_and_the_place() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let service = service_for(&receiver).await;
     for _ in 0..2 {
         let answer =

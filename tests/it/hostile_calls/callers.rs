@@ -6,8 +6,9 @@ use tokio::time::timeout;
 
 use super::{ended_once, grown, is_well};
 use crate::support::asterisk::{AUDIO, Asterisk, BEAT, DTMF, HANGUP, UUID, frame};
+use crate::support::event::new_uuid;
 use crate::support::receiver::{Receiver, Reply, closed_gate};
-use crate::support::stage::{Stage, uuid};
+use crate::support::stage::Stage;
 use crate::support::sts::{Manner, Sts};
 
 /// Enough for a call that is alive, and soon over for one that is not.
@@ -58,7 +59,7 @@ async fn a_caller_that_goes_away_in_the_middle_of_a_frame_ends_its_call_only() {
 #[tokio::test]
 async fn frames_that_come_byte_by_byte_or_all_in_one_are_frames_all_the_same() {
     let mut stage = Stage::set(&[]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     let mut asterisk = stage.connect().await;
     let id = uuid::Uuid::parse_str(&uuid).expect("a uuid");
     for byte in frame(UUID, id.as_bytes()) {
@@ -85,7 +86,7 @@ async fn frames_that_come_byte_by_byte_or_all_in_one_are_frames_all_the_same() {
 #[tokio::test]
 async fn a_connection_that_does_not_begin_with_a_uuid_is_closed_and_was_no_call() {
     let stage = Stage::set(&[]).await;
-    let text = uuid();
+    let text = new_uuid();
     let beginnings: [(&str, Vec<u8>); 14] = [
         ("audio", frame(AUDIO, &[0; 320])),
         ("a digit", frame(DTMF, b"1")),
@@ -169,7 +170,7 @@ async fn a_caller_that_never_reads_holds_up_nobody() {
     let mut stage = Stage::set(&[]).await;
     is_well(&stage).await;
     let before = stage.service.memory_peak();
-    let uuid = uuid();
+    let uuid = new_uuid();
     let mut deaf = Asterisk::connect_deaf(stage.service.audiosocket().await).await;
     deaf.uuid(&uuid).await;
     let session = stage.sts.session_of(&uuid).await;
@@ -224,7 +225,7 @@ async fn a_hundred_calls_that_come_and_go_at_once_have_a_start_and_an_end_each()
     let mut stage = Stage::set(&[]).await;
     let mut callers = Vec::new();
     for _ in 0..100 {
-        let uuid = uuid();
+        let uuid = new_uuid();
         callers.push((stage.dial(&uuid).await, uuid));
     }
     let mut uuids = Vec::new();

@@ -7,8 +7,9 @@ use tokio::time::{Instant, timeout};
 
 use super::{ended_once, grown, is_well};
 use crate::support::asterisk::{AUDIO, Frame, frame as caller_frame};
+use crate::support::event::new_uuid;
 use crate::support::sound::bytes_of;
-use crate::support::stage::{Call, Stage, uuid};
+use crate::support::stage::{Call, Stage};
 use crate::support::sts::{Manner, Sts, frame};
 
 const TEXT: u8 = 1;
@@ -129,7 +130,7 @@ async fn an_sts_server_that_never_reads_holds_up_nobody() {
     let mut stage = Stage::with(Sts::start_each(&manners).await, &[]).await;
     is_well(&stage).await;
     let before = stage.service.memory_peak();
-    let uuid = uuid();
+    let uuid = new_uuid();
     let mut asterisk = stage.dial(&uuid).await;
     let session = stage.sts.session(1).await;
     // Ten minutes of audio, as fast as it is taken.
@@ -232,7 +233,7 @@ async fn an_sts_server_that_talks_on_after_the_end_is_not_listened_to_for_long()
 async fn a_call_whose_sts_server_never_answers_holds_up_no_other() {
     let manners = [Manner::Mute, Manner::Usual];
     let mut stage = Stage::with(Sts::start_each(&manners).await, &[]).await;
-    let uuid = uuid();
+    let uuid = new_uuid();
     let asterisk = stage.dial(&uuid).await;
     stage.sts.connected(1).await;
     is_well(&stage).await;

@@ -8,16 +8,16 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
-use super::{Admin, HOST, LIMIT};
-use crate::support::receiver::{Receiver, Reply};
-use crate::support::service::request;
+use super::{Admin, HOST};
+use crate::support::receiver::Receiver;
+use crate::support::record::LIMIT;
+use crate::support::service::request_to;
 
 /// A connection that watches.
 pub async fn watch(admin: &Admin) -> TcpStream {
     let mut stream = TcpStream::connect(admin.address).await.unwrap();
-    let ask = request("GET", "/api/stream", &[], "");
-    let ask = String::from_utf8(ask).unwrap().replace("callhook.test", HOST.1);
-    stream.write_all(ask.as_bytes()).await.unwrap();
+    let ask = request_to(HOST.1, "GET", "/api/stream", &[], "");
+    stream.write_all(&ask).await.unwrap();
     stream
 }
 
@@ -43,7 +43,7 @@ async fn read_until(stream: &mut TcpStream, needle: &str) -> String {
 
 #[tokio::test]
 async fn the_stream_tells_the_state_at_once_and_then_which_calls_changed() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let admin = Admin::start(&receiver, &[]).await;
     let mut stream = watch(&admin).await;
     let begun = read_until(&mut stream, "event: reload").await;
@@ -104,7 +104,7 @@ async fn only_so_many_watch_at_a_time() {
 
 #[tokio::test]
 async fn a_slow_watcher_loses_updates_and_holds_nothing_up() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let admin = Admin::start(&receiver, &[("INSPECTOR_CALLS", "300")]).await;
     let mut slow = watch(&admin).await;
     let mut quick = watch(&admin).await;
@@ -114,13 +114,13 @@ async fn a_slow_watcher_loses_updates_and_holds_nothing_up() {
     let calls: Vec<Uuid> = (0..290).map(|_| Uuid::new_v4()).collect();
     let announcement = |call: &Uuid| json!({"uuid": call.to_string(), "type": "call_initiated", "payload": {"from": name}});
     let told = json!(calls.iter().map(announcement).collect::<Vec<_>>()).to_string();
-    assert_eq!(admin.service.post("/events", told).await.status, 202);
+    admin.service.relay(told).await;
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(8) {
         let digits = |call: &Uuid| json!({"uuid": call.to_string(), "type": "dtmf_digit"});
         let body = json!(calls.iter().map(digits).collect::<Vec<_>>()).to_string();
         let asked = Instant::now();
-        assert_eq!(admin.service.post("/events", body).await.status, 202);
+        admin.service.relay(body).await;
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
         read_until(&mut quick, "event: calls").await;
     }

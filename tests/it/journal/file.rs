@@ -6,11 +6,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use tokio::task::JoinSet;
 
-use super::{
-    Journal, PATIENT, all_of, array, call, content, event, ids_of, kill, nobody, numbers_of, relay,
-    terminate,
-};
-use crate::support::receiver::{Receiver, Reply};
+use super::{Journal, PATIENT, all_of, array, ids_of, kill, relay, terminate};
+use crate::support::event::{new_uuid, numbered};
+use crate::support::receiver::{Receiver, Reply, nobody, numbers_of};
 use crate::support::service::{Service, run};
 
 /// A start that has to fail: its exit code, and what it says.
@@ -37,23 +35,23 @@ async fn refused(path: &Path) -> (i32, String) {
 async fn a_missing_file_is_made_with_its_directories() {
     let journal = Journal::new();
     let path = journal.directory.path().join("not/there/yet.redb");
-    let receiver = content().await;
+    let receiver = Receiver::content().await;
     let vars = [
         ("WEBHOOK_URL", receiver.url.as_str()),
         ("JOURNAL_PATH", path.to_str().expect("a path of plain text")),
     ];
     let service = Service::start(&vars).await;
-    relay(&service, &call(), 0).await;
+    relay(&service, &new_uuid(), 0).await;
     receiver.seen(1).await;
     assert!(path.is_file());
 }
 
 #[tokio::test]
 async fn unless_told_otherwise_it_is_in_data_where_the_process_runs() {
-    let receiver = content().await;
+    let receiver = Receiver::content().await;
     let service =
         Service::start(&[("WEBHOOK_URL", &receiver.url), ("JOURNAL_PATH", "undefined")]).await;
-    relay(&service, &call(), 0).await;
+    relay(&service, &new_uuid(), 0).await;
     receiver.seen(1).await;
     assert!(service.directory().join("data/callhook.redb").is_file());
 }
@@ -64,7 +62,7 @@ async fn an_empty_file_is_a_new_journal() {
     std::fs::write(journal.path(), "").expect("a file can be made");
     let (port, url) = nobody();
     let service = journal.serve(&url, &PATIENT).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, 0).await;
     kill(service).await;
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
@@ -84,12 +82,12 @@ async fn a_directory_in_its_place_is_a_clear_error() {
 #[tokio::test]
 async fn a_second_process_on_one_journal_exits_with_69_and_says_why() {
     let journal = Journal::new();
-    let receiver = content().await;
+    let receiver = Receiver::content().await;
     let service = journal.serve(&receiver.url, &[]).await;
     let (code, log) = refused(&journal.path()).await;
     assert_eq!(code, 69, "{log}");
     assert!(log.contains("in use"), "{log}");
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, 0).await;
     assert_eq!(numbers_of(&receiver.seen(1).await, &uuid), [0], "the first goes on");
     terminate(service).await;
@@ -117,8 +115,7 @@ async fn filled(uuid: &str, signal: &str) -> (Journal, Vec<String>) {
     let journal = Journal::new();
     let (_, url) = nobody();
     let service = journal.serve(&url, &[("WEBHOOK_RETRY", "20")]).await;
-    let answer = service.post("/events", array(uuid, 0..300)).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let answer = service.relay(array(uuid, 0..300)).await;
     let ids = answer.json()["ids"].as_array().expect("ids").clone();
     let ids = ids.iter().map(|id| id.as_str().expect("an id").to_owned()).collect();
     super::end(service, signal).await;
@@ -128,7 +125,7 @@ async fn filled(uuid: &str, signal: &str) -> (Journal, Vec<String>) {
 #[tokio::test]
 async fn a_journal_overwritten_in_the_middle_is_an_error_and_stays_as_it_is() {
     for signal in ["KILL", "TERM"] {
-        let (journal, _) = filled(&call(), signal).await;
+        let (journal, _) = filled(&new_uuid(), signal).await;
         let mut bytes = journal.bytes();
         let size = bytes.len();
         StdRng::seed_from_u64(12).fill_bytes(&mut bytes[size / 4..size / 4 * 3]);
@@ -142,7 +139,7 @@ async fn a_journal_overwritten_in_the_middle_is_an_error_and_stays_as_it_is() {
 #[tokio::test]
 async fn a_journal_cut_short_is_an_error_and_is_not_deleted() {
     for signal in ["KILL", "TERM"] {
-        let (journal, _) = filled(&call(), signal).await;
+        let (journal, _) = filled(&new_uuid(), signal).await;
         let bytes = journal.bytes();
         for part in [100, bytes.len() / 2, bytes.len() - 4096] {
             std::fs::write(journal.path(), &bytes[..part]).expect("the journal can be written");
@@ -159,7 +156,7 @@ async fn a_journal_cut_short_is_an_error_and_is_not_deleted() {
 #[tokio::test]
 async fn a_damaged_page_is_noticed_or_costs_no_event() {
     const SEED: u64 = 13;
-    let uuid = call();
+    let uuid = new_uuid();
     let (journal, ids) = filled(&uuid, "TERM").await;
     let whole = journal.bytes();
     let mut rng = StdRng::seed_from_u64(SEED);
@@ -183,7 +180,7 @@ async fn a_damaged_page_is_noticed_or_costs_no_event() {
 async fn starts_with_all(journal: &Journal, uuid: &str, ids: &[String], what: &str) -> bool {
     let path = journal.path();
     let path = path.to_str().expect("a path of plain text").to_owned();
-    let receiver = content().await;
+    let receiver = Receiver::content().await;
     let url = receiver.url.clone();
     let mut start = JoinSet::new();
     start.spawn(
@@ -202,14 +199,13 @@ async fn starts_with_all(journal: &Journal, uuid: &str, ids: &[String], what: &s
 
 #[tokio::test]
 async fn a_copy_of_a_journal_in_another_place_is_that_journal() {
-    let uuid = call();
+    let uuid = new_uuid();
     let (journal, ids) = filled(&uuid, "KILL").await;
     let other = Journal::new();
     std::fs::copy(journal.path(), other.path()).expect("the journal can be copied");
-    let receiver = content().await;
+    let receiver = Receiver::content().await;
     let service = other.serve(&receiver.url, &[]).await;
-    let answer = service.post("/events", event(&uuid, 300).to_string()).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
+    service.relay(numbered(&uuid, 300)).await;
     let seen = receiver.seen(301).await;
     assert_eq!(ids_of(&seen, &uuid)[..300], ids);
     assert_eq!(numbers_of(&seen, &uuid), (0..=300).collect::<Vec<_>>());

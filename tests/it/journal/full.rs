@@ -9,19 +9,16 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rlimit::Resource;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Journal, PATIENT, all_of, call, kill, nobody, numbers_of};
-use crate::support::receiver::{Receiver, Reply};
-use crate::support::service::Service;
+use super::{Journal, PATIENT, all_of, kill};
+use crate::support::event::new_uuid;
+use crate::support::receiver::{Receiver, Reply, nobody, numbers_of};
+use crate::support::record::LIMIT;
+use crate::support::service::{IGNORING_SIGXFSZ, Service};
 
-/// The longest wait for a disk to be noticed as full, or as not full any more.
-const LIMIT: Duration = Duration::from_secs(20);
 const FALLBACK: &str = "ws://fallback.example:6030";
-/// A process over its limit gets a signal that would end it, unless it ignores that.
-pub const IGNORING_SIGXFSZ: [&str; 4] = ["sh", "-c", r#"trap "" XFSZ; exec "$@""#, "sh"];
 
 /// A service with the receiver away, and the events that it has promised.
 struct Pressed {
@@ -33,7 +30,7 @@ struct Pressed {
 
 impl Pressed {
     fn new(service: Service) -> Pressed {
-        Pressed { service, uuid: call(), next: 0, promised: Vec::new() }
+        Pressed { service, uuid: new_uuid(), next: 0, promised: Vec::new() }
     }
 
     /// Posts an event of that many bytes; true if it was taken, and if not it has to say why.
@@ -70,7 +67,7 @@ impl Pressed {
 
     /// A call is routed as if nothing were wrong, but for the receiver's decision.
     async fn routes_a_call(&self) {
-        let body = json!({ "uuid": call(), "payload": { "n": 0 } }).to_string();
+        let body = json!({ "uuid": new_uuid(), "payload": { "n": 0 } }).to_string();
         let answer = timeout(Duration::from_secs(4), self.service.post("/call", body)).await;
         let answer = answer.expect("an answer within ROUTING_TIMEOUT");
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -96,14 +93,6 @@ fn settings<'a>(url: &'a str, path: &'a str) -> Vec<(&'a str, &'a str)> {
     [&own[..], &PATIENT].concat()
 }
 
-/// No file of this process can become larger than it is, or as large as it likes.
-fn limit_files(service: &Service, limit: Option<&Path>) {
-    let (_, most) = rlimit::getrlimit(Resource::FSIZE).expect("the limit can be read");
-    let limit = limit.map_or(most, |path| path.metadata().expect("a file").len());
-    let pid = i32::try_from(service.pid()).expect("a process id is small");
-    rlimit::prlimit(pid, Resource::FSIZE, Some((limit, most)), None).expect("a limit of one's own");
-}
-
 /// A journal that cannot grow: after some events it has taken all that its file can hold.
 async fn stuck(journal: &Journal, url: &str) -> Pressed {
     let path = journal.path();
@@ -113,7 +102,8 @@ async fn stuck(journal: &Journal, url: &str) -> Pressed {
     for _ in 0..3 {
         assert!(pressed.post(1000).await, "there is room yet");
     }
-    limit_files(&pressed.service, Some(&journal.path()));
+    let size = journal.path().metadata().expect("a file").len();
+    pressed.service.limit_files(Some(size));
     pressed.is_full().await;
     pressed
 }
@@ -124,7 +114,7 @@ async fn a_journal_that_cannot_grow_refuses_and_goes_on_by_itself_when_it_can() 
     let (port, url) = nobody();
     let mut pressed = stuck(&journal, &url).await;
     pressed.routes_a_call().await;
-    limit_files(&pressed.service, None);
+    pressed.service.limit_files(None);
     pressed.until(true, 20_000).await;
     for _ in 0..20 {
         assert!(pressed.post(1000).await, "it takes all again");

@@ -5,14 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
 use redb::{Database, TableDefinition};
-use rlimit::Resource;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::full::IGNORING_SIGXFSZ;
-use crate::support::receiver::{Receiver, Reply, closed_gate};
-use crate::support::service::{Answer, Service};
-use super::{Journal, call};
+use super::{Journal, terminate};
+use crate::support::event::{new_uuid, numbered};
+use crate::support::receiver::{Receiver, Reply, closed_gate, nobody};
+use crate::support::service::{Answer, IGNORING_SIGXFSZ, Service};
 
 /// As many ids as are remembered at most.
 const IDS: usize = 200_000;
@@ -28,8 +27,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Writes ids into the journal as if they had been given a minute ago.
 async fn remember_ids(journal: &Journal) {
-    let (_port, url) = super::nobody();
-    super::terminate(journal.serve(&url, &[]).await).await;
+    let (_port, url) = nobody();
+    terminate(journal.serve(&url, &[]).await).await;
     let ids: TableDefinition<'_, &str, (u64, Option<&str>)> = TableDefinition::new("ids");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     let at = u64::try_from(now.as_millis()).expect("milliseconds fit") - 60_000;
@@ -44,17 +43,9 @@ async fn remember_ids(journal: &Journal) {
     write.commit().expect("it takes them all");
 }
 
-/// From now on every write fails.
-fn break_disk(service: &Service) {
-    let (_, most) = rlimit::getrlimit(Resource::FSIZE).expect("the limit can be read");
-    let pid = i32::try_from(service.pid()).expect("a process id is small");
-    rlimit::prlimit(pid, Resource::FSIZE, Some((1, most)), None).expect("a limit of one's own");
-}
-
 async fn post_array(service: &Service, key: &str) -> Answer {
-    let uuid = call();
-    let events =
-        (0..1000).map(|n| json!({ "uuid": uuid, "type": "dtmf_digit", "payload": { "n": n } }));
+    let uuid = new_uuid();
+    let events = (0..1000).map(|n| numbered(&uuid, n));
     let body = Value::from(events.collect::<Vec<_>>()).to_string();
     service.post_with("/events", &[("Idempotency-Key", key)], body).await
 }
@@ -66,7 +57,7 @@ async fn longest_waits(service: &Service, until: impl Future<Output = ()>) -> [D
     let (mut is_over, begun) = (false, Instant::now());
     while !is_over || begun.elapsed() < TWO_TRIES {
         let asked = Instant::now();
-        let body = json!({ "uuid": call(), "payload": {} }).to_string();
+        let body = json!({ "uuid": new_uuid(), "payload": {} }).to_string();
         assert_eq!(service.post("/call", body).await.status, 200);
         longest[0] = longest[0].max(asked.elapsed());
         let asked = Instant::now();
@@ -95,7 +86,8 @@ async fn every_keyed_array_is_answered_and_no_caller_waits_while_the_disk_fails(
         ("WEBHOOK_TIMEOUT", "60000"),
     ];
     let service = Service::start_under(&IGNORING_SIGXFSZ, &vars).await;
-    break_disk(&service);
+    // From now on every write fails.
+    service.limit_files(Some(1));
     let post = async |key| post_array(&service, key).await;
     let arrays = futures_util::future::join_all(["a", "b", "c", "d"].map(post));
     let mut arrays = std::pin::pin!(arrays.fuse());

@@ -6,19 +6,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, timeout};
 
-use super::{
-    Journal, PATIENT, all_of, array, call, content, end, event, kill, n, nobody, numbers_of, relay,
-};
-use crate::support::receiver::{Receiver, Reply};
-use crate::support::service::{Service, request};
-
-async fn assert_full(service: &Service, uuid: &str, n: usize) {
-    let answer = service.post("/events", event(uuid, n).to_string()).await;
-    assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(!answer.error().is_empty());
-    let wait = answer.header("retry-after").expect("Retry-After");
-    assert!(wait.parse::<u64>().is_ok_and(|seconds| seconds > 0), "{wait:?}");
-}
+use super::{Journal, PATIENT, all_of, array, end, kill, relay};
+use crate::support::event::{new_uuid, numbered};
+use crate::support::receiver::{Receiver, Reply, nobody, numbers_of};
+use crate::support::service::request;
 
 #[tokio::test]
 async fn what_waited_before_a_restart_counts_against_queue_limit() {
@@ -27,14 +18,14 @@ async fn what_waited_before_a_restart_counts_against_queue_limit() {
         let (port, url) = nobody();
         let limited = [&PATIENT[..], &[("QUEUE_LIMIT", "3")]].concat();
         let service = journal.serve(&url, &limited).await;
-        let uuid = call();
+        let uuid = new_uuid();
         for n in 0..3 {
             relay(&service, &uuid, n).await;
         }
-        assert_full(&service, &uuid, 3).await;
+        service.post("/events", numbered(&uuid, 3).to_string()).await.assert_full();
         end(service, signal).await;
         let service = journal.serve(&url, &limited).await;
-        assert_full(&service, &uuid, 4).await;
+        service.post("/events", numbered(&uuid, 4).to_string()).await.assert_full();
         let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
         receiver.seen(3).await;
         let seen = all_of(&service, &receiver, std::slice::from_ref(&uuid)).await;
@@ -47,14 +38,14 @@ async fn a_limit_below_what_waits_costs_no_event() {
     let journal = Journal::new();
     let (port, url) = nobody();
     let service = journal.serve(&url, &PATIENT).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for n in 0..5 {
         relay(&service, &uuid, n).await;
     }
     kill(service).await;
     let limited = [&PATIENT[..], &[("QUEUE_LIMIT", "2")]].concat();
     let service = journal.serve(&url, &limited).await;
-    assert_full(&service, &uuid, 5).await;
+    service.post("/events", numbered(&uuid, 5).to_string()).await.assert_full();
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
     assert_eq!(numbers_of(&receiver.seen(5).await, &uuid), [0, 1, 2, 3, 4]);
 }
@@ -71,7 +62,7 @@ async fn an_array_is_kept_as_a_whole_or_not_at_all() {
     let mut promised = Vec::new();
     for _ in 0..12 {
         let service = journal.serve(&url, &PATIENT).await;
-        let uuid = call();
+        let uuid = new_uuid();
         let mut wire = service.wire().await;
         wire.send(request("POST", "/events", &[], &array(&uuid, 0..SIZE))).await;
         let patience = Duration::from_micros(rng.random_range(0..30_000));
@@ -97,14 +88,14 @@ async fn five_thousand_waiting_events_hold_up_the_start_for_less_than_five_secon
     let journal = Journal::new();
     let (_, away) = nobody();
     let service = journal.serve(&away, &PATIENT).await;
-    let calls: Vec<String> = (0..500).map(|_| call()).collect();
+    let calls: Vec<String> = (0..500).map(|_| new_uuid()).collect();
     for hundred in calls.chunks(100) {
-        let events = hundred.iter().flat_map(|uuid| (0..10).map(|n| event(uuid, n)));
+        let events = hundred.iter().flat_map(|uuid| (0..10).map(|n| numbered(uuid, n)));
         let body = serde_json::Value::from(events.collect::<Vec<_>>()).to_string();
-        assert_eq!(service.post("/events", body).await.status, 202);
+        service.relay(body).await;
     }
     kill(service).await;
-    let receiver = content().await;
+    let receiver = Receiver::content().await;
     let begun = Instant::now();
     let service = journal.serve(&receiver.url, &PATIENT).await;
     assert_eq!(service.get("/health").await.status, 200);
@@ -118,7 +109,7 @@ async fn five_thousand_waiting_events_hold_up_the_start_for_less_than_five_secon
     println!("{:?} until all had arrived", begun.elapsed());
     let mut numbers: std::collections::HashMap<&str, Vec<usize>> = Default::default();
     for seen in &seen {
-        numbers.entry(seen.uuid()).or_default().push(n(seen));
+        numbers.entry(seen.uuid()).or_default().push(seen.n());
     }
     assert_eq!(numbers.len(), 500);
     assert!(numbers.values().all(|numbers| numbers.iter().copied().eq(0..10)), "{numbers:?}");

@@ -5,11 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{
-    Journal, PATIENT, all_of, array, call, content, end, event, headers_of, ids_of, kill, n,
-    nobody, numbers_of, relay, terminate,
-};
-use crate::support::receiver::{Receiver, Reply, closed_gate};
+use super::{Journal, PATIENT, all_of, array, end, headers_of, ids_of, kill, relay, terminate};
+use crate::support::event::{new_uuid, numbered};
+use crate::support::receiver::{Receiver, Reply, Seen, closed_gate, nobody, numbers_of};
 use crate::support::service::{Answer, Service};
 
 /// What an exit may take beyond its reason on a busy machine.
@@ -20,7 +18,7 @@ async fn what_came_while_the_receiver_was_away_arrives_after_a_kill() {
     let journal = Journal::new();
     let (port, url) = nobody();
     let service = journal.serve(&url, &PATIENT).await;
-    let calls = [call(), call(), call()];
+    let calls = [new_uuid(), new_uuid(), new_uuid()];
     let mut ids = [Vec::new(), Vec::new(), Vec::new()];
     for n in 0..4 {
         for (uuid, ids) in calls.iter().zip(&mut ids) {
@@ -46,13 +44,13 @@ async fn an_announcement_that_nobody_took_survives_a_kill_once_it_is_written() {
     let journal = Journal::new();
     let (_, url) = nobody();
     let service = journal.serve(&url, &PATIENT).await;
-    let (announced, other) = (call(), call());
+    let (announced, other) = (new_uuid(), new_uuid());
     let body = json!({ "uuid": announced, "payload": { "n": 0 } }).to_string();
     assert_eq!(service.post("/call", body).await.status, 200);
     // What comes later is on disk now, and everything that waited was written with it.
     relay(&service, &other, 1).await;
     kill(service).await;
-    let receiver = content().await;
+    let receiver = Receiver::content().await;
     let _service = journal.serve(&receiver.url, &PATIENT).await;
     let seen = receiver.seen(2).await;
     assert_eq!(numbers_of(&seen, &announced), [0]);
@@ -63,11 +61,11 @@ async fn an_announcement_that_nobody_took_survives_a_kill_once_it_is_written() {
 async fn an_event_waits_through_restart_after_restart_with_the_same_bytes() {
     let journal = Journal::new();
     let held = Receiver::start(|_| Reply::ok().after(Duration::from_secs(3600))).await;
-    let uuid = call();
+    let uuid = new_uuid();
     let service = journal.serve(&held.url, &PATIENT).await;
     let stamped = r#","timestamp":"2026-01-02T03:04:05.678Z","payload":{"z":1,"a":[1.50,null]}}"#;
     let body = format!(r#"{{"uuid":"{uuid}","type":"transcription"{stamped}"#);
-    assert_eq!(service.post("/events", body).await.status, 202);
+    service.relay(body).await;
     relay(&service, &uuid, 1).await;
     held.seen(1).await;
     end(service, "KILL").await;
@@ -77,7 +75,7 @@ async fn an_event_waits_through_restart_after_restart_with_the_same_bytes() {
         held.seen(count + 2).await;
         end(service, signal).await;
     }
-    let receiver = content().await;
+    let receiver = Receiver::content().await;
     let service = journal.serve(&receiver.url, &PATIENT).await;
     relay(&service, &uuid, 2).await;
     let (before, after) = (held.so_far(), receiver.seen(3).await);
@@ -85,7 +83,7 @@ async fn an_event_waits_through_restart_after_restart_with_the_same_bytes() {
         assert_eq!(seen.raw, before[0].raw);
         assert_eq!(seen.header("webhook-id"), before[0].header("webhook-id"));
     }
-    assert_eq!(after[1..].iter().map(n).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(after[1..].iter().map(Seen::n).collect::<Vec<_>>(), [1, 2]);
     let sequence = headers_of(&after, &uuid, "x-avr-webhook-sequence");
     assert_eq!(sequence, ["1", "2", "3"]);
 }
@@ -100,7 +98,7 @@ async fn attempts_that_were_used_stay_used() {
     .await;
     let retries = ("WEBHOOK_RETRY", "50");
     let service = journal.serve(&receiver.url, &[retries, ("WEBHOOK_BACKOFF", "1000")]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, 0).await;
     service.log_line(|line| line["attempt"] == 2).await;
     relay(&service, &uuid, 1).await; // on disk, and so is what was to be written before
@@ -116,9 +114,9 @@ async fn attempts_that_were_used_stay_used() {
 async fn what_was_given_up_is_not_sent_again() {
     let journal = Journal::new();
     let receiver =
-        Receiver::start(|seen| Reply::status(if n(seen) == 0 { 400 } else { 200 })).await;
+        Receiver::start(|seen| Reply::status(if seen.n() == 0 { 400 } else { 200 })).await;
     let service = journal.serve(&receiver.url, &[]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, 0).await;
     service.log_line(|line| line["message"] == "webhook delivery failed").await;
     relay(&service, &uuid, 1).await;
@@ -126,7 +124,7 @@ async fn what_was_given_up_is_not_sent_again() {
     kill(service).await;
     let service = journal.serve(&receiver.url, &[]).await;
     let seen = all_of(&service, &receiver, std::slice::from_ref(&uuid)).await;
-    let zeros = seen.iter().filter(|seen| n(seen) == 0).count();
+    let zeros = seen.iter().filter(|seen| seen.n() == 0).count();
     assert_eq!(zeros, 1, "{seen:#?}");
 }
 
@@ -137,7 +135,7 @@ async fn sigterm_ends_the_attempt_in_flight_and_keeps_the_rest() {
     let held = gate.clone();
     let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
     let mut service = journal.serve(&receiver.url, &[]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for n in 0..3 {
         relay(&service, &uuid, n).await;
     }
@@ -161,7 +159,7 @@ async fn sigterm_does_not_wait_longer_than_drain_timeout_and_loses_nothing() {
     let receiver = Receiver::start(|_| Reply::ok().after(Duration::from_secs(3600))).await;
     let patient = [("DRAIN_TIMEOUT", "500"), ("WEBHOOK_TIMEOUT", "60000")];
     let service = journal.serve(&receiver.url, &patient).await;
-    let uuid = call();
+    let uuid = new_uuid();
     let ids = [relay(&service, &uuid, 0).await, relay(&service, &uuid, 1).await];
     receiver.seen(1).await;
     let signalled = Instant::now();
@@ -170,7 +168,7 @@ async fn sigterm_does_not_wait_longer_than_drain_timeout_and_loses_nothing() {
     let lost = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let lost = lost.filter_map(|line| line["lost"].as_u64()).sum::<u64>();
     assert_eq!(lost, 0, "nothing is lost:\n{log}");
-    let back = content().await;
+    let back = Receiver::content().await;
     let service = journal.serve(&back.url, &[]).await;
     let seen = all_of(&service, &back, std::slice::from_ref(&uuid)).await;
     assert_eq!(ids_of(&seen, &uuid), ids);
@@ -183,7 +181,7 @@ async fn without_a_journal_a_restart_begins_with_nothing_and_the_loss_was_logged
     let (port, url) = nobody();
     let vars = [&none[..], &[("WEBHOOK_URL", url.as_str())]].concat();
     let service = Service::start(&vars).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for n in 0..7 {
         relay(&service, &uuid, n).await;
     }
@@ -208,12 +206,12 @@ async fn a_key_given_before_a_restart_queues_nothing_after_it() {
 
 async fn a_key_is_remembered(signal: &str, header: &str) {
     let journal = Journal::new();
-    let receiver = content().await;
-    let uuid = call();
+    let receiver = Receiver::content().await;
+    let uuid = new_uuid();
     let posts = [
-        ("delivered", event(&uuid, 0).to_string()),
+        ("delivered", numbered(&uuid, 0).to_string()),
         ("delivered-array", array(&uuid, 1..4)),
-        ("delivered-last", event(&uuid, 4).to_string()),
+        ("delivered-last", numbered(&uuid, 4).to_string()),
     ];
     let ask = async |service: &Service, posts: &[(&str, String)]| -> Vec<Answer> {
         let mut answers = Vec::new();
@@ -227,7 +225,7 @@ async fn a_key_is_remembered(signal: &str, header: &str) {
     let service = journal.serve(&receiver.url, &[]).await;
     let given = ask(&service, &posts).await;
     receiver.seen(5).await;
-    relay(&service, &call(), 0).await; // so that the outcome before it is on disk
+    relay(&service, &new_uuid(), 0).await; // so that the outcome before it is on disk
     receiver.seen(6).await;
     end(service, signal).await;
     let service = journal.serve(&receiver.url, &[]).await;
@@ -250,11 +248,11 @@ async fn a_key_is_remembered(signal: &str, header: &str) {
 async fn a_key_whose_event_still_waits_queues_nothing_after_a_kill() {
     let journal = Journal::new();
     let (port, url) = nobody();
-    let uuid = call();
+    let uuid = new_uuid();
     let key = [("Idempotency-Key", "only-once")];
     for _ in 0..3 {
         let service = journal.serve(&url, &PATIENT).await;
-        let answer = service.post_with("/events", &key, event(&uuid, 0).to_string()).await;
+        let answer = service.post_with("/events", &key, numbered(&uuid, 0).to_string()).await;
         assert_eq!((answer.status, answer.json()), (202, json!({ "id": "only-once" })));
         kill(service).await;
     }
@@ -273,14 +271,14 @@ async fn a_routed_call_initiated_is_answered_alike_after_a_restart() {
             _ => Reply::ok(),
         })
         .await;
-        let uuid = call();
+        let uuid = new_uuid();
         let body = json!({ "uuid": uuid, "type": "call_initiated", "payload": { "n": 0 } });
         let key = [("Idempotency-Key", "caller-1")];
         let service = journal.serve(&receiver.url, &[]).await;
         let given = service.post_with("/events", &key, body.to_string()).await;
         let expected = json!({ "id": "caller-1", "sts_url": "wss://sts.example/agent?tenant=7" });
         assert_eq!((given.status, given.json()), (200, expected));
-        relay(&service, &call(), 0).await; // so that the outcome before it is on disk
+        relay(&service, &new_uuid(), 0).await; // so that the outcome before it is on disk
         end(service, signal).await;
         let service = journal.serve(&receiver.url, &[]).await;
         let again = service.post_with("/events", &key, body.to_string()).await;
@@ -295,7 +293,7 @@ async fn an_outage_goes_on_over_a_restart_and_all_arrive_when_it_is_over() {
     let journal = Journal::new();
     let (port, url) = nobody();
     let down = [&PATIENT[..], &[("WEBHOOK_BREAKER", "3")]].concat();
-    let calls = [call(), call(), call()];
+    let calls = [new_uuid(), new_uuid(), new_uuid()];
     for (life, signal) in ["KILL", "TERM", "KILL"].into_iter().enumerate() {
         let service = journal.serve(&url, &down).await;
         for uuid in &calls {

@@ -1,24 +1,23 @@
 //! What happens in bridged calls: how many, why they ended, and what became of their audio.
 
-use tokio::io::AsyncReadExt as _;
-
 use super::Watched;
-use crate::support::phone::{AUDIO, FRAME, HANGUP, begin, send, server, speech};
+use crate::support::asterisk::{AUDIO, FRAME, HANGUP};
 use crate::support::receiver::free_port;
+use crate::support::sts::{Manner, Sts};
 
 #[tokio::test]
 async fn a_call_is_live_until_it_ended_for_its_reason() {
     let vars = [("WEBHOOK_URL", "none"), ("AUDIO_CODEC", "slin")];
     let watched = Watched::start(&vars).await;
-    let mut one = begin(watched.audio).await;
-    let two = begin(watched.audio).await;
+    let mut one = watched.dial().await;
+    let two = watched.dial().await;
     watched.until_is("callhook_calls_live", 2.0).await;
     for _ in 0..5 {
-        send(&mut one, AUDIO, &[0; FRAME]).await;
+        assert!(one.frame(AUDIO, &[0; FRAME]).await, "the call is live");
     }
     let metrics = watched.until_is("callhook_caller_frames_total", 5.0).await;
     assert_eq!(metrics.sum("callhook_calls_ended_total"), 0.0);
-    send(&mut one, HANGUP, &[]).await;
+    assert!(one.frame(HANGUP, &[]).await, "the call is live");
     watched.until_is(r#"callhook_calls_ended_total{reason="hangup"}"#, 1.0).await;
     drop((one, two));
     watched.until_is(r#"callhook_calls_ended_total{reason="hangup"}"#, 2.0).await;
@@ -28,11 +27,11 @@ async fn a_call_is_live_until_it_ended_for_its_reason() {
 
 #[tokio::test]
 async fn what_is_played_is_counted_frame_by_frame() {
-    let (url, _server) = server(vec![speech(5 * FRAME)]).await;
-    let watched = Watched::start(&[("WEBHOOK_URL", "none"), ("STS_URL", &url)]).await;
-    let mut asterisk = begin(watched.audio).await;
-    let mut heard = vec![0; 5 * (3 + FRAME)];
-    asterisk.read_exact(&mut heard).await.unwrap();
+    let sts = Sts::start(Manner::Usual).await;
+    let watched = Watched::start(&[("WEBHOOK_URL", "none"), ("STS_URL", &sts.url)]).await;
+    let asterisk = watched.dial().await;
+    sts.session(0).await.audio(&[7; 5 * FRAME]).await;
+    asterisk.ear().at_least(5).await;
     let metrics = watched.until_is("callhook_agent_frames_played_total", 5.0).await;
     assert!(metrics.of("callhook_playout_ticks_total") >= 1.0);
     assert!(
@@ -47,9 +46,10 @@ async fn what_is_played_is_counted_frame_by_frame() {
 async fn audio_that_finds_no_room_is_counted_in_bytes() {
     // 30 s find room, and one second more does not.
     let second = 50 * FRAME;
-    let (url, _server) = server(vec![speech(31 * second)]).await;
-    let watched = Watched::start(&[("WEBHOOK_URL", "none"), ("STS_URL", &url)]).await;
-    let _asterisk = begin(watched.audio).await;
+    let sts = Sts::start(Manner::Usual).await;
+    let watched = Watched::start(&[("WEBHOOK_URL", "none"), ("STS_URL", &sts.url)]).await;
+    let _asterisk = watched.dial().await;
+    sts.session(0).await.audio(&vec![7; 31 * second]).await;
     watched.until_is("callhook_agent_audio_dropped_bytes_total", second as f64).await;
 }
 
@@ -58,10 +58,10 @@ async fn a_server_that_is_not_reached_is_counted_and_so_is_what_the_caller_said_
     let url = format!("ws://127.0.0.1:{}", free_port());
     let vars = [("WEBHOOK_URL", "none"), ("STS_URL", &*url), ("AUDIO_CODEC", "slin")];
     let watched = Watched::start(&vars).await;
-    let mut asterisk = begin(watched.audio).await;
+    let mut asterisk = watched.dial().await;
     // The last 100 frames are held until the server is there.
     for _ in 0..103 {
-        send(&mut asterisk, AUDIO, &[0; FRAME]).await;
+        assert!(asterisk.frame(AUDIO, &[0; FRAME]).await, "the call is live");
     }
     watched.until_is("callhook_caller_frames_dropped_total", 3.0).await;
     let metrics = watched.until_is("callhook_sts_connect_failures_total", 1.0).await;

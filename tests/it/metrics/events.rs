@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use callhook::event::{CallId, Event, EventType, Item, Origin, Payload, Spent};
 use callhook::journal::{DeadFilter, DeadLetter, Journal};
-use rlimit::Resource;
 
 use super::{Watched, event};
-use crate::support::receiver::{Receiver, Reply, closed_gate, free_port};
-use crate::support::service::{Service, run};
+use crate::support::receiver::{Receiver, Reply, closed_gate, nobody};
+use crate::support::service::{IGNORING_SIGXFSZ, Service, run};
 
 /// Settings with which a failing receiver is noticed by its events, not by its silence.
 const QUICK: [(&str, &str); 3] =
@@ -32,7 +31,7 @@ async fn each_type_is_counted_by_what_becomes_of_it_and_unknown_ones_are_other()
     let watched = Watched::start(&vars).await;
     for kind in ["call_started", "call_ended", "transcription", "tool", "crm", "crm", "dtmf_digit"]
     {
-        assert_eq!(watched.service.post("/events", event(kind)).await.status, 202);
+        watched.service.relay(event(kind)).await;
     }
     let metrics = watched
         .until("all is settled", |metrics| {
@@ -75,7 +74,7 @@ async fn what_waits_is_told_with_the_age_of_the_oldest_until_it_is_settled() {
     let watched = Watched::start(&vars).await;
     assert_eq!(watched.metrics().await.of("callhook_queue_oldest_seconds"), 0.0);
     for _ in 0..3 {
-        assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 202);
+        watched.service.relay(event("dtmf_digit")).await;
     }
     assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 503);
     let metrics = watched.until_is("callhook_attempts_in_flight", 2.0).await;
@@ -94,14 +93,14 @@ async fn what_waits_is_told_with_the_age_of_the_oldest_until_it_is_settled() {
 
 #[tokio::test]
 async fn a_receiver_is_up_then_down_then_up_again() {
-    let port = free_port();
-    let url = format!("http://127.0.0.1:{port}/events");
+    let (port, url) = nobody();
+
     let watched = Watched::start(&[("WEBHOOK_URL", &url), ("WEBHOOK_BREAKER", "1")]).await;
     assert_eq!(watched.metrics().await.of("callhook_receiver_up"), 1.0);
-    assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 202);
+    watched.service.relay(event("dtmf_digit")).await;
     let metrics = watched.until_is("callhook_receiver_up", 0.0).await;
     assert!(metrics.of(r#"callhook_attempt_failures_total{code="ECONNREFUSED"}"#) >= 1.0);
-    assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 202);
+    watched.service.relay(event("dtmf_digit")).await;
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
     receiver.seen(1).await;
     watched.until_is("callhook_receiver_up", 1.0).await;
@@ -113,7 +112,7 @@ async fn a_pause_that_the_receiver_asks_for_is_told() {
     let vars = [&QUICK[..], &[("WEBHOOK_URL", &receiver.url)]].concat();
     let watched = Watched::start(&vars).await;
     assert_eq!(watched.metrics().await.of("callhook_receiver_paused"), 0.0);
-    assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 202);
+    watched.service.relay(event("dtmf_digit")).await;
     let metrics = watched.until_is("callhook_receiver_paused", 1.0).await;
     assert_eq!(metrics.of("callhook_receiver_up"), 1.0, "whoever asks for a pause is there");
 }
@@ -136,8 +135,8 @@ async fn what_outlives_the_process_is_told_again_after_a_restart() {
         ("WEBHOOK_BACKOFF_MAX", "600000"),
     ];
     let mut watched = Watched::start(&vars).await;
-    assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 202);
-    assert_eq!(watched.service.post("/events", event("call_ended")).await.status, 202);
+    watched.service.relay(event("dtmf_digit")).await;
+    watched.service.relay(event("call_ended")).await;
     let metrics = watched.until_is("callhook_dead_letters", 1.0).await;
     assert_eq!(metrics.of("callhook_dead_letters_limit"), 100_000.0);
     assert!(metrics.of("callhook_journal_commit_seconds_count") >= 1.0);
@@ -158,14 +157,14 @@ async fn what_outlives_the_process_is_told_again_after_a_restart() {
 }
 
 async fn replay(watched: &Watched) {
-    let port = watched.admin.port().to_string();
+    let port = watched.service.admin().await.port().to_string();
     let (code, _, fault) = run(&["dead", "replay", "--all"], &[("ADMIN_PORT", &port)]).await;
     assert_eq!(code, 0, "{fault}");
 }
 
 #[tokio::test]
 async fn an_id_that_is_given_twice_is_counted_as_a_repeat() {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let watched = Watched::start(&[("WEBHOOK_URL", &receiver.url)]).await;
     let body = event("dtmf_digit");
     for _ in 0..3 {
@@ -180,29 +179,20 @@ async fn an_id_that_is_given_twice_is_counted_as_a_repeat() {
 #[tokio::test]
 async fn a_disk_that_refuses_is_told_until_it_writes_again() {
     // What is on its way is not refused any more, so the receiver is down.
-    let url = format!("http://127.0.0.1:{}/events", free_port());
+    let (_, url) = nobody();
     let vars = [("WEBHOOK_URL", &*url), ("WEBHOOK_BREAKER", "1"), ("JOURNAL_PATH", "journal.redb")];
-    // A process over its limit gets a signal that would end it, unless it ignores that.
-    let ignoring = ["sh", "-c", r#"trap "" XFSZ; exec "$@""#, "sh"];
-    let watched = Watched::of(Service::start_under(&ignoring, &vars).await).await;
-    assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 202);
+    let watched = Watched { service: Service::start_under(&IGNORING_SIGXFSZ, &vars).await };
+    watched.service.relay(event("dtmf_digit")).await;
     watched.until_is("callhook_receiver_up", 0.0).await;
-    limit_files(&watched.service, Some(0));
+    watched.service.limit_files(Some(0));
     let answer = watched.service.post("/events", event("dtmf_digit")).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     let metrics = watched.metrics().await;
     assert_eq!(metrics.of("callhook_journal_failing"), 1.0);
     assert!(metrics.of("callhook_journal_failures_total") >= 1.0);
     assert!(metrics.of(r#"callhook_events_refused_total{reason="disk"}"#) >= 1.0);
-    limit_files(&watched.service, None);
+    watched.service.limit_files(None);
     watched.until_is("callhook_journal_failing", 0.0).await;
-}
-
-/// No file of the service may grow beyond so many bytes, or as far as the system lets it.
-fn limit_files(service: &Service, limit: Option<u64>) {
-    let (_, most) = rlimit::getrlimit(Resource::FSIZE).unwrap();
-    let pid = i32::try_from(service.pid()).unwrap();
-    rlimit::prlimit(pid, Resource::FSIZE, Some((limit.unwrap_or(most), most)), None).unwrap();
 }
 
 #[tokio::test]

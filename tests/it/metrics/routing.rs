@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Watched, call, event};
-use crate::support::receiver::{Receiver, Reply, closed_gate, free_port};
+use crate::support::receiver::{Receiver, Reply, closed_gate, nobody};
 
 const STS: (&str, &str) = ("STS_URL", "ws://fallback.test");
 
@@ -71,10 +71,10 @@ async fn a_decision_that_comes_too_late_is_counted_beside_the_time_out() {
 
 #[tokio::test]
 async fn a_receiver_that_is_known_to_be_away_is_the_outcome() {
-    let url = format!("http://127.0.0.1:{}/events", free_port());
+    let (_, url) = nobody();
     let vars = [("WEBHOOK_URL", &*url), ("WEBHOOK_BREAKER", "1"), STS];
     let watched = Watched::start(&vars).await;
-    assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 202);
+    watched.service.relay(event("dtmf_digit")).await;
     watched.until_is("callhook_receiver_up", 0.0).await;
     routed(&watched).await;
     assert_eq!(watched.metrics().await.of(&answers("receiver_down")), 1.0);
@@ -86,7 +86,7 @@ async fn a_receiver_that_asked_for_a_pause_is_the_outcome() {
     let receiver = Receiver::start(move |_| busy.clone()).await;
     let vars = [("WEBHOOK_URL", &*receiver.url), STS];
     let watched = Watched::start(&vars).await;
-    assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 202);
+    watched.service.relay(event("dtmf_digit")).await;
     watched.until_is("callhook_receiver_paused", 1.0).await;
     routed(&watched).await;
     assert_eq!(watched.metrics().await.of(&answers("receiver_paused")), 1.0);
@@ -121,7 +121,7 @@ async fn a_queue_without_room_is_the_outcome_and_the_loss_is_counted() {
     let receiver = Receiver::start(move |_| Reply::ok().when(&gate)).await;
     let vars = [("WEBHOOK_URL", &*receiver.url), ("QUEUE_LIMIT", "1"), STS];
     let watched = Watched::start(&vars).await;
-    assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 202);
+    watched.service.relay(event("dtmf_digit")).await;
     routed(&watched).await;
     let metrics = watched.metrics().await;
     assert_eq!(metrics.of(&answers("refused")), 1.0);

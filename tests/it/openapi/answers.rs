@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use rlimit::Resource;
 use serde_json::{Value, json};
 use tokio::join;
 use uuid::Uuid;
 
+use super::Running;
 use super::document::Document;
-use super::{Running, local};
-use crate::support::receiver::{Receiver, Reply, closed_gate, free_port};
-use crate::support::service::{Answer, Service, Wire, request};
+use crate::support::receiver::{Receiver, Reply, closed_gate, nobody};
+use crate::support::service::{Answer, IGNORING_SIGXFSZ, Service, Wire, request, request_to};
 
 /// A request of a test: method, documented path, path with its query, body, status.
 type Step = (&'static str, &'static str, String, String, u16);
@@ -172,7 +171,7 @@ async fn what_is_refused_to_other_pages(document: &Document) {
         step("DELETE", "/api/dead/{id}", "/api/dead/x", "", 403),
     ];
     walk(document, &running, &[("Origin", "https://evil.test")], &steps).await;
-    let mut wire = running.wire("/").await;
+    let mut wire = running.admin().await;
     wire.send(request("GET", "/", &[], "")).await;
     let answer = wire.answer().await.expect("an answer to another host's name");
     assert_eq!(answer.status, 403);
@@ -183,7 +182,7 @@ async fn what_is_refused_to_other_pages(document: &Document) {
 const WATCHERS: usize = 16;
 
 async fn what_is_streamed(document: &Document) {
-    let receiver = Receiver::start(|_| Reply::ok()).await;
+    let receiver = Receiver::content().await;
     let mut running = Running::start(&[("WEBHOOK_URL", &receiver.url)]).await;
     let mut watching = Vec::new();
     for _ in 0..WATCHERS {
@@ -211,8 +210,8 @@ async fn what_is_streamed(document: &Document) {
 
 /// Somebody who watches, and was told something.
 async fn watch(running: &Running) -> Wire {
-    let mut wire = running.wire("/api/stream").await;
-    wire.send(local(&request("GET", "/api/stream", &[], ""))).await;
+    let mut wire = running.admin().await;
+    wire.send(request_to("localhost", "GET", "/api/stream", &[], "")).await;
     while !wire.so_far().contains("event: state") {
         assert!(wire.more().await, "it is told how things stand");
     }
@@ -243,7 +242,7 @@ async fn what_comes_too_slowly(document: &Document) {
             format!("POST {path} HTTP/1.1\r\nHost: callhook.test\r\nContent-Length: 100\r\n\r\n{{");
         let running = &running;
         async move {
-            let mut wire = running.wire(path).await;
+            let mut wire = running.service.wire().await;
             wire.send(head).await;
             let answer = wire.answer().await.expect("an answer before the close");
             assert_eq!(answer.status, 408, "{answer:?}");
@@ -274,7 +273,7 @@ async fn what_finds_no_room(document: &Document) {
     ];
     // The first is answered at once, as there is no journal to wait for.
     walk(document, &running, &[], &steps).await;
-    let mut wire = running.wire("/ready").await;
+    let mut wire = running.service.wire().await;
     running.service.terminate();
     running.service.log_line(|line| line["message"] == "stopping").await;
     running.service.drains().await;
@@ -287,11 +286,9 @@ async fn what_finds_no_room(document: &Document) {
 }
 
 async fn what_finds_no_disk(document: &Document) {
-    let url = format!("http://127.0.0.1:{}/events", free_port());
+    let (_, url) = nobody();
     let vars = [("WEBHOOK_URL", &*url), ("WEBHOOK_BREAKER", "1"), ("JOURNAL_PATH", "journal.redb")];
-    // A process over its limit gets a signal that would end it, unless it ignores that.
-    let ignoring = ["sh", "-c", r#"trap "" XFSZ; exec "$@""#, "sh"];
-    let running = Running::of(Service::start_under(&ignoring, &vars).await).await;
+    let running = Running { service: Service::start_under(&IGNORING_SIGXFSZ, &vars).await };
     walk(document, &running, &[], &[step("POST", "/events", "/events", &event("dtmf_digit"), 202)])
         .await;
     running
@@ -300,9 +297,7 @@ async fn what_finds_no_disk(document: &Document) {
             line["message"].as_str().is_some_and(|m| m.starts_with("receiver is down"))
         })
         .await;
-    let (_, most) = rlimit::getrlimit(Resource::FSIZE).unwrap();
-    let pid = i32::try_from(running.service.pid()).unwrap();
-    rlimit::prlimit(pid, Resource::FSIZE, Some((0, most)), None).unwrap();
+    running.service.limit_files(Some(0));
     let steps = [
         step("POST", "/events", "/events", &event("dtmf_digit"), 503),
         step("GET", "/api/dead", "/api/dead", "", 503),

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tokio::time::{Duration, timeout};
 
+use super::Running;
 use super::document::Document;
-use super::{AUDIO, Running, port};
-use crate::support::phone::{DTMF, HANGUP, begin, send, server, speech};
+use crate::support::asterisk::{Asterisk, FRAME, HANGUP};
 use crate::support::receiver::{Receiver, Reply, Seen};
+use crate::support::sts::{Manner, Sts};
 
 /// Headers that any HTTP request may have.
 const PLAIN: [&str; 4] = ["host", "accept", "content-length", "content-type"];
@@ -67,7 +67,7 @@ async fn what_a_relay_hands_over_is_sent_as_documented_and_as_shown() {
     let document = Document::read();
     let examples = examples(&document);
     for dress in [&DRESSED[..], &DRESSED[3..]] {
-        let receiver = Receiver::start(|_| Reply::ok()).await;
+        let receiver = Receiver::content().await;
         let running = Running::start(&[&[("WEBHOOK_URL", &*receiver.url)], dress].concat()).await;
         for example in &examples {
             let answer = running.ask("POST", "/events", &[], &example.to_string()).await;
@@ -88,27 +88,26 @@ async fn what_a_relay_hands_over_is_sent_as_documented_and_as_shown() {
 #[tokio::test]
 async fn what_happens_in_a_bridged_call_is_sent_as_documented() {
     let document = Document::read();
-    let receiver = Receiver::start(|_| Reply::ok()).await;
-    let said = vec![
-        speech(16_000),
-        json!({"type": "transcript", "role": "agent", "text": "Good evening."}),
-        json!({"type": "interruption"}),
-        json!({"type": "error", "message": "the model is overloaded"}),
-    ];
-    let (url, _server) = server(said).await;
+    let receiver = Receiver::content().await;
+    let sts = Sts::start(Manner::Usual).await;
     let own = [
         ("WEBHOOK_URL", &*receiver.url),
-        ("STS_URL", &*url),
+        ("STS_URL", &*sts.url),
         ("CALL_ENDED_DETAILS", "true"),
         ("ADMIN_TOKEN", "sesame"),
     ];
     let running = Running::start(&[&own[..], &DRESSED].concat()).await;
-    let mut asterisk = begin(port(&running.service, AUDIO).await).await;
+    let mut asterisk = Asterisk::dial(running.service.audiosocket().await).await;
+    let session = sts.session(0).await;
+    session.audio(&[7; 50 * FRAME]).await;
+    session.transcript("agent", "Good evening.").await;
+    session.interruption().await;
+    session.say(json!({"type": "error", "message": "the model is overloaded"})).await;
     // What the server says is all there once its last message is.
     receiver.seen(4).await;
-    send(&mut asterisk, DTMF, b"5").await;
-    send(&mut asterisk, HANGUP, &[]).await;
-    let seen = timeout(Duration::from_secs(15), receiver.seen(6)).await.unwrap();
+    asterisk.digit('5').await;
+    assert!(asterisk.frame(HANGUP, &[]).await, "the call is live");
+    let seen = receiver.seen(6).await;
     let kinds: Vec<&str> = seen.iter().map(Seen::kind).collect();
     let expected =
         ["call_started", "transcription", "interruption", "error", "dtmf_digit", "call_ended"];

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{FOR_EVER, Receive, call, event};
+use super::{FOR_EVER, Receive};
+use crate::support::event::{bare, new_uuid};
 use crate::support::service::{Wire, request, run};
 
 /// Sends events of one call after the other; the statuses, 0 for a closed connection.
@@ -14,9 +15,9 @@ async fn statuses(args: &[&str], calls: usize, kinds: &[&str]) -> Vec<u16> {
     let receive = Receive::json(args).await;
     let mut statuses = Vec::new();
     for _ in 0..calls {
-        let uuid = call();
+        let uuid = new_uuid();
         for kind in kinds {
-            let answer = receive.try_post(&[], &event(&uuid, kind)).await;
+            let answer = receive.try_post(&[], &bare(&uuid, kind)).await;
             statuses.push(answer.map_or(0, |answer| answer.status));
         }
     }
@@ -66,12 +67,12 @@ async fn a_seed_that_was_not_given_is_told() {
 #[tokio::test]
 async fn a_dropped_request_gets_no_byte_and_is_shown() {
     let mut receive = Receive::start(&["--drop", "call_started:1"]).await;
-    let (uuid, mut wire) = (call(), Wire::open(receive.addr).await);
-    wire.send(request("POST", "/events", &[], &event(&uuid, "call_started"))).await;
+    let (uuid, mut wire) = (new_uuid(), Wire::open(receive.addr).await);
+    wire.send(request("POST", "/events", &[], &bare(&uuid, "call_started"))).await;
     assert_eq!(wire.rest().await, b"");
     let line = receive.line().await;
     assert!(line.ends_with("→ closed on order"), "{line:?}");
-    let answer = receive.post(&[], &event(&uuid, "call_started")).await;
+    let answer = receive.post(&[], &bare(&uuid, "call_started")).await;
     assert_eq!(answer.status, 200);
 }
 
@@ -85,7 +86,7 @@ async fn retry_after_goes_with_429_and_503_and_nothing_else() {
     for (status, expected) in [("429", Some("7")), ("503", Some("7")), ("500", None)] {
         for args in [["--fail", &format!("100%:{status}")], ["--status", status]] {
             let receive = Receive::start(&[&args[..], &["--retry-after", "7"]].concat()).await;
-            let answer = receive.post(&[], &event(&call(), "call_started")).await;
+            let answer = receive.post(&[], &bare(&new_uuid(), "call_started")).await;
             assert_eq!(answer.status.to_string(), status);
             assert_eq!(answer.header("retry-after"), expected, "{status}");
         }
@@ -95,9 +96,9 @@ async fn retry_after_goes_with_429_and_503_and_nothing_else() {
 #[tokio::test]
 async fn an_answer_on_order_routes_no_call() {
     let receive = Receive::start(&["--fail", "1", "--sts-url", "ws://sts.test"]).await;
-    let (uuid, mut answers) = (call(), Vec::new());
+    let (uuid, mut answers) = (new_uuid(), Vec::new());
     for _ in 0..2 {
-        answers.push(receive.post(&[], &event(&uuid, "call_initiated")).await.json());
+        answers.push(receive.post(&[], &bare(&uuid, "call_initiated")).await.json());
     }
     assert_eq!(answers[0]["sts_url"], Value::Null);
     assert_eq!(answers[1]["sts_url"], "ws://sts.test");
@@ -108,7 +109,7 @@ async fn receive_waits_before_each_answer() {
     let receive = Receive::start(&["--delay", "300"]).await;
     for _ in 0..2 {
         let start = Instant::now();
-        assert_eq!(receive.post(&[], &event(&call(), "call_started")).await.status, 200);
+        assert_eq!(receive.post(&[], &bare(&new_uuid(), "call_started")).await.status, 200);
         assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
     }
 }
@@ -118,11 +119,11 @@ async fn a_delay_is_for_its_type_and_delays_add_up() {
     let args =
         ["--delay", "call_started:200ms", "--delay", "call_started:1:100", "--delay", "x:1h"];
     let receive = Receive::start(&args).await;
-    let uuid = call();
+    let uuid = new_uuid();
     let mut took = Vec::new();
     for kind in ["call_ended", "call_started", "call_started"] {
         let start = Instant::now();
-        assert_eq!(receive.post(&[], &event(&uuid, kind)).await.status, 200);
+        assert_eq!(receive.post(&[], &bare(&uuid, kind)).await.status, 200);
         took.push(start.elapsed());
     }
     assert!(took[1] >= Duration::from_millis(300), "{took:?}");
@@ -133,10 +134,10 @@ async fn a_delay_is_for_its_type_and_delays_add_up() {
 async fn an_event_whose_answer_comes_later_is_shown_when_it_arrives() {
     let mut text = Receive::start(&["--delay", FOR_EVER]).await;
     let mut json = Receive::json(&["--delay", FOR_EVER]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for addr in [text.addr, json.addr] {
         let mut wire = Wire::open(addr).await;
-        wire.send(request("POST", "/events", &[], &event(&uuid, "call_started"))).await;
+        wire.send(request("POST", "/events", &[], &bare(&uuid, "call_started"))).await;
         let line = if addr == text.addr { text.line().await } else { json.line().await };
         assert!(line.contains(&uuid) && line.contains("call_started"), "{line:?}");
         if addr == text.addr {

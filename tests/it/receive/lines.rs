@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{FOR_EVER, Receive, call, event, report_in, service_for};
+use super::{FOR_EVER, Receive, report_in, service_for};
+use crate::support::event::{bare, new_uuid};
 use crate::support::service::{Wire, request, run};
 
 /// What `receive` prints on events that carry this text wherever text can be, sent by hand and relayed.
@@ -18,9 +19,11 @@ async fn printed(text: &str, args: &[&str]) -> Vec<String> {
     receive.post(&[], &json!({ "uuid": text, "type": text, "payload": text }).to_string()).await;
     // With the characters themselves between the quotes, as far as JSON allows.
     let raw = text.replace(|char| char < ' ', "");
-    let relayed =
-        format!(r#"{{"uuid":"{}","type":"call_started","payload":{{"from":"{raw}"}}}}"#, call());
-    assert_eq!(service.post("/events", relayed).await.status, 202);
+    let relayed = format!(
+        r#"{{"uuid":"{}","type":"call_started","payload":{{"from":"{raw}"}}}}"#,
+        new_uuid()
+    );
+    service.relay(relayed).await;
     service.terminate();
     service.whole_log().await;
     receive.end().await
@@ -83,9 +86,9 @@ async fn a_body_that_is_too_long_is_answered_413() {
     let receive = Receive::json(&[]).await;
     let most = 1024 * 1024;
     for (length, status) in [(most, 200), (most + 1, 413)] {
-        let frame = event("u", "t").len() - 2;
+        let frame = bare("u", "t").len() - 2;
         let text = format!("{{\"a\":\"{}\"}}", "x".repeat(length - frame - 8));
-        let body = event("u", "t").replace("{}", &text);
+        let body = bare("u", "t").replace("{}", &text);
         assert_eq!(body.len(), length);
         assert_eq!(receive.post(&[], &body).await.status, status, "{length} bytes");
     }
@@ -108,14 +111,14 @@ async fn another_method_than_post_is_answered_405_and_shown() {
 #[tokio::test]
 async fn an_event_without_a_number_shows_a_dash() {
     let mut receive = Receive::start(&[]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for (headers, shown) in [
         ([].as_slice(), format!("{uuid} - call_started")),
         (&[("X-AVR-WEBHOOK-SEQUENCE", "0")], format!("{uuid} - call_started")),
         (&[("X-AVR-WEBHOOK-SEQUENCE", "one")], format!("{uuid} - call_started")),
         (&[("X-AVR-WEBHOOK-SEQUENCE", "1")], format!("{uuid} #1 call_started")),
     ] {
-        receive.post(headers, &event(&uuid, "call_started")).await;
+        receive.post(headers, &bare(&uuid, "call_started")).await;
         let line = receive.line().await;
         assert!(line.contains(&shown), "{shown:?} in {line:?}");
     }
@@ -124,7 +127,8 @@ async fn an_event_without_a_number_shows_a_dash() {
 #[tokio::test]
 async fn a_long_payload_is_cut_in_text_and_whole_in_json() {
     let payload = json!({ "text": "x".repeat(20_000) });
-    let body = json!({ "uuid": call(), "type": "transcription", "payload": payload }).to_string();
+    let body =
+        json!({ "uuid": new_uuid(), "type": "transcription", "payload": payload }).to_string();
     let mut text = Receive::start(&[]).await;
     text.post(&[], &body).await;
     let line = text.line().await;
@@ -137,7 +141,7 @@ async fn a_long_payload_is_cut_in_text_and_whole_in_json() {
 #[tokio::test]
 async fn json_has_an_object_a_line_with_what_matters_and_no_secret() {
     let mut receive = Receive::json(&["--secret", "tulip"]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     let headers = [
         ("X-AVR-WEBHOOK-SECRET", "tulip"),
         ("X-AVR-WEBHOOK-ATTEMPT", "2"),
@@ -182,7 +186,7 @@ async fn json_has_an_object_a_line_with_what_matters_and_no_secret() {
 #[tokio::test]
 async fn the_report_counts_everything() {
     let mut receive = Receive::start(&[]).await;
-    let (ended, open, announced) = (call(), call(), call());
+    let (ended, open, announced) = (new_uuid(), new_uuid(), new_uuid());
     for (uuid, kind) in [
         (&ended, "call_started"),
         (&ended, "dtmf_digit"),
@@ -190,7 +194,7 @@ async fn the_report_counts_everything() {
         (&open, "call_started"),
         (&announced, "call_initiated"),
     ] {
-        receive.post(&[], &event(uuid, kind)).await;
+        receive.post(&[], &bare(uuid, kind)).await;
         receive.line().await;
     }
     receive.post(&[], "nothing").await;
@@ -222,7 +226,7 @@ async fn the_report_counts_everything() {
 #[tokio::test]
 async fn it_ends_by_itself_after_so_many_events_however_often_each_came() {
     let receive = Receive::json(&["--events", "3", "--fail", "call_started:1"]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for (id, kind, status) in [
         ("1", "call_started", 503),
         ("1", "call_started", 200),
@@ -230,7 +234,7 @@ async fn it_ends_by_itself_after_so_many_events_however_often_each_came() {
         ("2", "dtmf_digit", 200),
         ("3", "call_ended", 200),
     ] {
-        let answer = receive.post(&[("webhook-id", id)], &event(&uuid, kind)).await;
+        let answer = receive.post(&[("webhook-id", id)], &bare(&uuid, kind)).await;
         assert_eq!(answer.status, status, "{kind}");
     }
     let report = report_in(&receive.rest().await);
@@ -250,7 +254,7 @@ async fn it_ends_with_0_when_nobody_reads_its_output_any_more() {
     drop(lines);
     // The first line after that cannot be written.
     while let Ok(mut wire) = Wire::try_open(addr).await {
-        wire.send(request("POST", "/events", &[], &event(&call(), "call_started"))).await;
+        wire.send(request("POST", "/events", &[], &bare(&new_uuid(), "call_started"))).await;
         wire.answer().await;
     }
     assert_eq!(child.wait().await.unwrap().code(), Some(0));
@@ -260,7 +264,7 @@ async fn it_ends_with_0_when_nobody_reads_its_output_any_more() {
 async fn a_stuck_output_holds_up_neither_the_signal_nor_the_end() {
     let mut receive = Receive::start(&[]).await;
     let text = "x".repeat(1000);
-    let body = json!({ "uuid": call(), "type": "t", "payload": { "text": text } }).to_string();
+    let body = json!({ "uuid": new_uuid(), "type": "t", "payload": { "text": text } }).to_string();
     // Over three times what a pipe holds, and fewer than wait in memory.
     for _ in 0..200 {
         assert_eq!(receive.post(&[], &body).await.status, 200);
@@ -283,7 +287,7 @@ async fn a_signal_ends_receive_at_once_with_0_though_an_answer_is_due_later() {
         let mut receive = Receive::start(&["--delay", FOR_EVER]).await;
         let mut wire = Wire::open(receive.addr).await;
         // The interim answer tells that the body is being read, so that the answer is due.
-        let body = event(&call(), "call_started");
+        let body = bare(&new_uuid(), "call_started");
         let head = request("POST", "/events", &[("Expect", "100-continue")], &body);
         wire.send(&head[..head.len() - body.len()]).await;
         assert_eq!(wire.answer().await.expect("an interim answer").status, 100);

@@ -7,7 +7,8 @@ use callhook::workbench::scenario::{Planned, Scenario, plan};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Receive, call, event};
+use super::Receive;
+use crate::support::event::{bare, new_uuid};
 use crate::support::service::run;
 
 /// A directory with a place for a recording.
@@ -42,7 +43,7 @@ fn at(uuid: &str, kind: &str, seconds: f64, payload: &str) -> String {
 async fn calls_are_kept_with_their_times_and_payloads_and_without_repeats() {
     let (_directory, path, file) = place();
     let receive = Receive::json(&["--record", &file, "--fail", "call_started:1"]).await;
-    let (one, two) = (call(), call());
+    let (one, two) = (new_uuid(), new_uuid());
     let odd = r#"{ "it's": "{{any}} \u0000 é \u007f", "n": 1.50, "n": 12345678901234567890123 }"#;
     for (id, body) in [
         ("1", at(&one, "call_initiated", 0.0, r#"{"from":"2000"}"#)),
@@ -103,12 +104,12 @@ async fn what_simulate_plays_is_recorded_and_played_again() {
 async fn what_is_refused_or_no_scenario_can_hold_is_left_out() {
     let (_directory, path, file) = place();
     let mut receive = Receive::json(&["--record", &file, "--secret", "tulip"]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(64 * 1024));
     for (secret, body) in [
-        ("rose", event(&uuid, "call_started")),
-        ("tulip", event(&uuid, "call_started")),
-        ("tulip", event(&uuid, "two words")),
+        ("rose", bare(&uuid, "call_started")),
+        ("tulip", bare(&uuid, "call_started")),
+        ("tulip", bare(&uuid, "two words")),
         ("tulip", at(&uuid, "transcription", 0.0, "[1]")),
         ("tulip", at(&uuid, "transcription", 0.0, &long)),
     ] {
@@ -134,7 +135,7 @@ async fn where_nothing_came_a_file_is_left_as_it_was() {
     assert!(end.contains("left as it was"), "{end}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
     let receive = Receive::json(&["--record", &file]).await;
-    receive.post(&[], &event(&call(), "call_started")).await;
+    receive.post(&[], &bare(&new_uuid(), "call_started")).await;
     let report: Value = receive.report().await;
     assert_eq!(report["recorded"]["events"], 1);
     assert!(!std::fs::read_to_string(&path).unwrap().contains("precious"));

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use callhook::delivery::signature::SigningKey;
 use serde_json::json;
 
-use super::{Receive, call, event};
+use super::Receive;
+use crate::support::event::{bare, new_uuid};
 use crate::support::service::{Service, run};
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -26,7 +27,7 @@ fn signed(key: &str, body: &str, age: Duration) -> [(&'static str, String); 3] {
 async fn a_wrong_secret_is_refused_with_401() {
     const SECRET: &str = "X-AVR-WEBHOOK-SECRET";
     let mut receive = Receive::start(&["--secret", "tulip"]).await;
-    let body = event(&call(), "call_started");
+    let body = bare(&new_uuid(), "call_started");
     for (headers, status) in [
         ([].as_slice(), 401),
         (&[(SECRET, "rose")], 401),
@@ -45,7 +46,7 @@ async fn a_wrong_secret_is_refused_with_401() {
 async fn a_refusal_says_why_in_the_answer_and_in_its_line() {
     let mut receive =
         Receive::start(&["--verify", "--secret", "tulip", "--signing-key", KEY]).await;
-    let body = event(&call(), "call_started");
+    let body = bare(&new_uuid(), "call_started");
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let now = Duration::ZERO;
     for (secret, (key, content, age), missing, reason) in [
@@ -89,14 +90,14 @@ async fn what_callhook_signs_is_taken() {
     let url = receive.url();
     let vars = [("WEBHOOK_URL", &*url), ("WEBHOOK_SECRET", "tulip"), ("WEBHOOK_SIGNING_KEY", KEY)];
     let service = Service::start(&vars).await;
-    assert_eq!(service.post("/events", event(&call(), "call_started")).await.status, 202);
+    service.relay(bare(&new_uuid(), "call_started")).await;
     assert_eq!(receive.object().await["status"], 200);
 }
 
 #[tokio::test]
 async fn no_fault_strikes_who_is_refused() {
     let receive = Receive::json(&["--secret", "tulip", "--fail", "1:500", "--delay", "1h"]).await;
-    let body = event(&call(), "call_started");
+    let body = bare(&new_uuid(), "call_started");
     for _ in 0..2 {
         assert_eq!(receive.post(&[], &body).await.status, 401);
     }

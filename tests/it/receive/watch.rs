@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{FOR_EVER, Receive, call, event};
+use super::{FOR_EVER, Receive};
+use crate::support::event::{bare, new_uuid};
 use crate::support::service::{Wire, request};
 
 /// An event as callhook sends it.
@@ -28,7 +29,7 @@ impl Sent<'_> {
 async fn remarks(args: &[&str], events: &[(&str, Sent<'_>)]) -> Value {
     let mut receive = Receive::json(args).await;
     for (expected, sent) in events {
-        let body = event(sent.uuid, sent.kind);
+        let body = bare(sent.uuid, sent.kind);
         receive.try_post(&sent.headers(), &body).await;
         let object = receive.object().await;
         let remarks = object["remarks"].as_array().unwrap().iter();
@@ -45,7 +46,7 @@ fn sent<'a>(uuid: &'a str, kind: &'a str, id: &'a str, sequence: &'a str) -> Sen
 
 #[tokio::test]
 async fn an_event_that_was_answered_and_comes_again_is_a_duplicate() {
-    let uuid = call();
+    let uuid = new_uuid();
     let again = Sent { attempt: "2", ..sent(&uuid, "call_started", "a", "1") };
     let first = || sent(&uuid, "call_started", "a", "1");
     let report = remarks(&[], &[("", first()), ("duplicate", again)]).await;
@@ -57,7 +58,7 @@ async fn an_event_that_was_answered_and_comes_again_is_a_duplicate() {
 
 #[tokio::test]
 async fn an_attempt_at_what_failed_is_no_duplicate() {
-    let uuid = call();
+    let uuid = new_uuid();
     let attempt = |attempt| Sent { attempt, ..sent(&uuid, "call_started", "a", "1") };
     let attempts = [("", attempt("1")), ("", attempt("2")), ("", attempt("3"))];
     let report = remarks(&["--fail", "1:500", "--drop", "1"], &attempts).await;
@@ -70,12 +71,12 @@ async fn an_attempt_at_what_failed_is_no_duplicate() {
 async fn an_event_without_an_id_is_known_again_by_its_body_if_that_has_a_timestamp() {
     let mut receive = Receive::json(&[]).await;
     let body =
-        json!({ "uuid": call(), "type": "call_started", "timestamp": "2026-01-02T03:04:05Z" });
+        json!({ "uuid": new_uuid(), "type": "call_started", "timestamp": "2026-01-02T03:04:05Z" });
     for (body, remarks) in [
         (body.to_string(), json!([])),
         (body.to_string(), json!(["duplicate"])),
-        (event("x", "call_started"), json!([])),
-        (event("x", "call_started"), json!([])),
+        (bare("x", "call_started"), json!([])),
+        (bare("x", "call_started"), json!([])),
     ] {
         receive.post(&[], &body).await;
         let object = receive.object().await;
@@ -87,7 +88,7 @@ async fn an_event_without_an_id_is_known_again_by_its_body_if_that_has_a_timesta
 
 #[tokio::test]
 async fn gaps_and_what_comes_late_are_marked_and_what_never_comes_is_counted() {
-    let (uuid, other) = (call(), call());
+    let (uuid, other) = (new_uuid(), new_uuid());
     let report = remarks(
         &[],
         &[
@@ -120,12 +121,12 @@ async fn gaps_and_what_comes_late_are_marked_and_what_never_comes_is_counted() {
 #[tokio::test]
 async fn a_text_line_has_its_remarks() {
     let mut receive = Receive::start(&[]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     for (sent, mark) in [
         (sent(&uuid, "call_ended", "a", "3"), "→ 200 ! gap: #1 to #2 are missing"),
         (sent(&uuid, "dtmf_digit", "b", "2"), " ! after call_ended ! out of order: #3 came before"),
     ] {
-        receive.post(&sent.headers(), &event(sent.uuid, sent.kind)).await;
+        receive.post(&sent.headers(), &bare(sent.uuid, sent.kind)).await;
         let line = receive.line().await;
         assert!(line.ends_with(mark), "{mark:?} in {line:?}");
     }
@@ -134,22 +135,22 @@ async fn a_text_line_has_its_remarks() {
 #[tokio::test]
 async fn two_requests_of_a_call_at_once_are_marked_and_of_two_calls_are_not() {
     let mut receive = Receive::json(&["--delay", &format!("call_started:{FOR_EVER}")]).await;
-    let (uuid, other) = (call(), call());
+    let (uuid, other) = (new_uuid(), new_uuid());
     let mut held = Vec::new();
     for uuid in [&uuid, &other] {
         let mut wire = Wire::open(receive.addr).await;
-        wire.send(request("POST", "/events", &[], &event(uuid, "call_started"))).await;
+        wire.send(request("POST", "/events", &[], &bare(uuid, "call_started"))).await;
         assert_eq!(receive.object().await["line"], "arrived");
         held.push(wire);
     }
-    receive.post(&[], &event(&uuid, "dtmf_digit")).await;
+    receive.post(&[], &bare(&uuid, "dtmf_digit")).await;
     let object = receive.object().await;
     assert_eq!(object["remarks"][0]["name"], "at_once", "{object}");
     drop(held);
     for _ in 0..2 {
         assert_eq!(receive.object().await["verdict"], "gone");
     }
-    receive.post(&[], &event(&uuid, "dtmf_digit")).await;
+    receive.post(&[], &bare(&uuid, "dtmf_digit")).await;
     assert_eq!(receive.object().await["remarks"], json!([]));
     assert_eq!(receive.report().await["at_once"], 1);
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{announce, call, fallback, fallback_within, is_warning, relay, routed, serve, settled};
-use crate::support::receiver::{Receiver, Reply, closed_gate, free_port};
+use super::{announce, fallback, fallback_within, is_warning, relay, routed, serve, settled};
+use crate::support::event::new_uuid;
+use crate::support::receiver::{Receiver, Reply, closed_gate, nobody};
 use crate::support::service::Service;
 
 #[tokio::test]
@@ -25,7 +26,7 @@ async fn routing_timeout_holds_over_all_attempts_together() {
         let receiver = Receiver::start(move |_| reply.clone()).await;
         let usual = [("ROUTING_TIMEOUT", "600"), ("WEBHOOK_BREAKER", "0"), ("WEBHOOK_RETRY", "50")];
         let service = serve(&receiver.url, &[&usual[..], &settings[..]].concat()).await;
-        let took = fallback_within(&service, &call()).await;
+        let took = fallback_within(&service, &new_uuid()).await;
         let (least, most) = (Duration::from_millis(least), Duration::from_secs(3));
         assert!((least..most).contains(&took), "{took:?} with {settings:?}");
     }
@@ -36,7 +37,7 @@ async fn routing_timeout_holds_also_behind_other_events_of_the_call() {
     let receiver = Receiver::start(|_| Reply::ok().after(Duration::from_secs(3600))).await;
     let settings = [("ROUTING_TIMEOUT", "500"), ("WEBHOOK_TIMEOUT", "20000")];
     let service = serve(&receiver.url, &settings).await;
-    let uuid = call();
+    let uuid = new_uuid();
     relay(&service, &uuid, "call_started").await;
     assert!(fallback_within(&service, &uuid).await < Duration::from_secs(3));
 }
@@ -49,7 +50,7 @@ async fn a_call_waits_through_retries_for_its_decision() {
     })
     .await;
     let service = serve(&receiver.url, &[("WEBHOOK_RETRY", "2"), ("WEBHOOK_BACKOFF", "20")]).await;
-    let answer = announce(&service, &call(), &json!({})).await;
+    let answer = announce(&service, &new_uuid(), &json!({})).await;
     assert_eq!(answer.json(), routed("ws://sts.test/third"));
 }
 
@@ -57,7 +58,7 @@ async fn a_call_waits_through_retries_for_its_decision() {
 async fn a_call_does_not_wait_on_for_an_event_that_was_given_up() {
     let receiver = Receiver::start(|_| Reply::status(500)).await;
     let service = serve(&receiver.url, &[("ROUTING_TIMEOUT", "15000")]).await;
-    assert!(fallback_within(&service, &call()).await < Duration::from_secs(5));
+    assert!(fallback_within(&service, &new_uuid()).await < Duration::from_secs(5));
 }
 
 #[tokio::test]
@@ -72,7 +73,7 @@ async fn a_late_decision_is_ignored_and_logged_and_its_event_delivered_once() {
     let settings =
         [("ROUTING_TIMEOUT", "300"), ("WEBHOOK_TIMEOUT", "15000"), ("WEBHOOK_RETRY", "3")];
     let service = serve(&receiver.url, &settings).await;
-    let uuid = call();
+    let uuid = new_uuid();
     fallback_within(&service, &uuid).await;
     gate.add_permits(9);
     let late = |line: &Value| {
@@ -88,11 +89,11 @@ async fn a_late_decision_is_ignored_and_logged_and_its_event_delivered_once() {
 
 /// A receiver that is down, and the port it may come back to.
 async fn down(vars: &[(&str, &str)]) -> (Service, u16) {
-    let port = free_port();
+    let (port, url) = nobody();
     let usual = [("WEBHOOK_BREAKER", "1"), ("ROUTING_TIMEOUT", "15000")];
-    let url = format!("http://127.0.0.1:{port}/events");
+
     let service = serve(&url, &[&usual, vars].concat()).await;
-    assert_eq!(relay(&service, &call(), "call_started").await.status, 202);
+    assert_eq!(relay(&service, &new_uuid(), "call_started").await.status, 202);
     service.log_line(|line| line["message"] == "webhook delivery failed").await;
     assert_eq!(service.get("/health").await.status, 200);
     (service, port)
@@ -101,22 +102,22 @@ async fn down(vars: &[(&str, &str)]) -> (Service, u16) {
 #[tokio::test]
 async fn while_the_receiver_is_down_a_call_is_answered_at_once_and_its_event_waits() {
     let (service, port) = down(&[]).await;
-    let uuid = call();
+    let uuid = new_uuid();
     assert!(fallback_within(&service, &uuid).await < Duration::from_secs(3));
     let start = Instant::now();
-    let event = relay(&service, &call(), "call_initiated").await;
+    let event = relay(&service, &new_uuid(), "call_initiated").await;
     assert_eq!(event.status, 200, "{event:?}");
     assert!(start.elapsed() < Duration::from_secs(3), "a relayed one too");
     let receiver = Receiver::start_on(port, |_| Reply::route("ws://late.test/a")).await;
     let seen = receiver.seen(2).await;
     assert!(seen.iter().any(|seen| seen.uuid() == uuid && seen.kind() == "call_initiated"));
-    let next = announce(&service, &call(), &json!({})).await;
+    let next = announce(&service, &new_uuid(), &json!({})).await;
     assert_eq!(next.json(), routed("ws://late.test/a"), "up again, decisions count again");
 }
 
 #[tokio::test]
 async fn a_receiver_that_goes_down_under_a_waiting_call_lets_it_go() {
-    let url = format!("http://127.0.0.1:{}/events", free_port());
+    let (_, url) = nobody();
     let settings = [
         ("WEBHOOK_BREAKER", "2"),
         ("WEBHOOK_RETRY", "9"),
@@ -124,7 +125,7 @@ async fn a_receiver_that_goes_down_under_a_waiting_call_lets_it_go() {
         ("ROUTING_TIMEOUT", "15000"),
     ];
     let service = serve(&url, &settings).await;
-    assert!(fallback_within(&service, &call()).await < Duration::from_secs(5));
+    assert!(fallback_within(&service, &new_uuid()).await < Duration::from_secs(5));
 }
 
 #[tokio::test]
@@ -146,16 +147,16 @@ async fn after_some_errors_in_a_row_calls_do_not_wait_until_one_succeeds() {
         [("WEBHOOK_BREAKER", "3"), ("ROUTING_TIMEOUT", "15000"), ("WEBHOOK_TIMEOUT", "15000")];
     let service = serve(&receiver.url, &settings).await;
     for _ in 0..3 {
-        let uuid = call();
+        let uuid = new_uuid();
         fallback_within(&service, &uuid).await;
         assert_eq!(settled(&service, &receiver, &uuid).await, ["call_initiated", "call_ended"]);
     }
-    let uuid = call();
+    let uuid = new_uuid();
     let took = fallback_within(&service, &uuid).await;
     assert!(took < Duration::from_secs(3), "the fourth does not wait: {took:?}");
     gate.add_permits(1);
     assert_eq!(settled(&service, &receiver, &uuid).await, ["call_initiated", "call_ended"]);
-    let next = announce(&service, &call(), &json!({})).await;
+    let next = announce(&service, &new_uuid(), &json!({})).await;
     assert_eq!(next.json(), routed("ws://sts.test/a"), "one success ends it");
 }
 
@@ -169,7 +170,7 @@ async fn an_error_less_than_the_breaker_allows_keeps_calls_waiting() {
     .await;
     let service = serve(&receiver.url, &[("WEBHOOK_BREAKER", "3")]).await;
     for n in 0..6 {
-        let answer = announce(&service, &call(), &json!({})).await.json();
+        let answer = announce(&service, &new_uuid(), &json!({})).await.json();
         assert_eq!(answer["override"], matches!(n, 2 | 5), "call {n}");
     }
 }
@@ -177,9 +178,9 @@ async fn an_error_less_than_the_breaker_allows_keeps_calls_waiting() {
 #[tokio::test]
 async fn a_full_queue_holds_up_no_call_and_the_loss_is_logged() {
     let (service, port) = down(&[("QUEUE_LIMIT", "1")]).await;
-    let waiting = call();
+    let waiting = new_uuid();
     assert_eq!(relay(&service, &waiting, "call_started").await.status, 202);
-    let uuid = call();
+    let uuid = new_uuid();
     assert!(fallback_within(&service, &uuid).await < Duration::from_secs(3));
     let loss = |line: &Value| {
         let level = line["level"].as_str().unwrap_or_default().to_lowercase();
@@ -188,7 +189,7 @@ async fn a_full_queue_holds_up_no_call_and_the_loss_is_logged() {
     service.log_line(loss).await;
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
     receiver.seen(1).await;
-    let next = call();
+    let next = new_uuid();
     let room = async { while relay(&service, &next, "call_started").await.status == 503 {} };
     tokio::time::timeout(Duration::from_secs(10), room).await.expect("there is room again");
     let seen = receiver.seen(2).await;
@@ -205,7 +206,7 @@ async fn a_relayed_call_initiated_is_answered_within_the_routing_timeout() {
     let settings = [("ROUTING_TIMEOUT", "500"), ("WEBHOOK_TIMEOUT", "20000")];
     let service = serve(&receiver.url, &settings).await;
     let start = Instant::now();
-    let answer = relay(&service, &call(), "call_initiated").await;
+    let answer = relay(&service, &new_uuid(), "call_initiated").await;
     assert_eq!((answer.status, answer.json().get("sts_url")), (200, None), "{answer:?}");
     let took = start.elapsed();
     assert!((Duration::from_millis(490)..Duration::from_secs(3)).contains(&took), "{took:?}");
@@ -222,9 +223,9 @@ async fn a_relayed_call_initiated_is_not_held_up_by_a_broken_router() {
         [("WEBHOOK_BREAKER", "2"), ("ROUTING_TIMEOUT", "15000"), ("WEBHOOK_TIMEOUT", "20000")];
     let service = serve(&receiver.url, &settings).await;
     for _ in 0..2 {
-        fallback_within(&service, &call()).await;
+        fallback_within(&service, &new_uuid()).await;
     }
     let start = Instant::now();
-    assert_eq!(relay(&service, &call(), "call_initiated").await.status, 200);
+    assert_eq!(relay(&service, &new_uuid(), "call_initiated").await.status, 200);
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Ended, by_call, sequence, simulate};
+use super::{Ended, by_call, simulate};
 use crate::support::receiver::{Receiver, Reply, Seen};
 
 /// Calls enough for a share to show: with seed 3 they have about a thousand events.
@@ -42,13 +42,13 @@ async fn duplicate_sends_the_same_request_again_before_the_next_event() {
     let twice = hit(&ended, "duplicate", 0.2);
     let mut found = 0;
     for call in by_call(&receiver.so_far()).values() {
-        let pairs = call.windows(2).filter(|pair| sequence(&pair[0]) == sequence(&pair[1]));
+        let pairs = call.windows(2).filter(|pair| pair[0].sequence() == pair[1].sequence());
         for pair in pairs {
             assert_eq!(pair[0].raw, pair[1].raw);
             assert_eq!(pair[0].headers, pair[1].headers);
             found += 1;
         }
-        let mut sequences: Vec<u64> = call.iter().map(sequence).collect();
+        let mut sequences: Vec<u64> = call.iter().map(Seen::sequence).collect();
         sequences.dedup();
         assert!(sequences.is_sorted() && sequences.len() as u64 == *sequences.last().unwrap());
     }
@@ -71,11 +71,11 @@ async fn reorder_swaps_neighbours_of_a_call_and_their_numbers_tell() {
     let mut moved = 0;
     for call in by_call(&receiver.so_far()).values() {
         for (place, seen) in (1..).zip(call) {
-            assert!(sequence(seen).abs_diff(place) <= 1, "no further than one place");
-            moved += u64::from(sequence(seen) != place);
+            assert!(seen.sequence().abs_diff(place) <= 1, "no further than one place");
+            moved += u64::from(seen.sequence() != place);
         }
         let mut in_order = call.clone();
-        in_order.sort_by_key(sequence);
+        in_order.sort_by_key(Seen::sequence);
         let times = in_order.iter().map(|seen| seen.body["timestamp"].as_str());
         assert!(times.is_sorted(), "each keeps the time when it happened");
     }
@@ -94,7 +94,7 @@ async fn late_sends_one_event_after_call_ended_in_so_many_calls() {
         match &call[end + 1..] {
             [] => {}
             [one] => {
-                assert_eq!(sequence(one) + 1, sequence(&call[end]));
+                assert_eq!(one.sequence() + 1, call[end].sequence());
                 found += 1;
             }
             more => panic!("{} late events", more.len()),
@@ -113,7 +113,7 @@ async fn drop_leaves_events_out_and_a_gap_in_the_numbers() {
     assert_eq!(summary["events"]["planned"], seen.len() as u64 + dropped);
     assert_eq!(summary["events"]["sent"], seen.len());
     let gaps = by_call(&seen).into_values().map(|call| {
-        let sequences: Vec<u64> = call.iter().map(sequence).collect();
+        let sequences: Vec<u64> = call.iter().map(Seen::sequence).collect();
         assert!(sequences.is_sorted());
         sequences.last().unwrap() - sequences.len() as u64
     });
@@ -169,7 +169,7 @@ async fn faults_are_the_same_with_the_same_seed() {
         let (receiver, _) = spoiled(ok, &args).await;
         let calls = by_call(&receiver.so_far());
         let told =
-            calls.into_iter().map(|(uuid, seen)| (uuid, seen.iter().map(sequence).collect()));
+            calls.into_iter().map(|(uuid, seen)| (uuid, seen.iter().map(Seen::sequence).collect()));
         runs.push(told.collect::<Vec<(String, Vec<u64>)>>());
     }
     assert_eq!(runs[0], runs[1]);

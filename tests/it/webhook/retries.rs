@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{as_told, call, of, relay, serve, texts};
+use super::{as_told, of, relay, texts};
+use crate::support::event::new_uuid;
 use crate::support::receiver::{Receiver, Reply, Seen};
+use crate::support::service::serve;
 
 /// The pauses between one request and the next, in milliseconds.
 fn pauses(seen: &[Seen]) -> Vec<u128> {
@@ -20,8 +22,8 @@ async fn any_2xx_with_any_body_is_success() {
         as_told(seen).body(bodies[usize::try_from(body).expect("small")])
     })
     .await;
-    let service = serve(&receiver, &[("WEBHOOK_RETRY", "2"), ("WEBHOOK_BACKOFF", "1")]).await;
-    let uuid = call();
+    let service = serve(&receiver.url, &[("WEBHOOK_RETRY", "2"), ("WEBHOOK_BACKOFF", "1")]).await;
+    let uuid = new_uuid();
     let mut cases = Vec::new();
     for status in [200, 201, 202, 203, 206, 207, 226, 299] {
         cases.extend((0..bodies.len()).map(|body| json!({ "status": status, "body": body })));
@@ -41,8 +43,8 @@ async fn any_2xx_with_any_body_is_success() {
 async fn attempts_at(statuses: &[u16], attempts: usize) {
     let receiver = Receiver::start(as_told).await;
     let settings = [("WEBHOOK_RETRY", "2"), ("WEBHOOK_BACKOFF", "1"), ("WEBHOOK_BREAKER", "0")];
-    let service = serve(&receiver, &settings).await;
-    let calls: Vec<(u16, String)> = statuses.iter().map(|status| (*status, call())).collect();
+    let service = serve(&receiver.url, &settings).await;
+    let calls: Vec<(u16, String)> = statuses.iter().map(|status| (*status, new_uuid())).collect();
     for (status, uuid) in &calls {
         relay(&service, uuid, "call_started", json!({ "status": status })).await;
         relay(&service, uuid, "call_ended", json!({})).await;
@@ -76,8 +78,8 @@ async fn an_event_is_given_up_after_one_attempt_and_the_allowed_retries() {
         let receiver = Receiver::start(as_told).await;
         let mut settings = vec![("WEBHOOK_BACKOFF", "1")];
         settings.extend(retry.map(|retry| ("WEBHOOK_RETRY", retry)));
-        let service = serve(&receiver, &settings).await;
-        let uuid = call();
+        let service = serve(&receiver.url, &settings).await;
+        let uuid = new_uuid();
         relay(&service, &uuid, "call_started", json!({ "status": 500 })).await;
         relay(&service, &uuid, "call_ended", json!({})).await;
         let seen = receiver.seen(attempts + 1).await;
@@ -90,8 +92,8 @@ async fn an_event_is_given_up_after_one_attempt_and_the_allowed_retries() {
 #[tokio::test]
 async fn delay_before_a_retry_doubles_each_time() {
     let receiver = Receiver::start(|_| Reply::status(500)).await;
-    let service = serve(&receiver, &[("WEBHOOK_RETRY", "3"), ("WEBHOOK_BACKOFF", "300")]).await;
-    relay(&service, &call(), "call_started", json!({})).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_RETRY", "3"), ("WEBHOOK_BACKOFF", "300")]).await;
+    relay(&service, &new_uuid(), "call_started", json!({})).await;
     let pauses = pauses(&receiver.seen(4).await);
     for (pause, nominal) in pauses.iter().zip([300, 600, 1200]) {
         // Jitter of up to a half each way, and what a busy machine adds.
@@ -104,8 +106,8 @@ async fn delay_before_a_retry_has_a_ceiling() {
     let receiver = Receiver::start(|_| Reply::status(500)).await;
     let settings =
         [("WEBHOOK_RETRY", "9"), ("WEBHOOK_BACKOFF", "40"), ("WEBHOOK_BACKOFF_MAX", "80")];
-    let service = serve(&receiver, &settings).await;
-    relay(&service, &call(), "call_started", json!({})).await;
+    let service = serve(&receiver.url, &settings).await;
+    relay(&service, &new_uuid(), "call_started", json!({})).await;
     let total: u128 = pauses(&receiver.seen(10).await).iter().sum();
     // 0.7 s with the ceiling, 20 s without.
     assert!((250..6000).contains(&total), "{total} ms");
@@ -124,8 +126,9 @@ async fn retry_after_is_honoured_as_seconds_and_as_a_date() {
             }
         })
         .await;
-        let service = serve(&receiver, &[("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")]).await;
-        relay(&service, &call(), "call_started", json!({})).await;
+        let service =
+            serve(&receiver.url, &[("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")]).await;
+        relay(&service, &new_uuid(), "call_started", json!({})).await;
         let pauses = pauses(&receiver.seen(2).await);
         // A date has whole seconds: 3 s from now may mean 2.
         assert!((1900..6000).contains(&pauses[0]), "date: {date}, {pauses:?}");
@@ -140,15 +143,16 @@ async fn a_retry_after_that_is_none_changes_nothing() {
             _ => Reply::ok(),
         })
         .await;
-        let service = serve(&receiver, &[("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")]).await;
-        relay(&service, &call(), "call_started", json!({})).await;
+        let service =
+            serve(&receiver.url, &[("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")]).await;
+        relay(&service, &new_uuid(), "call_started", json!({})).await;
         receiver.seen(2).await;
     }
 }
 
 /// What another call's event waits, after this status with `Retry-After: 2`, in milliseconds.
 async fn other_call_waits(status: u16, retry: &str) -> u128 {
-    let first = call();
+    let first = new_uuid();
     let script = first.clone();
     let receiver = Receiver::start(move |seen| {
         if seen.uuid() == script && seen.kind() == "call_started" {
@@ -158,11 +162,11 @@ async fn other_call_waits(status: u16, retry: &str) -> u128 {
         }
     })
     .await;
-    let service = serve(&receiver, &[("WEBHOOK_RETRY", retry), ("WEBHOOK_BACKOFF", "1")]).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_RETRY", retry), ("WEBHOOK_BACKOFF", "1")]).await;
     relay(&service, &first, "call_started", json!({})).await;
     // The failure is logged when the attempt is over, so the pause has begun.
     service.log_line(|line| line["status"] == status).await;
-    let other = call();
+    let other = new_uuid();
     relay(&service, &other, "call_started", json!({})).await;
     let mut n = 2;
     loop {
