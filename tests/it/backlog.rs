@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crate::support::event::new_uuid;
 use crate::support::receiver::{Receiver, Reply, Seen, closed_gate};
-use crate::support::service::{Answer, Service, request, serve};
+use crate::support::routing::{fallback, routed, serve};
+use crate::support::service::{Answer, Service, request};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-const FALLBACK: &str = "ws://fallback.test:6030/";
 const ROUTE: &str = "wss://sts.test/a";
 
 fn announcement(uuid: &str) -> String {
@@ -27,23 +27,11 @@ fn event(uuid: &str, kind: &str, n: usize) -> Value {
     json!({ "uuid": uuid, "type": kind, "payload": { "n": n } })
 }
 
-async fn serve_with_fallback(url: &str, vars: &[(&str, &str)]) -> Service {
-    serve(url, &[&[("STS_URL", FALLBACK)], vars].concat()).await
-}
-
 /// Announces a new call, which is answered whatever happens.
 async fn announce(service: &Service) -> Value {
     let answer = service.post("/call", announcement(&new_uuid())).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()
-}
-
-fn routed() -> Value {
-    json!({ "sts_url": ROUTE, "override": true })
-}
-
-fn fallback() -> Value {
-    json!({ "sts_url": FALLBACK, "override": false })
 }
 
 /// Routes calls, and takes so long for each answer.
@@ -64,10 +52,10 @@ async fn fill(service: &Service, calls: usize) {
 #[tokio::test]
 async fn a_new_caller_does_not_wait_for_the_backlog() {
     let receiver = slow_router(Duration::from_millis(50)).await;
-    let service = serve_with_fallback(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
     fill(&service, 300).await;
     receiver.seen(4).await;
-    assert_eq!(announce(&service).await, routed());
+    assert_eq!(announce(&service).await, routed(ROUTE));
     let before = receiver.so_far().len();
     assert!(before < 50, "{before} requests came before the answer");
     receiver.seen(301).await;
@@ -76,7 +64,7 @@ async fn a_new_caller_does_not_wait_for_the_backlog() {
 #[tokio::test]
 async fn many_new_callers_do_not_wait_for_the_backlog() {
     let receiver = slow_router(Duration::from_millis(50)).await;
-    let service = serve_with_fallback(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
     fill(&service, 300).await;
     receiver.seen(4).await;
     let mut wires = Vec::new();
@@ -86,7 +74,7 @@ async fn many_new_callers_do_not_wait_for_the_backlog() {
         wires.push(wire);
     }
     for mut wire in wires {
-        assert_eq!(wire.answer().await.expect("an answer").json(), routed());
+        assert_eq!(wire.answer().await.expect("an answer").json(), routed(ROUTE));
     }
     let before = receiver.so_far().len();
     assert!(before < 100, "{before} requests came before the last of 20 answers");
@@ -97,7 +85,7 @@ async fn many_new_callers_do_not_wait_for_the_backlog() {
 #[tokio::test]
 async fn a_relayed_question_does_not_wait_for_the_backlog() {
     let receiver = slow_router(Duration::from_millis(50)).await;
-    let service = serve_with_fallback(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
     fill(&service, 300).await;
     receiver.seen(4).await;
     let question = event(&new_uuid(), "call_initiated", 0).to_string();
@@ -113,7 +101,7 @@ async fn a_caller_that_waits_is_answered_with_the_fallback_when_the_drain_ends_f
     let receiver = Receiver::start(move |_| Reply::route(ROUTE).when(&held)).await;
     let settings =
         [("DRAIN_TIMEOUT", "500"), ("ROUTING_TIMEOUT", "60000"), ("WEBHOOK_TIMEOUT", "60000")];
-    let mut service = serve_with_fallback(&receiver.url, &settings).await;
+    let mut service = serve(&receiver.url, &settings).await;
     let mut caller = service.wire().await;
     caller.send(request("POST", "/call", &[], &announcement(&new_uuid()))).await;
     let mut relay = service.wire().await;
@@ -136,14 +124,14 @@ async fn a_caller_that_waits_while_it_drains_still_gets_the_decision() {
     let gate = closed_gate();
     let held = gate.clone();
     let receiver = Receiver::start(move |_| Reply::route(ROUTE).when(&held)).await;
-    let mut service = serve_with_fallback(&receiver.url, &[("ROUTING_TIMEOUT", "9000")]).await;
+    let mut service = serve(&receiver.url, &[("ROUTING_TIMEOUT", "9000")]).await;
     let mut caller = service.wire().await;
     caller.send(request("POST", "/call", &[], &announcement(&new_uuid()))).await;
     receiver.seen(1).await;
     service.terminate();
     service.drains().await;
     gate.add_permits(1);
-    assert_eq!(caller.answer().await.expect("an answer").json(), routed());
+    assert_eq!(caller.answer().await.expect("an answer").json(), routed(ROUTE));
     assert_eq!(service.wait().await, 0);
 }
 
@@ -179,11 +167,11 @@ async fn one_call_that_fails_many_times_does_not_end_the_asking() {
             ("WEBHOOK_BACKOFF", "10"),
             ("WEBHOOK_BACKOFF_MAX", "10"),
         ];
-        let service = serve_with_fallback(&receiver.url, &settings).await;
+        let service = serve(&receiver.url, &settings).await;
         assert_eq!(announce(&service).await, fallback(), "{statuses:?}");
         service.log_line(|line| line["message"] == "webhook delivery failed").await;
         assert_eq!(receiver.so_far().len(), statuses.len(), "{statuses:?}");
-        assert_eq!(announce(&service).await, routed(), "after {statuses:?}");
+        assert_eq!(announce(&service).await, routed(ROUTE), "after {statuses:?}");
     }
 }
 
@@ -193,7 +181,7 @@ async fn twice(kind: &str) -> (Answer, Answer, Vec<Seen>) {
     let gate = closed_gate();
     let held = gate.clone();
     let receiver = Receiver::start(move |_| Reply::route(ROUTE).when(&held)).await;
-    let service = serve_with_fallback(&receiver.url, &[("ROUTING_TIMEOUT", "15000")]).await;
+    let service = serve(&receiver.url, &[("ROUTING_TIMEOUT", "15000")]).await;
     let uuid = new_uuid();
     let body = event(&uuid, kind, 0).to_string();
     let keyed = request("POST", "/events", &[("Idempotency-Key", "again")], &body);
@@ -292,7 +280,7 @@ async fn a_burst_on_a_moody_receiver_arrives_in_full_and_each_call_in_its_order(
         let calls: Vec<String> = (0..50).map(|_| new_uuid()).collect();
         let moods = moods(seed, &calls, EVENTS);
         let receiver = moody(&moods).await;
-        let mut service = serve_with_fallback(
+        let mut service = serve(
             &receiver.url,
             &[
                 ("WEBHOOK_RETRY", "5"),
@@ -353,7 +341,7 @@ async fn a_burst_outlives_an_outage_in_its_middle() {
     .await;
     let settings =
         [("WEBHOOK_RETRY", "5"), ("WEBHOOK_BACKOFF", "5"), ("WEBHOOK_CONCURRENCY", "10")];
-    let service = serve_with_fallback(&receiver.url, &settings).await;
+    let service = serve(&receiver.url, &settings).await;
     pour(&service, &calls, 0..20).await;
     let seen = receiver.seen(1010).await;
     for uuid in &calls {

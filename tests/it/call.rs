@@ -3,7 +3,7 @@
 
 use crate::support::asterisk::{AUDIO, BEAT};
 use crate::support::event::new_uuid;
-use crate::support::receiver::{Receiver, Reply, closed_gate};
+use crate::support::receiver::{Receiver, Reply};
 use crate::support::service::{Service, level, run};
 use crate::support::sound::{bytes_of, voice};
 use crate::support::stage::Stage;
@@ -221,9 +221,7 @@ async fn without_a_receiver_calls_are_bridged_all_the_same() {
 
 #[tokio::test]
 async fn a_queue_that_is_full_holds_up_no_call() {
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let vars = [("QUEUE_LIMIT", "3"), ("WEBHOOK_TIMEOUT", "15000")];
     let stage = Stage::of(receiver, Sts::start(Manner::Usual).await, &vars).await;
     let other = json!({ "uuid": new_uuid(), "type": "call_started", "payload": {} }).to_string();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::asterisk::{AUDIO, Asterisk, DTMF, HANGUP, UUID};
 use crate::support::event::new_uuid;
-use crate::support::receiver::{Receiver, Reply, closed_gate, free_port};
+use crate::support::receiver::{Receiver, Reply, free_port};
 use crate::support::service::Service;
 use crate::support::stage::{Call, Stage};
 use crate::support::sts::{Manner, Sts, frame};
@@ -289,9 +289,7 @@ async fn no_call_is_taken_while_callhook_drains() {
 
 #[tokio::test]
 async fn an_end_that_meets_a_full_queue_is_a_dead_letter_that_can_be_replayed() {
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let vars = [DETAILS, ("QUEUE_LIMIT", "3"), ("WEBHOOK_TIMEOUT", "15000")];
     let mut stage = Stage::of(receiver, Sts::start(Manner::Usual).await, &vars).await;
     let call = stage.call().await;

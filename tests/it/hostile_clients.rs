@@ -348,9 +348,7 @@ async fn ten_thousand_idle_connections_do_no_harm() {
 
 #[tokio::test]
 async fn a_caller_that_hangs_up_while_its_call_is_routed_takes_nothing_with_it() {
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let service = Service::start(&[("WEBHOOK_URL", &receiver.url)]).await;
     let mut wire = service.wire().await;
     wire.send(post_of(GOOD.as_bytes())).await;

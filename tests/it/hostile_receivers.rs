@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::event::{event, new_uuid};
+use crate::support::event::{bare, new_uuid};
 use crate::support::flawed::read_request;
 use crate::support::record::Record;
+use crate::support::routing::{fallback, serve};
 use crate::support::service::Service;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -16,7 +17,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-const FALLBACK: &str = "ws://fallback.test:6030/sts";
 /// Bounds the answer to `POST /call`; two attempts of `WEBHOOK_TIMEOUT` fit into it.
 const ROUTING_TIMEOUT: Duration = Duration::from_millis(2500);
 const WEBHOOK_TIMEOUT: &str = "600";
@@ -115,18 +115,16 @@ async fn converse(
     }
 }
 
-async fn serve(rogue: &Rogue) -> Service {
+async fn serve_to(rogue: &Rogue) -> Service {
     let routing_timeout = ROUTING_TIMEOUT.as_millis().to_string();
-    Service::start(&[
-        ("WEBHOOK_URL", &rogue.url),
+    let vars = [
         ("WEBHOOK_TIMEOUT", WEBHOOK_TIMEOUT),
         ("WEBHOOK_RETRY", "1"),
         ("WEBHOOK_BACKOFF", "1"),
         ("WEBHOOK_BREAKER", "0"),
         ("ROUTING_TIMEOUT", &routing_timeout),
-        ("STS_URL", FALLBACK),
-    ])
-    .await
+    ];
+    serve(&rogue.url, &vars).await
 }
 
 /// `POST /call` and its answer, which comes in time.
@@ -139,17 +137,13 @@ async fn announce(service: &Service, uuid: &str) -> Value {
     answer.json()
 }
 
-async fn relay(service: &Service, uuid: &str, kind: &str) {
-    service.relay(event(uuid, kind, json!({}))).await;
-}
-
 /// One call with a rogue: what `POST /call` answered, and how often `call_initiated` was sent.
 async fn one_call(act: Act) -> (Value, usize) {
     let rogue = Rogue::start(act, false).await;
-    let service = serve(&rogue).await;
+    let service = serve_to(&rogue).await;
     let uuid = new_uuid();
     let answer = announce(&service, &uuid).await;
-    relay(&service, &uuid, "call_ended").await;
+    service.relay(bare(&uuid, "call_ended")).await;
     let types = rogue.types_until(&uuid, "call_ended").await;
     assert_eq!(service.get("/health").await.status, 200, "alive");
     (answer, types.len() - 1)
@@ -158,7 +152,7 @@ async fn one_call(act: Act) -> (Value, usize) {
 /// The rogue's answer decides nothing, and the event is sent so often.
 async fn survives(act: Act, attempts: impl Into<Option<usize>>) {
     let (answer, sent) = one_call(act).await;
-    assert_eq!(answer, json!({ "sts_url": FALLBACK, "override": false }));
+    assert_eq!(answer, fallback());
     match attempts.into() {
         Some(attempts) => assert_eq!(sent, attempts, "attempts"),
         None => assert!((1..=2).contains(&sent), "{sent} attempts"),
@@ -208,10 +202,10 @@ async fn a_body_without_end_takes_no_memory() {
     let rest = vec![b'x'; 1 << 20];
     let act = Act::Endless(bytes("HTTP/1.1 200 OK\r\n\r\n"), rest, Duration::ZERO);
     let rogue = Rogue::start(act, false).await;
-    let service = serve(&rogue).await;
+    let service = serve_to(&rogue).await;
     let uuid = new_uuid();
     announce(&service, &uuid).await;
-    relay(&service, &uuid, "call_ended").await;
+    service.relay(bare(&uuid, "call_ended")).await;
     rogue.types_until(&uuid, "call_ended").await;
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid()));
     let status = status.expect("a live process has a status");
@@ -349,12 +343,12 @@ async fn json_of_any_depth_is_no_decision() {
 async fn an_answer_that_nobody_asked_for_answers_nothing() {
     let extra = [answer_of("OK"), answer_of(r#"{"sts_url":"ws://evil.test/"}"#)].concat();
     let rogue = Rogue::start(Act::Hold(extra), true).await;
-    let service = serve(&rogue).await;
+    let service = serve_to(&rogue).await;
     for _ in 0..5 {
         let uuid = new_uuid();
         let answer = announce(&service, &uuid).await;
-        assert_eq!(answer, json!({ "sts_url": FALLBACK, "override": false }));
-        relay(&service, &uuid, "call_ended").await;
+        assert_eq!(answer, fallback());
+        service.relay(bare(&uuid, "call_ended")).await;
         assert_eq!(rogue.types_until(&uuid, "call_ended").await.len(), 2);
     }
 }
@@ -364,13 +358,13 @@ async fn a_receiver_that_closes_after_each_answer_gets_every_event() {
     for head in ["Connection: close\r\n", ""] {
         let answer = format!("HTTP/1.1 200 OK\r\n{head}Content-Length: 2\r\n\r\nOK");
         let rogue = Rogue::start(Act::Close(bytes(&answer)), false).await;
-        let service = serve(&rogue).await;
+        let service = serve_to(&rogue).await;
         let uuid = new_uuid();
         announce(&service, &uuid).await;
         for _ in 0..30 {
-            relay(&service, &uuid, "dtmf_digit").await;
+            service.relay(bare(&uuid, "dtmf_digit")).await;
         }
-        relay(&service, &uuid, "call_ended").await;
+        service.relay(bare(&uuid, "call_ended")).await;
         let types = rogue.types_until(&uuid, "call_ended").await;
         let digits = types.iter().filter(|kind| *kind == "dtmf_digit").count();
         assert_eq!(digits, 30, "{types:?}");
@@ -380,14 +374,9 @@ async fn a_receiver_that_closes_after_each_answer_gets_every_event() {
 #[tokio::test]
 async fn calls_that_find_every_place_taken_are_answered_in_time() {
     let rogue = Rogue::start(Act::Hold(Vec::new()), false).await;
-    let settings = [
-        ("WEBHOOK_URL", rogue.url.as_str()),
-        ("WEBHOOK_TIMEOUT", "20000"),
-        ("WEBHOOK_CONCURRENCY", "2"),
-        ("ROUTING_TIMEOUT", "1000"),
-        ("STS_URL", FALLBACK),
-    ];
-    let service = Arc::new(Service::start(&settings).await);
+    let settings =
+        [("WEBHOOK_TIMEOUT", "20000"), ("WEBHOOK_CONCURRENCY", "2"), ("ROUTING_TIMEOUT", "1000")];
+    let service = Arc::new(serve(&rogue.url, &settings).await);
     let mut calls = JoinSet::new();
     for _ in 0..20 {
         let service = Arc::clone(&service);

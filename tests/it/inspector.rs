@@ -7,7 +7,7 @@ mod stream;
 use std::net::SocketAddr;
 
 use crate::support::asterisk::{Asterisk, HANGUP};
-use crate::support::receiver::{Receiver, Reply, closed_gate};
+use crate::support::receiver::{Receiver, Reply};
 use crate::support::record::LIMIT;
 use crate::support::service::{Answer, Service, Wire};
 use serde_json::{Value, json};
@@ -323,9 +323,7 @@ async fn the_state_tells_of_a_receiver_that_is_down_or_asked_for_a_pause() {
 
 #[tokio::test]
 async fn a_waiting_event_is_told_apart_from_one_that_is_tried_again() {
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let admin = Admin::start(&receiver, &[]).await;
     let call = Uuid::new_v4();
     admin.send(call, "call_started", json!({})).await;

@@ -12,11 +12,6 @@ use crate::support::receiver::{Receiver, Reply, Seen, nobody, numbers_of};
 use crate::support::service::{Service, serve};
 use serde_json::Value;
 
-/// Hands event `n` of a call to the relay and expects it to be taken.
-async fn relay(service: &Service, uuid: &str, n: usize) {
-    service.relay(numbered(uuid, n)).await;
-}
-
 /// Waits until so many events of this call were given up, and for what follows from the last one.
 async fn given_up(service: &Service, uuid: &str, events: usize) {
     let ids = RefCell::new(HashSet::new());
@@ -54,7 +49,7 @@ async fn timeouts_and_502_503_504_in_a_row_make_it_down() {
         let service = serve(&receiver.url, &settings).await;
         let uuid = new_uuid();
         for n in 0..5 {
-            relay(&service, &uuid, n).await;
+            service.relay(numbered(&uuid, n)).await;
         }
         let seen = receiver.seen(5).await;
         assert_eq!(numbers(&seen), [0, 1, 2, 3, 4], "after {kind}");
@@ -73,7 +68,7 @@ async fn the_kinds_of_failure_count_together() {
     let service = serve(&receiver.url, &settings).await;
     let uuid = new_uuid();
     for n in 0..6 {
-        relay(&service, &uuid, n).await;
+        service.relay(numbered(&uuid, n)).await;
     }
     let seen = receiver.seen(6).await;
     let pause = seen[4].at - seen[3].at;
@@ -88,7 +83,7 @@ async fn never_down(statuses: &[u16], breaker: Option<&str>) {
     let service = serve(&receiver.url, &settings).await;
     let uuid = new_uuid();
     for n in 0..=statuses.len() {
-        relay(&service, &uuid, n).await;
+        service.relay(numbered(&uuid, n)).await;
     }
     let seen = receiver.seen(statuses.len() + 1).await;
     let expected: Vec<usize> = (0..=statuses.len()).collect();
@@ -113,7 +108,7 @@ async fn five_in_a_row_is_the_default_and_an_answer_begins_the_count_anew() {
     let service = serve(&receiver.url, &[]).await;
     let uuid = new_uuid();
     for n in 0..6 {
-        relay(&service, &uuid, n).await;
+        service.relay(numbered(&uuid, n)).await;
     }
     let seen = receiver.seen(6).await;
     let pause = seen[5].at - seen[4].at;
@@ -131,8 +126,8 @@ async fn waiting_events_spend_no_attempts_on_probes_that_come_less_and_less_ofte
     let settings = [("WEBHOOK_BREAKER", "2"), ("WEBHOOK_RETRY", "2"), ("WEBHOOK_BACKOFF", "1")];
     let service = serve(&receiver.url, &settings).await;
     let uuid = new_uuid();
-    relay(&service, &uuid, 0).await;
-    relay(&service, &uuid, 1).await;
+    service.relay(numbered(&uuid, 0)).await;
+    service.relay(numbered(&uuid, 1)).await;
     for n in 3..=5 {
         receiver.seen(n).await; // each with a limit of its own
     }
@@ -151,12 +146,12 @@ async fn one_probe_at_a_time_and_it_is_the_oldest_waiting_event() {
     let settings = [("WEBHOOK_BREAKER", "2"), ("WEBHOOK_TIMEOUT", "1000")];
     let service = serve(&receiver.url, &settings).await;
     let (first, calls) = (new_uuid(), [new_uuid(), new_uuid(), new_uuid()]);
-    relay(&service, &first, 0).await;
-    relay(&service, &first, 1).await;
+    service.relay(numbered(&first, 0)).await;
+    service.relay(numbered(&first, 1)).await;
     given_up(&service, &first, 2).await;
     for uuid in &calls {
-        relay(&service, uuid, 2).await;
-        relay(&service, uuid, 3).await;
+        service.relay(numbered(uuid, 2)).await;
+        service.relay(numbered(uuid, 3)).await;
     }
     let seen = receiver.seen(10).await;
     let probes: Vec<&str> = seen[2..5].iter().map(Seen::uuid).collect();
@@ -176,7 +171,7 @@ async fn a_probe_that_is_answered_with_500_ends_the_outage() {
     let service = serve(&receiver.url, &[("WEBHOOK_BREAKER", "2")]).await;
     let uuid = new_uuid();
     for n in 0..6 {
-        relay(&service, &uuid, n).await;
+        service.relay(numbered(&uuid, n)).await;
     }
     let seen = receiver.seen(6).await;
     assert_eq!(numbers(&seen), [0, 1, 2, 3, 4, 5], "the probe's event was given up");
@@ -192,7 +187,7 @@ async fn comes_back(retry: &str, lost: usize) {
     let service = serve(&url, &settings).await;
     let calls = [new_uuid(), new_uuid(), new_uuid()];
     for n in 0..8 {
-        relay(&service, &calls[0], n).await;
+        service.relay(numbered(&calls[0], n)).await;
     }
     if lost > 0 {
         given_up(&service, &calls[0], lost).await;
@@ -202,8 +197,8 @@ async fn comes_back(retry: &str, lost: usize) {
         assert_eq!(service.get("/health").await.status, 200);
     }
     for n in 0..8 {
-        relay(&service, &calls[1], n).await;
-        relay(&service, &calls[2], n).await;
+        service.relay(numbered(&calls[1], n)).await;
+        service.relay(numbered(&calls[2], n)).await;
     }
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
     let seen = receiver.seen(24 - lost).await;
@@ -212,7 +207,7 @@ async fn comes_back(retry: &str, lost: usize) {
         assert_eq!(numbers_of(&seen, uuid), (0..8).collect::<Vec<_>>(), "{retry} retries");
         assert_eq!(receiver.in_flight_peak_of(uuid), 1);
     }
-    relay(&service, &calls[0], 8).await;
+    service.relay(numbered(&calls[0], 8)).await;
     assert_eq!(receiver.seen(25 - lost).await[24 - lost].n(), 8, "and it stays up");
 }
 
@@ -233,11 +228,11 @@ async fn a_receiver_that_goes_and_comes_back_gets_what_came_meanwhile() {
     let settings = [("WEBHOOK_BREAKER", "1"), ("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")];
     let service = serve(&url, &settings).await;
     let uuid = new_uuid();
-    relay(&service, &uuid, 0).await;
+    service.relay(numbered(&uuid, 0)).await;
     receiver.seen(1).await;
     receiver.stop().await;
     for n in 1..6 {
-        relay(&service, &uuid, n).await;
+        service.relay(numbered(&uuid, n)).await;
     }
     service.log_line(|line| line["message"] == "webhook attempt failed").await;
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
@@ -255,10 +250,10 @@ async fn down_with(waiting: usize, limit: &str) -> (Service, u16, String) {
 
     let service = serve(&url, &[("WEBHOOK_BREAKER", "1"), ("QUEUE_LIMIT", limit)]).await;
     let uuid = new_uuid();
-    relay(&service, &uuid, 0).await;
+    service.relay(numbered(&uuid, 0)).await;
     given_up(&service, &uuid, 1).await;
     for n in 1..=waiting {
-        relay(&service, &uuid, n).await;
+        service.relay(numbered(&uuid, n)).await;
     }
     (service, port, uuid)
 }
@@ -270,7 +265,7 @@ async fn a_queue_that_fills_while_down_answers_503_with_retry_after() {
     service.post("/events", numbered(&new_uuid(), 0).to_string()).await.assert_full();
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
     assert_eq!(numbers(&receiver.seen(3).await), [1, 2, 3]);
-    relay(&service, &uuid, 5).await;
+    service.relay(numbered(&uuid, 5)).await;
     assert_eq!(numbers(&receiver.seen(4).await), [1, 2, 3, 5], "what was refused is not queued");
 }
 
@@ -302,8 +297,8 @@ async fn a_pause_that_the_receiver_asked_for_is_no_outage() {
     let settings = [("WEBHOOK_RETRY", "1"), ("WEBHOOK_BREAKER", "1"), ("WEBHOOK_BACKOFF", "1")];
     let service = serve(&receiver.url, &settings).await;
     for uuid in calls.iter() {
-        relay(&service, uuid, 0).await;
-        relay(&service, uuid, 1).await;
+        service.relay(numbered(uuid, 0)).await;
+        service.relay(numbered(uuid, 1)).await;
     }
     let seen = receiver.seen(5).await;
     assert_eq!(numbers_of(&seen, &calls[0]), [0, 0, 1]);

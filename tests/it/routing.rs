@@ -8,15 +8,10 @@ use std::time::Duration;
 
 use crate::support::event::{event, new_uuid};
 use crate::support::receiver::{Receiver, Reply, Seen};
+use crate::support::routing::{fallback, routed, serve};
 use crate::support::service::{Answer, Service};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-
-const FALLBACK: &str = "ws://fallback.test:6030/sts";
-
-async fn serve(url: &str, vars: &[(&str, &str)]) -> Service {
-    Service::start(&[&[("WEBHOOK_URL", url), ("STS_URL", FALLBACK)], vars].concat()).await
-}
 
 /// Announces a call as Asterisk does: JSON that is declared as a form.
 async fn announce(service: &Service, uuid: &str, payload: &Value) -> Answer {
@@ -29,14 +24,6 @@ async fn announce(service: &Service, uuid: &str, payload: &Value) -> Answer {
 
 async fn relay(service: &Service, uuid: &str, kind: &str) -> Answer {
     service.post("/events", event(uuid, kind, json!({ "n": 1 })).to_string()).await
-}
-
-fn routed(sts_url: &str) -> Value {
-    json!({ "sts_url": sts_url, "override": true })
-}
-
-fn fallback() -> Value {
-    json!({ "sts_url": FALLBACK, "override": false })
 }
 
 /// What a call without payload is told if the receiver answers so.

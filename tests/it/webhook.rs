@@ -6,7 +6,7 @@ mod retries;
 
 use std::time::Duration;
 
-use crate::support::event::{event, new_uuid};
+use crate::support::event::{bare, event, new_uuid};
 use crate::support::receiver::{Receiver, Reply, Seen, closed_gate};
 use crate::support::service::{Service, serve};
 use serde_json::{Value, json};
@@ -16,11 +16,6 @@ use uuid::Uuid;
 const SIGNING_KEY: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const DOCUMENTED: [&str; 6] =
     ["call_initiated", "call_started", "call_ended", "interruption", "transcription", "dtmf_digit"];
-
-/// Hands one event to the relay and expects it to be taken.
-async fn relay(service: &Service, uuid: &str, kind: &str, payload: Value) {
-    service.relay(event(uuid, kind, payload)).await;
-}
 
 /// Answers with the status that the payload asks for, else with 200.
 fn as_told(seen: &Seen) -> Reply {
@@ -58,7 +53,7 @@ async fn body_is_exactly_the_four_fields_in_order() {
 async fn timestamp_is_utc_with_milliseconds_and_z() {
     let receiver = Receiver::content().await;
     let service = serve(&receiver.url, &[]).await;
-    relay(&service, &new_uuid(), "call_started", json!({})).await;
+    service.relay(bare(&new_uuid(), "call_started")).await;
     service.post("/call", json!({ "uuid": new_uuid() }).to_string()).await;
     for seen in receiver.seen(2).await {
         let text = seen.body["timestamp"].as_str().expect("a timestamp is text");
@@ -76,7 +71,7 @@ async fn uuid_is_sent_in_lower_case_with_dashes() {
     let uuid = Uuid::new_v4();
     for (n, form) in [uuid.to_string().to_uppercase(), uuid.simple().to_string()].iter().enumerate()
     {
-        relay(&service, form, "call_started", json!({})).await;
+        service.relay(bare(form, "call_started")).await;
         assert_eq!(receiver.seen(n + 1).await[n].uuid(), uuid.to_string(), "from {form}");
     }
 }
@@ -86,7 +81,7 @@ async fn every_header_is_sent_when_its_setting_is_there() {
     let receiver = Receiver::content().await;
     let settings = [("WEBHOOK_SECRET", "s3cret"), ("AGENT_ID", "agent-7")];
     let service = serve(&receiver.url, &settings).await;
-    relay(&service, &new_uuid(), "call_started", json!({})).await;
+    service.relay(bare(&new_uuid(), "call_started")).await;
     let seen = receiver.seen(1).await.remove(0);
     let expected = [
         ("content-type", "application/json"),
@@ -108,7 +103,7 @@ async fn headers_without_a_setting_are_left_out() {
     let receiver = Receiver::content().await;
     let settings = [("WEBHOOK_SECRET", "undefined"), ("AGENT_ID", "")];
     let service = serve(&receiver.url, &settings).await;
-    relay(&service, &new_uuid(), "call_started", json!({})).await;
+    service.relay(bare(&new_uuid(), "call_started")).await;
     let seen = receiver.seen(1).await.remove(0);
     let unset =
         ["x-avr-webhook-secret", "x-avr-agent-id", "webhook-timestamp", "webhook-signature"];
@@ -138,8 +133,8 @@ async fn id_is_a_uuid_v7_and_the_same_on_each_attempt() {
     .await;
     let service = serve(&receiver.url, &[("WEBHOOK_RETRY", "3"), ("WEBHOOK_BACKOFF", "1")]).await;
     let uuid = new_uuid();
-    relay(&service, &uuid, "call_started", json!({})).await;
-    relay(&service, &uuid, "call_ended", json!({})).await;
+    service.relay(bare(&uuid, "call_started")).await;
+    service.relay(bare(&uuid, "call_ended")).await;
     let seen = receiver.seen(6).await;
     assert_eq!(texts(&seen, "x-avr-webhook-attempt"), ["1", "2", "3", "1", "2", "3"]);
     let ids = texts(&seen, "webhook-id");
@@ -158,15 +153,15 @@ async fn sequence_counts_what_is_to_be_delivered_so_that_a_gap_is_a_dead_letter(
     let service =
         serve(&receiver.url, &[("WEBHOOK_EVENTS", "call_started,call_ended,dtmf_digit")]).await;
     let uuid = new_uuid();
-    relay(&service, &uuid, "call_started", json!({})).await;
-    relay(&service, &uuid, "transcription", json!({})).await; // filtered: not counted
-    relay(&service, &uuid, "dtmf_digit", json!({ "status": 400 })).await; // a dead letter
-    relay(&service, &uuid, "call_ended", json!({})).await;
+    service.relay(bare(&uuid, "call_started")).await;
+    service.relay(bare(&uuid, "transcription")).await; // filtered: not counted
+    service.relay(event(&uuid, "dtmf_digit", json!({ "status": 400 }))).await; // a dead letter
+    service.relay(bare(&uuid, "call_ended")).await;
     let seen = receiver.seen(3).await;
     let delivered: Vec<Seen> =
         seen.into_iter().filter(|seen| seen.kind() != "dtmf_digit").collect();
     assert_eq!(texts(&delivered, "x-avr-webhook-sequence"), ["1", "3"]);
-    relay(&service, &new_uuid(), "call_started", json!({})).await;
+    service.relay(bare(&new_uuid(), "call_started")).await;
     assert_eq!(
         texts(&receiver.seen(4).await[3..], "x-avr-webhook-sequence"),
         ["1"],
@@ -184,7 +179,7 @@ async fn each_attempt_bears_a_signature_that_standard_webhooks_accepts() {
     let settings =
         [("WEBHOOK_SIGNING_KEY", SIGNING_KEY), ("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")];
     let service = serve(&receiver.url, &settings).await;
-    relay(&service, &new_uuid(), "transcription", json!({ "text": "così è, \"no\"?" })).await;
+    service.relay(event(&new_uuid(), "transcription", json!({ "text": "così è, \"no\"?" }))).await;
     let right = Webhook::new(SIGNING_KEY).expect("a key");
     let wrong = Webhook::new("whsec_AAAABBBBCCCCDDDDEEEEFFFFGGGGHHHH").expect("a key");
     for seen in receiver.seen(2).await {
@@ -208,9 +203,9 @@ async fn redirects_are_not_followed() {
     let service = serve(&receiver.url, &[]).await;
     let uuid = new_uuid();
     for status in [301, 302, 303, 307, 308] {
-        relay(&service, &uuid, "dtmf_digit", json!({ "status": status })).await;
+        service.relay(event(&uuid, "dtmf_digit", json!({ "status": status }))).await;
     }
-    relay(&service, &uuid, "call_ended", json!({})).await;
+    service.relay(bare(&uuid, "call_ended")).await;
     let seen = receiver.seen(6).await;
     assert_eq!(seen[5].kind(), "call_ended");
     assert_eq!(elsewhere.so_far().len(), 0);
@@ -222,7 +217,7 @@ async fn events_of_a_call_arrive_in_the_order_they_were_accepted() {
     let service = serve(&receiver.url, &[]).await;
     let uuid = new_uuid();
     for n in 0..20 {
-        relay(&service, &uuid, "dtmf_digit", json!({ "n": n })).await;
+        service.relay(event(&uuid, "dtmf_digit", json!({ "n": n }))).await;
     }
     let batch: Vec<Value> = (20..60)
         .map(|n| json!({ "uuid": uuid, "type": "dtmf_digit", "payload": { "n": n } }))
@@ -245,11 +240,11 @@ async fn second_event_of_a_call_waits_for_the_first_and_another_call_does_not() 
     })
     .await;
     let service = serve(&receiver.url, &[("WEBHOOK_TIMEOUT", "15000")]).await;
-    relay(&service, &held, "call_started", json!({})).await;
-    relay(&service, &held, "call_ended", json!({})).await;
+    service.relay(bare(&held, "call_started")).await;
+    service.relay(bare(&held, "call_ended")).await;
     let other = new_uuid();
     for n in 0..10 {
-        relay(&service, &other, "dtmf_digit", json!({ "n": n })).await;
+        service.relay(event(&other, "dtmf_digit", json!({ "n": n }))).await;
     }
     let seen = receiver.seen(11).await;
     assert_eq!(of(&seen, &held).len(), 1, "its second event waits");
@@ -272,10 +267,10 @@ async fn a_call_that_is_retried_holds_up_no_other() {
         .await;
     let settings = [("WEBHOOK_RETRY", "3"), ("WEBHOOK_BACKOFF", "30000")];
     let service = serve(&receiver.url, &settings).await;
-    relay(&service, &sick, "call_started", json!({})).await;
+    service.relay(bare(&sick, "call_started")).await;
     receiver.seen(1).await;
     let well = new_uuid();
-    relay(&service, &well, "call_started", json!({})).await;
+    service.relay(bare(&well, "call_started")).await;
     assert_eq!(receiver.seen(2).await[1].uuid(), well);
 }
 
@@ -285,7 +280,7 @@ async fn concurrency_is_a_ceiling_over_all_calls() {
     let receiver = Receiver::start(|_| Reply::ok().after(PAUSE)).await;
     let service = serve(&receiver.url, &[("WEBHOOK_CONCURRENCY", "2")]).await;
     for _ in 0..6 {
-        relay(&service, &new_uuid(), "call_started", json!({})).await;
+        service.relay(bare(&new_uuid(), "call_started")).await;
     }
     let seen = receiver.seen(6).await;
     for three in seen.windows(3) {
@@ -327,7 +322,7 @@ async fn only_the_listed_types_are_delivered() {
         let service = serve(&receiver.url, &[("WEBHOOK_EVENTS", listed)]).await;
         let uuid = new_uuid();
         for kind in ["call_started", "error", "made_up", "call_ended"] {
-            relay(&service, &uuid, kind, json!({})).await;
+            service.relay(bare(&uuid, kind)).await;
         }
         let seen = receiver.seen(expected.len()).await;
         assert_eq!(seen.iter().map(Seen::kind).collect::<Vec<_>>(), expected, "{listed:?}");
@@ -343,6 +338,6 @@ async fn without_a_receiver_events_are_accepted_and_calls_get_the_fallback() {
     let answer = service.post("/call", body).await;
     let expected = json!({ "sts_url": "ws://sts.test:6030/?from=2000", "override": false });
     assert_eq!((answer.status, answer.json()), (200, expected));
-    relay(&service, &uuid, "call_ended", json!({})).await;
+    service.relay(bare(&uuid, "call_ended")).await;
     assert_eq!(service.get("/health").await.status, 200);
 }

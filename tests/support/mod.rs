@@ -10,6 +10,7 @@ pub mod flawed;
 pub mod queue;
 pub mod receiver;
 pub mod record;
+pub mod routing;
 pub mod service;
 pub mod sound;
 pub mod stage;

@@ -151,6 +151,13 @@ impl Receiver {
         Receiver::start(|_| Reply::ok()).await
     }
 
+    /// Starts one that answers one request for each permit that the test adds to the gate.
+    pub async fn held() -> (Receiver, Arc<Semaphore>) {
+        let gate = closed_gate();
+        let held = Arc::clone(&gate);
+        (Receiver::start(move |_| Reply::ok().when(&held)).await, gate)
+    }
+
     /// Starts on this port, for a receiver that comes back.
     pub async fn start_on(
         port: u16,

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{STS_URL, call_of, event, lone_service, names_a_place, service_for, uuid};
-use crate::support::receiver::{Receiver, Reply, closed_gate};
+use crate::support::receiver::{Receiver, Reply};
 use crate::support::service::{Service, request};
 use crate::support::wire::decode;
 
@@ -260,9 +260,7 @@ async fn a_body_that_grows_past_64_kib_without_announcing_it_is_413() {
 
 #[tokio::test]
 async fn a_full_queue_answers_with_the_fallback_and_logs_the_loss() {
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("STS_URL", STS_URL), ("QUEUE_LIMIT", "1")];
     let service = Service::start(&vars).await;
     service.relay(event(1, "call_started")).await;

@@ -263,8 +263,7 @@ async fn call_initiated_without_a_decision_has_no_sts_url() {
 
 #[tokio::test]
 async fn call_initiated_waits_no_longer_than_the_routing_timeout() {
-    let gate = closed_gate();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&gate)).await;
+    let (receiver, _gate) = Receiver::held().await;
     let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("ROUTING_TIMEOUT", "300")];
     let service = Service::start(&vars).await;
     let keyed = [("Idempotency-Key", "k1")];
@@ -276,9 +275,7 @@ async fn call_initiated_waits_no_longer_than_the_routing_timeout() {
 
 #[tokio::test]
 async fn a_full_queue_is_503_with_retry_after_until_there_is_room() {
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("QUEUE_LIMIT", "3")];
     let service = Service::start(&vars).await;
     service.relay(array(0..2)).await;

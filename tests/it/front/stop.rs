@@ -6,17 +6,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{event, lone_service, service_for};
-use crate::support::receiver::{Receiver, Reply, closed_gate};
-use crate::support::service::{Service, Wire, request};
+use crate::support::receiver::Receiver;
+use crate::support::service::{Wire, request, serve};
 
 /// What an exit may take beyond its reason on a busy machine.
 const SLACK: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn sigterm_exits_0_after_delivering_what_it_has() {
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let mut service = service_for(&receiver).await;
     for n in [1, 2, 2, 3, 3, 3] {
         service.relay(event(n, "transcription")).await;
@@ -35,9 +33,7 @@ async fn sigterm_exits_0_after_delivering_what_it_has() {
 
 #[tokio::test]
 async fn while_it_drains_it_is_not_ready_and_says_so() {
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let mut service = service_for(&receiver).await;
     service.post("/events", event(1, "call_started")).await;
     receiver.seen(1).await;
@@ -56,9 +52,7 @@ async fn while_it_drains_it_is_not_ready_and_says_so() {
 
 #[tokio::test]
 async fn while_it_drains_it_accepts_no_event() {
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let mut service = service_for(&receiver).await;
     service.post("/events", event(1, "call_started")).await;
     receiver.seen(1).await;
@@ -79,14 +73,9 @@ async fn while_it_drains_it_accepts_no_event() {
 
 #[tokio::test]
 async fn without_a_journal_it_logs_how_many_events_are_lost() {
-    let gate = closed_gate();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&gate)).await;
-    let vars = [
-        ("WEBHOOK_URL", receiver.url.as_str()),
-        ("WEBHOOK_TIMEOUT", "60000"),
-        ("DRAIN_TIMEOUT", "1000"),
-    ];
-    let mut service = Service::start(&vars).await;
+    let (receiver, _gate) = Receiver::held().await;
+    let vars = [("WEBHOOK_TIMEOUT", "60000"), ("DRAIN_TIMEOUT", "1000")];
+    let mut service = serve(&receiver.url, &vars).await;
     for kind in ["call_started", "transcription", "call_ended"] {
         service.relay(event(1, kind)).await;
     }
@@ -102,14 +91,9 @@ async fn without_a_journal_it_logs_how_many_events_are_lost() {
 
 #[tokio::test]
 async fn a_second_signal_exits_at_once() {
-    let gate = closed_gate();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&gate)).await;
-    let vars = [
-        ("WEBHOOK_URL", receiver.url.as_str()),
-        ("WEBHOOK_TIMEOUT", "60000"),
-        ("DRAIN_TIMEOUT", "60000"),
-    ];
-    let mut service = Service::start(&vars).await;
+    let (receiver, _gate) = Receiver::held().await;
+    let vars = [("WEBHOOK_TIMEOUT", "60000"), ("DRAIN_TIMEOUT", "60000")];
+    let mut service = serve(&receiver.url, &vars).await;
     service.post("/events", event(1, "call_started")).await;
     receiver.seen(1).await;
     service.terminate();

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::{ended_once, grown, is_well};
 use crate::support::asterisk::{AUDIO, Asterisk, BEAT, DTMF, HANGUP, UUID, frame};
 use crate::support::event::new_uuid;
-use crate::support::receiver::{Receiver, Reply, closed_gate};
+use crate::support::receiver::Receiver;
 use crate::support::stage::Stage;
 use crate::support::sts::{Manner, Sts};
 
@@ -246,9 +246,7 @@ async fn a_hundred_calls_that_come_and_go_at_once_have_a_start_and_an_end_each()
 
 #[tokio::test]
 async fn a_receiver_that_is_slow_holds_up_no_sound() {
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let vars = [("WEBHOOK_TIMEOUT", "15000")];
     let sts = Sts::start(Manner::Usual).await;
     let mut stage = Stage::of(receiver, sts, &vars).await;

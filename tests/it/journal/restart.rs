@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Journal, PATIENT, all_of, array, end, headers_of, ids_of, kill, relay, terminate};
 use crate::support::event::{new_uuid, numbered};
-use crate::support::receiver::{Receiver, Reply, Seen, closed_gate, nobody, numbers_of};
+use crate::support::receiver::{Receiver, Reply, Seen, nobody, numbers_of};
 use crate::support::service::{Answer, Service};
 
 /// What an exit may take beyond its reason on a busy machine.
@@ -131,9 +131,7 @@ async fn what_was_given_up_is_not_sent_again() {
 #[tokio::test]
 async fn sigterm_ends_the_attempt_in_flight_and_keeps_the_rest() {
     let journal = Journal::new();
-    let gate = closed_gate();
-    let held = gate.clone();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&held)).await;
+    let (receiver, gate) = Receiver::held().await;
     let mut service = journal.serve(&receiver.url, &[]).await;
     let uuid = new_uuid();
     for n in 0..3 {

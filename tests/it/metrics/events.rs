@@ -6,7 +6,7 @@ use callhook::event::{CallId, Event, EventType, Item, Origin, Payload, Spent};
 use callhook::journal::{DeadFilter, DeadLetter, Journal};
 
 use super::{Watched, event};
-use crate::support::receiver::{Receiver, Reply, closed_gate, nobody};
+use crate::support::receiver::{Receiver, Reply, nobody};
 use crate::support::service::{IGNORING_SIGXFSZ, Service, run};
 
 /// Settings with which a failing receiver is noticed by its events, not by its silence.
@@ -66,9 +66,7 @@ async fn each_type_is_counted_by_what_becomes_of_it_and_unknown_ones_are_other()
 
 #[tokio::test]
 async fn what_waits_is_told_with_the_age_of_the_oldest_until_it_is_settled() {
-    let gate = closed_gate();
-    let opened = Arc::clone(&gate);
-    let receiver = Receiver::start(move |_| Reply::ok().when(&opened)).await;
+    let (receiver, gate) = Receiver::held().await;
     let vars =
         [("WEBHOOK_URL", &*receiver.url), ("QUEUE_LIMIT", "3"), ("WEBHOOK_CONCURRENCY", "2")];
     let watched = Watched::start(&vars).await;

@@ -117,8 +117,7 @@ async fn routing_that_is_broken_is_told_until_it_works_again() {
 
 #[tokio::test]
 async fn a_queue_without_room_is_the_outcome_and_the_loss_is_counted() {
-    let gate = closed_gate();
-    let receiver = Receiver::start(move |_| Reply::ok().when(&gate)).await;
+    let (receiver, _gate) = Receiver::held().await;
     let vars = [("WEBHOOK_URL", &*receiver.url), ("QUEUE_LIMIT", "1"), STS];
     let watched = Watched::start(&vars).await;
     watched.service.relay(event("dtmf_digit")).await;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{announce, fallback, fallback_within, is_warning, relay, routed, serve, settled};
+use super::{announce, fallback_within, is_warning, relay, settled};
 use crate::support::event::new_uuid;
 use crate::support::receiver::{Receiver, Reply, closed_gate, nobody};
+use crate::support::routing::{fallback, routed, serve};
 use crate::support::service::Service;
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{as_told, of, relay, texts};
-use crate::support::event::new_uuid;
+use super::{as_told, of, texts};
+use crate::support::event::{bare, event, new_uuid};
 use crate::support::receiver::{Receiver, Reply, Seen};
 use crate::support::service::serve;
 
@@ -32,7 +32,7 @@ async fn any_2xx_with_any_body_is_success() {
     cases.push(json!({ "status": 205, "body": 0 }));
     cases.push(json!({ "status": 200, "body": 0 })); // shows that the last but one was not retried
     for case in &cases {
-        relay(&service, &uuid, "dtmf_digit", case.clone()).await;
+        service.relay(event(&uuid, "dtmf_digit", case.clone())).await;
     }
     let seen = receiver.seen(cases.len()).await;
     let payloads: Vec<Value> = seen.iter().map(|seen| seen.body["payload"].clone()).collect();
@@ -46,8 +46,8 @@ async fn attempts_at(statuses: &[u16], attempts: usize) {
     let service = serve(&receiver.url, &settings).await;
     let calls: Vec<(u16, String)> = statuses.iter().map(|status| (*status, new_uuid())).collect();
     for (status, uuid) in &calls {
-        relay(&service, uuid, "call_started", json!({ "status": status })).await;
-        relay(&service, uuid, "call_ended", json!({})).await;
+        service.relay(event(uuid, "call_started", json!({ "status": status }))).await;
+        service.relay(bare(uuid, "call_ended")).await;
     }
     let seen = receiver.seen(calls.len() * (attempts + 1)).await;
     for (status, uuid) in &calls {
@@ -80,8 +80,8 @@ async fn an_event_is_given_up_after_one_attempt_and_the_allowed_retries() {
         settings.extend(retry.map(|retry| ("WEBHOOK_RETRY", retry)));
         let service = serve(&receiver.url, &settings).await;
         let uuid = new_uuid();
-        relay(&service, &uuid, "call_started", json!({ "status": 500 })).await;
-        relay(&service, &uuid, "call_ended", json!({})).await;
+        service.relay(event(&uuid, "call_started", json!({ "status": 500 }))).await;
+        service.relay(bare(&uuid, "call_ended")).await;
         let seen = receiver.seen(attempts + 1).await;
         assert_eq!(seen[attempts].kind(), "call_ended", "WEBHOOK_RETRY={retry:?}");
         let counted: Vec<String> = (1..=attempts).map(|n| n.to_string()).collect();
@@ -93,7 +93,7 @@ async fn an_event_is_given_up_after_one_attempt_and_the_allowed_retries() {
 async fn delay_before_a_retry_doubles_each_time() {
     let receiver = Receiver::start(|_| Reply::status(500)).await;
     let service = serve(&receiver.url, &[("WEBHOOK_RETRY", "3"), ("WEBHOOK_BACKOFF", "300")]).await;
-    relay(&service, &new_uuid(), "call_started", json!({})).await;
+    service.relay(bare(&new_uuid(), "call_started")).await;
     let pauses = pauses(&receiver.seen(4).await);
     for (pause, nominal) in pauses.iter().zip([300, 600, 1200]) {
         // Jitter of up to a half each way, and what a busy machine adds.
@@ -107,7 +107,7 @@ async fn delay_before_a_retry_has_a_ceiling() {
     let settings =
         [("WEBHOOK_RETRY", "9"), ("WEBHOOK_BACKOFF", "40"), ("WEBHOOK_BACKOFF_MAX", "80")];
     let service = serve(&receiver.url, &settings).await;
-    relay(&service, &new_uuid(), "call_started", json!({})).await;
+    service.relay(bare(&new_uuid(), "call_started")).await;
     let total: u128 = pauses(&receiver.seen(10).await).iter().sum();
     // 0.7 s with the ceiling, 20 s without.
     assert!((250..6000).contains(&total), "{total} ms");
@@ -128,7 +128,7 @@ async fn retry_after_is_honoured_as_seconds_and_as_a_date() {
         .await;
         let service =
             serve(&receiver.url, &[("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")]).await;
-        relay(&service, &new_uuid(), "call_started", json!({})).await;
+        service.relay(bare(&new_uuid(), "call_started")).await;
         let pauses = pauses(&receiver.seen(2).await);
         // A date has whole seconds: 3 s from now may mean 2.
         assert!((1900..6000).contains(&pauses[0]), "date: {date}, {pauses:?}");
@@ -145,7 +145,7 @@ async fn a_retry_after_that_is_none_changes_nothing() {
         .await;
         let service =
             serve(&receiver.url, &[("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")]).await;
-        relay(&service, &new_uuid(), "call_started", json!({})).await;
+        service.relay(bare(&new_uuid(), "call_started")).await;
         receiver.seen(2).await;
     }
 }
@@ -163,11 +163,11 @@ async fn other_call_waits(status: u16, retry: &str) -> u128 {
     })
     .await;
     let service = serve(&receiver.url, &[("WEBHOOK_RETRY", retry), ("WEBHOOK_BACKOFF", "1")]).await;
-    relay(&service, &first, "call_started", json!({})).await;
+    service.relay(bare(&first, "call_started")).await;
     // The failure is logged when the attempt is over, so the pause has begun.
     service.log_line(|line| line["status"] == status).await;
     let other = new_uuid();
-    relay(&service, &other, "call_started", json!({})).await;
+    service.relay(bare(&other, "call_started")).await;
     let mut n = 2;
     loop {
         let seen = receiver.seen(n).await;
