@@ -1,6 +1,6 @@
 //! The durable queue, one claim at a time: what was promised outlives the process, however that ended.
 //! `journal/restart.rs` has the ends and new beginnings, `journal/file.rs` the file itself,
-//! `journal/limits.rs` how much it takes, `journal/full.rs` a disk that is full. `crash.rs` tries it all
+//! `journal/limits.rs` how much it takes, `journal/full.rs` a disk that is full. `tests/crash` tries it all
 //! at once, under load.
 
 mod file;

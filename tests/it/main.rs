@@ -1,6 +1,10 @@
-//! The tests: callhook as a process among a receiver, an Asterisk and an STS server of theirs, and what of
-//! the library is told best without a process. One binary, a module a theme, so that all of it is linked
-//! once. Whoever needs the machine or a process to themselves is beside it in `tests/`, and says why.
+//! All tests but the few that need the machine to themselves, as one binary, so that they and all that they
+//! share are linked once. A module a theme; files of a theme lie in the directory of its name.
+//!
+//! Most run callhook as a child process among stand-ins for those it talks to (`tests/support`), each test
+//! with a child, ports and directories of its own. They run side by side, so none may touch what the whole
+//! process has one of: environment variables, the working directory, a global logger. Beside it are
+//! `tests/crash` and what has no Rust in it: `tests/browser` (`scripts/browser.sh`).
 
 #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 

@@ -1,5 +1,5 @@
-//! An Asterisk on AudioSocket, which may also be no Asterisk at all: it sends what a test tells it, one
-//! write a frame, and notes what comes back.
+//! An Asterisk on AudioSocket, or something worse: it sends what a test tells it to, one frame a write, and
+//! notes what comes back.
 //! <https://docs.asterisk.org/Configuration/Channel-Drivers/AudioSocket/>
 
 use std::net::SocketAddr;
@@ -24,10 +24,9 @@ pub const AUDIO: u8 = 0x10;
 
 /// How long one frame of audio lasts.
 pub const BEAT: Duration = Duration::from_millis(20);
-/// So many bytes of audio are one frame at 8 kHz.
+/// The bytes of one frame of audio at 8 kHz.
 pub const FRAME: usize = 320;
 
-/// One frame as it came.
 #[derive(Clone, Debug)]
 pub struct Frame {
     pub at: Instant,
@@ -35,11 +34,10 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// What came from callhook.
 #[derive(Clone, Debug)]
 pub enum Heard {
     Frame(Frame),
-    /// A read ended with so many bytes of a frame whose rest was not there yet.
+    /// A read ended inside a frame, after this many bytes of it.
     Part(usize),
     /// The end of the connection, in order or not.
     End(Instant),
@@ -58,14 +56,14 @@ impl Asterisk {
         Asterisk::try_connect(addr).await.expect("AudioSocket accepts connections")
     }
 
-    /// A connection that has told a new uuid.
+    /// Connects and sends a new uuid.
     pub async fn dial(addr: SocketAddr) -> Asterisk {
         let mut asterisk = Asterisk::connect(addr).await;
         assert!(asterisk.uuid(&new_uuid()).await, "callhook takes a uuid");
         asterisk
     }
 
-    /// A connection that has said nothing yet, unless nobody takes it.
+    /// Connects, if somebody listens, and says nothing.
     pub async fn try_connect(addr: SocketAddr) -> std::io::Result<Asterisk> {
         let (mut asterisk, read) = Asterisk::open(addr).await?;
         asterisk.reader.spawn(listen(read, Arc::clone(&asterisk.heard)));
@@ -95,7 +93,6 @@ impl Asterisk {
         self.write.write_all(bytes).await.is_ok()
     }
 
-    /// Sends one frame.
     pub async fn frame(&mut self, kind: u8, payload: &[u8]) -> bool {
         self.send(&frame(kind, payload)).await
     }
@@ -123,12 +120,12 @@ impl Asterisk {
         }
     }
 
-    /// Is silent, but there, for so many frames' time.
+    /// Sends silence for the time of this many frames.
     pub async fn silence(&mut self, frames: usize) {
         self.play(AUDIO, std::iter::repeat_n(&[0; FRAME][..], frames)).await;
     }
 
-    /// Sends what the recording holds at its pace, up to but without its end.
+    /// Sends the recording at its own pace, but does not end the connection.
     pub async fn replay(&mut self, capture: &Capture) {
         let start = Instant::now();
         for (after, bytes) in &capture.reads {
@@ -161,7 +158,6 @@ impl Asterisk {
 pub struct Ear(Arc<Record<Heard>>);
 
 impl Ear {
-    /// The frames so far.
     pub fn frames(&self) -> Vec<Frame> {
         self.0.look(frames_of)
     }
@@ -172,7 +168,7 @@ impl Ear {
         self.0.look(|heard| heard.iter().filter_map(part).collect())
     }
 
-    /// Waits for at least so many frames.
+    /// Waits for at least this many frames.
     pub async fn at_least(&self, count: usize) -> Vec<Frame> {
         let enough = |frames: &[Frame]| (frames.len() >= count).then(|| frames.to_vec());
         self.until(&format!("{count} frames to Asterisk"), enough).await
@@ -183,7 +179,7 @@ impl Ear {
         self.0.until(what, |heard| look(&frames_of(heard))).await
     }
 
-    /// Waits until callhook has closed the connection; when it did.
+    /// Waits until callhook has closed the connection; returns when it did.
     pub async fn closed(&self) -> Instant {
         let end = |heard: &Heard| if let Heard::End(at) = heard { Some(*at) } else { None };
         self.0.until("a close towards Asterisk", |heard| heard.iter().find_map(end)).await
@@ -207,7 +203,6 @@ fn frames_of(heard: &[Heard]) -> Vec<Frame> {
     heard.iter().filter_map(frame).collect()
 }
 
-/// A frame's bytes.
 pub fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).expect("a length of 16 bits");
     [&[kind], &length.to_be_bytes()[..], payload].concat()

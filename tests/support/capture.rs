@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::asterisk;
 
 pub struct Capture {
-    /// What was read, and how long after the connection came.
+    /// What was read, and how long after the connection came in.
     pub reads: Vec<(Duration, Vec<u8>)>,
     /// When the connection ended.
     pub end: Duration,

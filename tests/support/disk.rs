@@ -1,4 +1,4 @@
-//! A disk over redb's backend trait, in memory: it records every write, fills up on order, and can be
+//! A disk over redb's backend trait, in memory: it records every write, fills up when told to, and can be
 //! looked at as a crash at any moment would leave it.
 
 use std::io;
@@ -44,12 +44,11 @@ impl Disk {
         self.0.bytes.lock().unwrap().clone()
     }
 
-    /// How many writes there were.
     pub fn writes(&self) -> usize {
         self.0.log.lock().unwrap().len()
     }
 
-    /// From now on there is no room, or there is.
+    /// Whether writes fail from now on.
     pub fn fill_up(&self, full: bool) {
         self.0.full.store(full, Ordering::SeqCst);
     }
@@ -61,7 +60,7 @@ impl Disk {
         }
     }
 
-    /// The disk as it was after so many writes, with only a part of the next one.
+    /// The disk as it was after this many writes, with only a part of the next one.
     pub fn torn_after(&self, writes: usize, part: f64) -> Self {
         let torn = Self::default();
         let log = self.0.log.lock().unwrap();

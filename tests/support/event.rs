@@ -19,7 +19,7 @@ pub fn bare(uuid: &str, kind: &str) -> String {
     event(uuid, kind, json!({})).to_string()
 }
 
-/// A digit whose payload tells which event of its call it is; [`Seen::n`](super::receiver::Seen::n) finds it.
+/// A digit that carries its number in its call, for [`Seen::n`](super::receiver::Seen::n).
 pub fn numbered(uuid: &str, n: usize) -> Value {
     event(uuid, "dtmf_digit", json!({ "n": n }))
 }

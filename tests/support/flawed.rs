@@ -24,7 +24,7 @@ pub enum Flaw {
     None,
     /// 500 to every `call_initiated`, as avr-webhook.
     FailsToRoute,
-    /// An `sts_url` that is none.
+    /// An `sts_url` that is not one.
     RoutesNowhere,
     /// Takes any secret.
     IgnoresTheSecret,
@@ -38,11 +38,11 @@ pub enum Flaw {
     RefusesRepeats,
     /// Routes each `call_initiated` elsewhere, also a repeat.
     RoutesRepeatsElsewhere,
-    /// 500 while another request is in work.
+    /// 500 while it works on another request.
     BreaksOnConcurrency,
     /// 429 after 100 requests.
     LimitsTheRate,
-    /// Closes each connection, and says so.
+    /// Announces the end of each connection, and ends it.
     DropsKeepAlive,
     /// Every answer takes longer than the sender gives it.
     Slow,
@@ -64,9 +64,9 @@ pub enum Flaw {
 
 /// How long each answer of the slow one takes.
 pub const SLOW: Duration = Duration::from_millis(40);
-/// How long one request is in work where they must not meet.
+/// How long it works on one request, where requests must not overlap.
 const WORK: Duration = Duration::from_millis(10);
-/// Requests of which the limited one takes no more.
+/// How many requests the limited one takes.
 pub const ALLOWED: usize = 100;
 
 /// The secret and the signing key that it wants.
@@ -76,7 +76,6 @@ pub struct Wants {
     pub signing_key: Option<&'static str>,
 }
 
-/// What a receiver with this flaw answers.
 pub fn receiver(flaw: Flaw, wants: Wants) -> impl Fn(&Seen) -> Reply + Send + Sync + 'static {
     let memory = Memory::default();
     move |seen| {
@@ -159,7 +158,7 @@ impl Memory {
         }
     }
 
-    /// Takes its time, and breaks where another request is in work meanwhile.
+    /// Takes its time, and breaks if another request comes meanwhile.
     fn alone(&self, reply: Reply) -> Reply {
         let mut busy = self.busy_until.lock().expect("no test panics in here");
         let now = Instant::now();
@@ -229,7 +228,7 @@ pub async fn close_after_each() -> String {
     url
 }
 
-/// The body of the next request; nothing once the peer has closed.
+/// The body of the next request; None once the peer has closed.
 pub async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     loop {

@@ -1,5 +1,5 @@
-//! The queue without a process: its settings, and in place of the HTTP client somebody who takes events once
-//! the test lets it, and notes each.
+//! The queue without a process: its settings, and a stand-in for the HTTP client that takes events when the
+//! test lets it, and notes them.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::disk::Disk;
 use super::record::{LIMIT, Record};
 
-/// What a test has unless it says otherwise: all types are delivered, each at most once and without a pause.
+/// The settings of a test unless it says otherwise: all types are delivered, with one attempt each.
 pub fn settings() -> QueueSettings {
     QueueSettings {
         filter: EventFilter::All,
@@ -29,10 +29,10 @@ pub fn settings() -> QueueSettings {
     }
 }
 
-/// What was sent, and what a crash at that moment would leave on the disk.
+/// An attempt, and what a crash at that moment would leave on the disk.
 pub type Taken = (Attempt, Vec<u8>);
 
-/// Takes an event for each permit of its gate. The clones are the same one.
+/// Takes one event for each permit of its gate. Clones share everything.
 #[derive(Clone)]
 pub struct Taker {
     pub gate: Arc<Semaphore>,
@@ -41,24 +41,24 @@ pub struct Taker {
 }
 
 impl Taker {
-    /// One whose gate is closed.
+    /// A taker with a closed gate.
     pub fn of(disk: &Disk) -> Taker {
         Taker { gate: Arc::new(Semaphore::new(0)), disk: disk.clone(), taken: Arc::default() }
     }
 
-    /// The same with its gate wide open.
+    /// Opens the gate for a thousand events.
     pub fn opened(self) -> Taker {
         self.gate.add_permits(1000);
         self
     }
 
-    /// Waits until at least so many events were taken; all that were.
+    /// Waits until at least `n` events were taken; returns all that were.
     pub async fn taken(&self, n: usize) -> Vec<Taken> {
         let enough = |taken: &[Taken]| (taken.len() >= n).then(|| taken.to_vec());
         self.taken.until(&format!("{n} events"), enough).await
     }
 
-    /// A queue on the disk that delivers to it, and the calls that it found unfinished.
+    /// A queue on the disk that delivers to this taker, its journal, and the calls that it found unfinished.
     pub fn queue(&self, settings: QueueSettings) -> (Queue, Arc<Journal>, Recovered) {
         let (journal, mut recovered) = open(&self.disk);
         let (journal, calls) = (Arc::new(journal), std::mem::take(&mut recovered.calls));
@@ -84,7 +84,6 @@ impl Deliver for Taker {
     }
 }
 
-/// The journal on this disk, and what it finds there.
 pub fn open(disk: &Disk) -> (Journal, Recovered) {
     Journal::open(disk.opener(), true, 100).expect("a journal that is whole")
 }

@@ -5,7 +5,8 @@
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -23,17 +24,16 @@ use tokio::time::Instant;
 
 use super::record::{LIMIT, Record};
 
-/// One request as it was received.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// When its body was complete.
     pub at: Instant,
-    /// When it was answered; unset while it is not, and for ever if the sender went away before.
+    /// When it was answered; stays unset if the sender went away before.
     pub done: Arc<OnceLock<Instant>>,
     pub headers: HeaderMap,
     /// The body, byte for byte.
     pub raw: String,
-    /// The body as JSON; null if it is none.
+    /// The body as JSON; null if it is not JSON.
     pub body: Value,
 }
 
@@ -63,12 +63,11 @@ impl Seen {
     }
 }
 
-/// The tests' numbers of this call's events.
+/// The numbers that the test gave this call's events.
 pub fn numbers_of(seen: &[Seen], uuid: &str) -> Vec<usize> {
     seen.iter().filter(|seen| seen.uuid() == uuid).map(Seen::n).collect()
 }
 
-/// How a request is answered.
 #[derive(Clone)]
 pub struct Reply {
     status: StatusCode,
@@ -111,13 +110,13 @@ impl Reply {
         self
     }
 
-    /// Answers so much later.
+    /// Answers after this delay.
     pub fn after(mut self, delay: Duration) -> Reply {
         self.delay = delay;
         self
     }
 
-    /// Answers when the semaphore gives a permit, and uses that up: `add_permits(1)` releases one.
+    /// Answers once the gate has a permit, and uses it up: `add_permits(1)` releases one answer.
     pub fn when(mut self, gate: &Arc<Semaphore>) -> Reply {
         self.gate = Some(Arc::clone(gate));
         self
@@ -131,7 +130,7 @@ pub fn closed_gate() -> Arc<Semaphore> {
 
 type Script = dyn Fn(&Seen) -> Reply + Send + Sync;
 
-/// A running receiver; it goes away when dropped.
+/// Stops when dropped.
 pub struct Receiver {
     /// `http://127.0.0.1:PORT/events`
     pub url: String,
@@ -146,12 +145,12 @@ impl Receiver {
         Receiver::start_on(0, script).await
     }
 
-    /// Starts one that is content with everything.
+    /// Starts one that answers everything with 200.
     pub async fn content() -> Receiver {
         Receiver::start(|_| Reply::ok()).await
     }
 
-    /// Starts one that answers one request for each permit that the test adds to the gate.
+    /// Starts one that answers a request for each permit that the test adds to the gate.
     pub async fn held() -> (Receiver, Arc<Semaphore>) {
         let gate = closed_gate();
         let held = Arc::clone(&gate);
@@ -207,19 +206,22 @@ impl Receiver {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody listens on and that nobody is given by chance: below those that Linux hands out, and
+/// never twice to the tests of one process.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
+    let mut tries =
+        std::iter::repeat_with(|| 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 12_000);
+    let free = |port: &u16| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    tries.find(free).expect("one of twelve thousand ports is free")
 }
 
-/// A port that nobody listens on, and the URL of the receiver that may come there.
+/// A port that nobody listens on, and the URL that a receiver there would have.
 pub fn nobody() -> (u16, String) {
     let port = free_port();
     (port, format!("http://127.0.0.1:{port}/events"))
 }
 
-/// What a receiver remembers.
 #[derive(Default)]
 struct Book {
     seen: Record<Seen>,

@@ -1,7 +1,7 @@
 //! The callhook binary as a child process: its settings, its log, its front, its end.
 //!
-//! The child gets an empty environment but for what the test gives it, an empty directory of its own to
-//! run in, and free ports; it is killed when the [`Service`] is dropped.
+//! The child gets only the variables that the test gives it, an empty directory of its own to run in, and
+//! free ports; it is killed when the [`Service`] is dropped.
 
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
@@ -84,8 +84,8 @@ impl Service {
         self.log.address_after(ADMIN_LISTENING).await
     }
 
-    /// One request to the admin port, on a connection of its own, and to this machine by its name: without
-    /// a token the port wants that.
+    /// One request to the admin port, on a connection of its own. `Host` is `localhost`: without a token the
+    /// port answers to no other name.
     pub async fn ask_admin(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut wire = Wire::open(self.admin().await).await;
         wire.send(request_to("localhost", method, path, headers, "")).await;
@@ -102,12 +102,11 @@ impl Service {
         1024 * number.and_then(|number| number.parse::<u64>().ok()).expect("a number of kB")
     }
 
-    /// The process id of the child.
     pub fn pid(&self) -> u32 {
         self.child.id().expect("the child was not awaited yet")
     }
 
-    /// Lets no file of the child grow beyond so many bytes, or any as far as the system lets it.
+    /// Limits the size of each file that the child writes, in bytes; None is the system's own limit.
     pub fn limit_files(&self, limit: Option<u64>) {
         let (_, most) = rlimit::getrlimit(Resource::FSIZE).expect("the limit can be read");
         let pid = i32::try_from(self.pid()).expect("a process id is small");
@@ -115,7 +114,6 @@ impl Service {
         rlimit::prlimit(pid, Resource::FSIZE, limits, None).expect("a limit of one's own child");
     }
 
-    /// The directory that the child runs in.
     pub fn directory(&self) -> &std::path::Path {
         self.directory.path()
     }
@@ -133,7 +131,7 @@ impl Service {
         self.ask("POST", path, headers, &body.into()).await
     }
 
-    /// Hands over an event, or an array of them, which has to be taken.
+    /// Hands over an event, or an array of them, and expects 202.
     pub async fn relay(&self, events: impl ToString) -> Answer {
         let answer = self.post("/events", events.to_string()).await;
         assert_eq!(answer.status, 202, "{answer:?}");
@@ -158,7 +156,7 @@ impl Service {
         answer.unwrap_or_else(|| panic!("{method} {path} was answered by a close"))
     }
 
-    /// Sends bytes on a connection of their own; what came back, up to the end of the first response.
+    /// Sends bytes on a connection of their own; returns the bytes of the first response.
     pub async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
         let mut wire = self.wire().await;
         wire.send(bytes).await;
@@ -170,7 +168,7 @@ impl Service {
         Wire::open(self.addr).await
     }
 
-    /// Waits for a JSON line of the log, be it a past one, that the predicate holds for.
+    /// Waits for a JSON line of the log that the predicate holds for; it may have come already.
     pub async fn log_line(&self, predicate: impl Fn(&Value) -> bool) -> Value {
         let matching = |line: &str| serde_json::from_str(line).ok().filter(&predicate);
         self.log.until(|lines| texts(lines).find_map(matching)).await
@@ -193,7 +191,6 @@ impl Service {
         self.log.lines.until("the end of the log", ended).await
     }
 
-    /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
@@ -209,7 +206,7 @@ impl Service {
         status.code().unwrap_or_else(|| panic!("ended by a signal: {status}"))
     }
 
-    /// How the process ended, be it by a signal.
+    /// How the process ended; a signal is fine.
     pub async fn ended(&mut self) -> ExitStatus {
         let Ok(status) = timeout(LIMIT, self.child.wait()).await else {
             panic!("no exit within {LIMIT:?}; the log:\n{}", self.log.lines.look(joined));
@@ -232,7 +229,7 @@ impl Service {
     }
 }
 
-/// A service that delivers to this URL.
+/// Starts a service that delivers to this URL.
 pub async fn serve(url: &str, vars: &[(&str, &str)]) -> Service {
     Service::start(&[&[("WEBHOOK_URL", url)], vars].concat()).await
 }
@@ -277,7 +274,6 @@ pub fn level(line: &Value) -> String {
 /// A line that the child wrote to stderr; None is the end of it.
 type Line = Option<String>;
 
-/// What the child wrote to stderr.
 struct Log {
     lines: Arc<Record<Line>>,
     _reader: JoinSet<()>,

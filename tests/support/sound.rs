@@ -1,12 +1,11 @@
-//! Sound for the calls of the tests, and G.711 written down a second time, so that the program's tables
-//! are compared with others than its own. <https://www.itu.int/rec/T-REC-G.711>
+//! Sound for the calls of the tests, and G.711 written down a second time: the program's tables must not be
+//! their own measure. <https://www.itu.int/rec/T-REC-G.711>
 
 use std::f64::consts::TAU;
 
 /// Samples a second on the telephone.
 pub const RATE: usize = 8000;
 
-/// A sine of so many samples.
 pub fn tone(rate: usize, hertz: f64, amplitude: f64, samples: usize) -> Vec<i16> {
     let step = TAU * hertz / rate as f64;
     (0..samples).map(|n| (amplitude * (step * n as f64).sin()).round() as i16).collect()

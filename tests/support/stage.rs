@@ -1,4 +1,5 @@
-//! callhook with everybody it talks to in a call: a receiver, an STS server, and Asterisks on order.
+//! callhook with everybody it talks to in a call: a receiver, an STS server, and as many Asterisks as a test
+//! wants.
 
 use serde_json::{Value, json};
 
@@ -23,8 +24,8 @@ pub struct Call {
 }
 
 impl Stage {
-    /// A receiver that is content with everything, an STS server with nothing to object, `STS_URL`
-    /// naming it, and these settings.
+    /// A receiver that answers everything with 200, an STS server that takes every call, `STS_URL` naming it,
+    /// and these settings.
     pub async fn set(vars: &[(&str, &str)]) -> Stage {
         Stage::with(Sts::start(Manner::Usual).await, vars).await
     }
@@ -46,7 +47,7 @@ impl Stage {
         Asterisk::connect(self.service.audiosocket().await).await
     }
 
-    /// A connection that has told this uuid.
+    /// A connection that has sent this uuid.
     pub async fn dial(&self, uuid: &str) -> Asterisk {
         let mut asterisk = self.connect().await;
         assert!(asterisk.uuid(uuid).await, "callhook takes a uuid");
@@ -87,7 +88,6 @@ impl Stage {
         seen
     }
 
-    /// Their types.
     pub fn kinds(&self, uuid: &str) -> Vec<String> {
         self.events(uuid).iter().map(|seen| seen.kind().to_owned()).collect()
     }
@@ -105,7 +105,7 @@ impl Stage {
         self.event(uuid, "call_ended").await;
     }
 
-    /// Ends callhook with SIGTERM, so that nothing more can come, and expects it to have lived so long.
+    /// Ends callhook with SIGTERM, so that nothing more can come; it must not have ended before.
     pub async fn close(&mut self) {
         self.service.terminate();
         let code = self.service.wait().await;

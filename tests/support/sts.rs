@@ -29,7 +29,7 @@ use super::record::Record;
 pub enum Manner {
     /// Answers at once, listens, and answers a close with a close.
     Usual,
-    /// Answers the handshake so much later.
+    /// Answers the handshake after this delay.
     Late(Duration),
     /// Takes the connection and never answers.
     Mute,
@@ -43,7 +43,6 @@ pub enum Manner {
     Clings,
 }
 
-/// What callhook said.
 #[derive(Clone, Debug)]
 pub struct Heard {
     pub at: Instant,
@@ -57,7 +56,7 @@ pub enum What {
     Audio(Vec<u8>),
     /// Any other message.
     Json(Value),
-    /// A text that is no JSON, or audio with a field that is none.
+    /// A text that is not JSON, or audio with an invalid field.
     Text(String),
     Binary(Vec<u8>),
     /// A close frame.
@@ -66,7 +65,7 @@ pub enum What {
     End,
 }
 
-/// A running server; it goes away when dropped.
+/// Stops when dropped.
 pub struct Sts {
     /// `ws://127.0.0.1:PORT`
     pub url: String,
@@ -80,7 +79,7 @@ struct Book {
     connections: Record<Instant>,
     /// The connections whose handshake was answered.
     sessions: Record<Session>,
-    /// Those that told a uuid, with it.
+    /// The sessions that said which call they are of, with its uuid.
     inits: Record<(String, Session)>,
 }
 
@@ -117,19 +116,18 @@ impl Sts {
         self.book.sessions.look(<[_]>::len)
     }
 
-    /// When TCP connections came so far, be they answered or not.
+    /// When TCP connections came so far, answered or not.
     pub fn connections(&self) -> Vec<Instant> {
         self.book.connections.look(<[_]>::to_vec)
     }
 
-    /// Waits for so many TCP connections.
     pub async fn connected(&self, count: usize) {
         let what = format!("{count} connections to the STS server");
         self.book.connections.until(&what, |all| (all.len() >= count).then_some(())).await;
     }
 }
 
-/// One WebSocket; the clones are the same one.
+/// One WebSocket; clones share it.
 #[derive(Clone)]
 pub struct Session {
     /// Path and query, as they were asked for.
@@ -199,7 +197,7 @@ impl Session {
         self.heard.look(|heard| messages(heard, kind))
     }
 
-    /// Waits for so many messages of this type.
+    /// Waits for at least this many messages of this type; returns all there are.
     pub async fn message(&self, kind: &str, count: usize) -> Vec<Value> {
         let enough = |heard: &[Heard]| Some(messages(heard, kind)).filter(|all| all.len() >= count);
         self.until(&format!("{count} × {kind} to the STS server"), enough).await
@@ -228,7 +226,7 @@ impl Session {
         self.heard.look(audio)
     }
 
-    /// Waits for at least so many bytes of the caller's audio; all there are.
+    /// Waits for at least this many bytes of the caller's audio; returns all there are.
     pub async fn audio_of(&self, size: usize) -> Vec<u8> {
         let length = |heard: &Heard| if let What::Audio(pcm) = &heard.what { pcm.len() } else { 0 };
         let enough = |heard: &[Heard]| {
@@ -238,14 +236,14 @@ impl Session {
         self.until(&format!("{size} bytes of audio to the STS server"), enough).await
     }
 
-    /// Waits until callhook has said it closes, or has closed.
+    /// Waits for a close frame or the end of the connection; returns when it came.
     pub async fn closed(&self) -> Instant {
         let over = |heard: &&Heard| matches!(heard.what, What::Close | What::End);
         let at = |heard: &[Heard]| heard.iter().find(over).map(|heard| heard.at);
         self.until("a close towards the STS server", at).await
     }
 
-    /// Waits until the connection is gone.
+    /// Waits for the end of the connection; returns when it came.
     pub async fn gone(&self) -> Instant {
         let over = |heard: &&Heard| matches!(heard.what, What::End);
         let at = |heard: &[Heard]| heard.iter().find(over).map(|heard| heard.at);

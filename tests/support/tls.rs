@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// What trusts the authority, and nobody else.
+/// For `SSL_CERT_FILE`: trusts the authority alone.
 pub const AUTHORITY: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/authority.pem");
 const CHAIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/localhost.pem");

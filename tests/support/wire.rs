@@ -1,5 +1,5 @@
 //! One TCP connection to the front, byte for byte: sends what it is given and reads whole HTTP/1.1
-//! responses, so that a test may be as rude as it likes. Every wait has a limit.
+//! responses, so that a test may break the protocol as it likes.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,6 @@ use tokio::time::timeout;
 
 use super::record::LIMIT;
 
-/// One whole HTTP response.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
@@ -19,7 +18,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON; panics showing it if it is none.
+    /// The body as JSON; panics showing it if it is not.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
@@ -36,7 +35,7 @@ impl Answer {
         json["error"].as_str().expect("an error is text").to_owned()
     }
 
-    /// Panics unless it is a refusal that says why, and when to come again.
+    /// Expects a 503 that says why, and when to try again.
     pub fn assert_full(&self) {
         assert_eq!(self.status, 503, "{self:?}");
         assert!(!self.error().is_empty());
@@ -45,7 +44,7 @@ impl Answer {
     }
 }
 
-/// A connection and what was received on it but not read yet.
+/// A connection and what came on it that no response has taken yet.
 pub struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -56,7 +55,7 @@ impl Wire {
         Wire::try_open(addr).await.expect("the service accepts connections")
     }
 
-    /// A connection, unless nobody takes it.
+    /// A connection, if somebody listens.
     pub async fn try_open(addr: SocketAddr) -> std::io::Result<Wire> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
@@ -78,7 +77,7 @@ impl Wire {
         self.next_response().await.map(|bytes| decode(&bytes))
     }
 
-    /// What came and was not read as a whole response yet.
+    /// What came that no response has taken yet.
     pub fn so_far(&self) -> String {
         String::from_utf8_lossy(&self.buffer).into_owned()
     }

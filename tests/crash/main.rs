@@ -1,35 +1,30 @@
 //! `kill -9` under load, again and again: many callers at once, a receiver that is slow and faulty, and
 //! at the end an account of every event. `CALLHOOK_CRASH_CYCLES` says how often (20), and
 //! `CALLHOOK_CRASH_SEED` repeats the choices of an earlier run, though not its timing.
-//! `scripts/crash.sh` runs it at length.
 //!
-//! `crash/callers.rs` has those who post events and note what they were promised, `crash/book.rs` the
-//! receiver's side, `crash/life.rs` the process from start to kill, `crash/account.rs` the claims.
+//! A binary of its own, since it keeps the whole machine busy for as long as it is told to: `scripts/crash.sh`
+//! runs it at length, and optimized.
+//!
+//! `callers.rs` has those who post events and note what they were promised, `book.rs` the receiver's side,
+//! `life.rs` the process from start to kill, `account.rs` the claims.
 
-#[allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "it is there for tests/it, and this is a part of it"
-)]
+#[allow(dead_code, clippy::unwrap_used, reason = "tests/it uses all of it")]
+#[path = "../support/mod.rs"]
 mod support;
 
-#[path = "crash/account.rs"]
 mod account;
-#[path = "crash/book.rs"]
 mod book;
-#[path = "crash/callers.rs"]
 mod callers;
-#[path = "crash/life.rs"]
 mod life;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use support::receiver::Receiver;
+use support::receiver::{Receiver, free_port};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -69,13 +64,6 @@ fn clock() -> u64 {
     now.as_secs() * 1000 + u64::from(now.subsec_millis())
 }
 
-/// A port that nobody is given by chance while nobody listens on it: below those that Linux hands out.
-fn fixed_port(rng: &mut StdRng) -> u16 {
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let mut tries = (0..1000).map(|_| rng.random_range(20_000..32_000));
-    tries.find(free).expect("one of a thousand ports is free")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_arrives_once_and_in_order_through_kill_9() {
     let cycles = u32::try_from(knob("CALLHOOK_CRASH_CYCLES").unwrap_or(20)).expect("a number");
@@ -84,7 +72,7 @@ async fn what_was_acknowledged_arrives_once_and_in_order_through_kill_9() {
     let mut rng = StdRng::seed_from_u64(seed);
     let world = Arc::new(World {
         seed,
-        addr: SocketAddr::from((Ipv4Addr::LOCALHOST, fixed_port(&mut rng))),
+        addr: SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())),
         book: Book::default(),
         acknowledged: AtomicUsize::new(0),
         over: AtomicBool::new(false),
