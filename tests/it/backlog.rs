@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::event::new_uuid;
-use crate::support::receiver::{Receiver, Reply, Seen, closed_gate};
+use crate::support::receiver::{Receiver, Reply, Seen, closed_gate, numbers_of, of_call};
 use crate::support::routing::{fallback, routed, serve};
 use crate::support::service::{Answer, Service, request};
 use rand::rngs::StdRng;
@@ -255,7 +255,7 @@ async fn pour(service: &Service, calls: &[String], events: Range<usize>) {
 /// Each event of a call is there as often as its moods say, and once more; none begins before the one
 /// before it was taken.
 fn assert_in_order(seen: &[Seen], uuid: &str, events: usize, moods: &Moods) {
-    let mut requests = seen.iter().filter(|seen| seen.uuid() == uuid);
+    let mut requests = of_call(seen, uuid);
     for n in 0..events {
         let mut ids = Vec::new();
         for attempt in 1..=moods[&(uuid.to_owned(), n)].len() + 1 {
@@ -345,8 +345,7 @@ async fn a_burst_outlives_an_outage_in_its_middle() {
     pour(&service, &calls, 0..20).await;
     let seen = receiver.seen(1010).await;
     for uuid in &calls {
-        let mut numbers: Vec<usize> =
-            seen.iter().filter(|seen| seen.uuid() == uuid).map(|seen| key(seen).1).collect();
+        let mut numbers: Vec<usize> = numbers_of(&seen, uuid);
         numbers.dedup();
         assert_eq!(numbers, (0..20).collect::<Vec<_>>(), "{uuid}");
         assert_eq!(receiver.in_flight_peak_of(uuid), 1, "{uuid}");

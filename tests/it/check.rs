@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::flawed::{
     ALLOWED, Flaw, Wants, close_after_each, parrot, read_request, receiver, write_answer,
 };
-use crate::support::receiver::{Receiver, Reply, Seen, nobody};
+use crate::support::receiver::{Receiver, Reply, Seen, nobody, of_call};
 use crate::support::service::run;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -293,7 +293,7 @@ async fn requests_are_those_of_delivery_one_at_a_time_within_a_call() {
     for uuid in first.iter().filter(|uuid| !uuid.is_empty()) {
         assert_eq!(receiver.in_flight_peak_of(uuid), 1);
         let seen = receiver.so_far();
-        let numbers = seen.iter().filter(|seen| seen.uuid() == uuid).map(Seen::sequence);
+        let numbers = of_call(&seen, uuid).map(Seen::sequence);
         assert!(numbers.collect::<Vec<u64>>().is_sorted());
     }
     for seen in receiver.so_far() {

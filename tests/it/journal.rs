@@ -12,7 +12,7 @@ mod restart;
 use std::path::PathBuf;
 
 use crate::support::event::numbered;
-use crate::support::receiver::{Receiver, Seen};
+use crate::support::receiver::{Receiver, Seen, of_call};
 use crate::support::service::Service;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -84,8 +84,9 @@ fn ids_of(seen: &[Seen], uuid: &str) -> Vec<String> {
 }
 
 fn headers_of(seen: &[Seen], uuid: &str, name: &str) -> Vec<String> {
-    let of_call = seen.iter().filter(|seen| seen.uuid() == uuid);
-    of_call.map(|seen| seen.header(name).expect("each request has it").to_owned()).collect()
+    of_call(seen, uuid)
+        .map(|seen| seen.header(name).expect("each request has it").to_owned())
+        .collect()
 }
 
 /// Waits until all that the journal held for these calls has arrived: one more event of each, and what

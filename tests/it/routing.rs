@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::event::{event, new_uuid};
-use crate::support::receiver::{Receiver, Reply, Seen};
+use crate::support::receiver::{Receiver, Reply, Seen, of_call};
 use crate::support::routing::{fallback, routed, serve};
 use crate::support::service::{Answer, Service};
 use serde_json::{Value, json};
@@ -43,15 +43,11 @@ fn is_warning(line: &Value) -> bool {
 /// types the receiver saw of the call.
 async fn settled(service: &Service, receiver: &Receiver, uuid: &str) -> Vec<String> {
     assert_eq!(relay(service, uuid, "call_ended").await.status, 202);
-    let mut n = 1;
-    loop {
-        let seen = receiver.seen(n).await;
-        let of: Vec<&Seen> = seen.iter().filter(|seen| seen.uuid() == uuid).collect();
-        if of.iter().any(|seen| seen.kind() == "call_ended") {
-            return of.iter().map(|seen| seen.kind().to_owned()).collect();
-        }
-        n = seen.len() + 1;
-    }
+    let kinds = |seen: &[Seen]| {
+        let kinds: Vec<String> = of_call(seen, uuid).map(|seen| seen.kind().to_owned()).collect();
+        kinds.iter().any(|kind| kind == "call_ended").then_some(kinds)
+    };
+    receiver.until("call_ended", kinds).await
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ mod retries;
 use std::time::Duration;
 
 use crate::support::event::{bare, event, new_uuid};
-use crate::support::receiver::{Receiver, Reply, Seen, closed_gate};
+use crate::support::receiver::{Receiver, Reply, Seen, closed_gate, of_call};
 use crate::support::service::{Service, serve};
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
@@ -22,10 +22,6 @@ fn as_told(seen: &Seen) -> Reply {
     seen.body["payload"]["status"].as_u64().map_or_else(Reply::ok, |status| {
         Reply::status(u16::try_from(status).expect("a status is small"))
     })
-}
-
-fn of<'a>(seen: &'a [Seen], uuid: &'a str) -> Vec<&'a Seen> {
-    seen.iter().filter(|seen| seen.uuid() == uuid).collect()
 }
 
 fn texts(seen: &[Seen], header: &str) -> Vec<String> {
@@ -247,8 +243,8 @@ async fn second_event_of_a_call_waits_for_the_first_and_another_call_does_not() 
         service.relay(event(&other, "dtmf_digit", json!({ "n": n }))).await;
     }
     let seen = receiver.seen(11).await;
-    assert_eq!(of(&seen, &held).len(), 1, "its second event waits");
-    assert_eq!(of(&seen, &other).len(), 10, "the other call does not");
+    assert_eq!(of_call(&seen, &held).count(), 1, "its second event waits");
+    assert_eq!(of_call(&seen, &other).count(), 10, "the other call does not");
     gate.add_permits(2);
     assert_eq!(receiver.seen(12).await[11].kind(), "call_ended");
     assert_eq!(receiver.in_flight_peak_of(&held), 1);

@@ -63,9 +63,14 @@ impl Seen {
     }
 }
 
+/// The requests of this call.
+pub fn of_call<'a>(seen: &'a [Seen], uuid: &'a str) -> impl Iterator<Item = &'a Seen> {
+    seen.iter().filter(move |seen| seen.uuid() == uuid)
+}
+
 /// The numbers that the test gave this call's events.
 pub fn numbers_of(seen: &[Seen], uuid: &str) -> Vec<usize> {
-    seen.iter().filter(|seen| seen.uuid() == uuid).map(Seen::n).collect()
+    of_call(seen, uuid).map(Seen::n).collect()
 }
 
 #[derive(Clone)]
@@ -171,10 +176,14 @@ impl Receiver {
         Receiver { url: format!("http://127.0.0.1:{port}/events"), port, book, tasks }
     }
 
-    /// Waits until at least `n` requests were received; returns all that were.
+    /// Waits until at least `n` requests were received, each within the limit; returns all that were.
     pub async fn seen(&self, n: usize) -> Vec<Seen> {
-        let enough = |seen: &[Seen]| (seen.len() >= n).then(|| seen.to_vec());
-        self.until(&format!("{n} requests"), enough).await
+        let mut count = 0;
+        while count < n {
+            let more = |seen: &[Seen]| Some(seen.len()).filter(|now| *now > count);
+            count = self.until(&format!("{n} requests"), more).await;
+        }
+        self.so_far()
     }
 
     /// Waits until `look` finds something in what was received.

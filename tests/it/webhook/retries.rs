@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{as_told, of, texts};
+use super::{as_told, texts};
 use crate::support::event::{bare, event, new_uuid};
-use crate::support::receiver::{Receiver, Reply, Seen};
+use crate::support::receiver::{Receiver, Reply, Seen, of_call};
 use crate::support::service::serve;
 
 /// The pauses between one request and the next, in milliseconds.
@@ -51,7 +51,7 @@ async fn attempts_at(statuses: &[u16], attempts: usize) {
     }
     let seen = receiver.seen(calls.len() * (attempts + 1)).await;
     for (status, uuid) in &calls {
-        let kinds: Vec<&str> = of(&seen, uuid).iter().map(|seen| seen.kind()).collect();
+        let kinds: Vec<&str> = of_call(&seen, uuid).map(Seen::kind).collect();
         let expected = [vec!["call_started"; attempts], vec!["call_ended"]].concat();
         assert_eq!(kinds, expected, "status {status}");
     }
@@ -168,14 +168,8 @@ async fn other_call_waits(status: u16, retry: &str) -> u128 {
     service.log_line(|line| line["status"] == status).await;
     let other = new_uuid();
     service.relay(bare(&other, "call_started")).await;
-    let mut n = 2;
-    loop {
-        let seen = receiver.seen(n).await;
-        if let Some(found) = of(&seen, &other).first() {
-            return (found.at - seen[0].at).as_millis();
-        }
-        n = seen.len() + 1;
-    }
+    let pause = |seen: &[Seen]| of_call(seen, &other).next().map(|found| found.at - seen[0].at);
+    receiver.until("the other call's event", pause).await.as_millis()
 }
 
 #[tokio::test]
