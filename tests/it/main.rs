@@ -47,9 +47,10 @@ mod receive;
 mod scenarios;
 mod simulate;
 
-// The library without a process.
+// The library without a process, and its source.
 mod bridged_events;
 mod corpus;
 mod failing_disk;
+mod floors;
 mod journal_model;
 mod simulation;
