@@ -4,7 +4,7 @@
 use crate::support::asterisk::{AUDIO, BEAT};
 use crate::support::event::new_uuid;
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::service::{Service, level, run};
+use crate::support::service::{Service, level, run, serve};
 use crate::support::sound::{bytes_of, voice};
 use crate::support::stage::Stage;
 use crate::support::sts::{Manner, Sts};
@@ -188,7 +188,7 @@ async fn the_receivers_decision_is_followed_and_logged() {
 async fn without_any_sts_url_a_call_has_its_events_and_digits() {
     let receiver = Receiver::content().await;
     let mut stage = Stage {
-        service: Service::start(&[("WEBHOOK_URL", receiver.url.as_str()), DETAILS]).await,
+        service: serve(&receiver.url, &[DETAILS]).await,
         sts: Sts::start(Manner::Usual).await,
         receiver,
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::asterisk::{AUDIO, Asterisk, DTMF, HANGUP, UUID};
 use crate::support::event::new_uuid;
 use crate::support::receiver::{Receiver, Reply, free_port};
-use crate::support::service::Service;
+use crate::support::service::serve;
 use crate::support::stage::{Call, Stage};
 use crate::support::sts::{Manner, Sts, frame};
 use serde_json::{Value, json};
@@ -142,8 +142,8 @@ async fn fails(mut stage: Stage) -> Stage {
 async fn an_sts_server_that_is_not_there_ends_the_call_after_five_seconds() {
     let receiver = Receiver::content().await;
     let url = format!("ws://127.0.0.1:{}", free_port());
-    let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("STS_URL", url.as_str()), DETAILS];
-    let service = Service::start(&vars).await;
+    let vars = [("STS_URL", url.as_str()), DETAILS];
+    let service = serve(&receiver.url, &vars).await;
     fails(Stage { receiver, sts: Sts::start(Manner::Usual).await, service }).await;
 }
 

@@ -8,14 +8,14 @@ mod repeats;
 mod stop;
 
 use crate::support::receiver::{Receiver, Seen};
-use crate::support::service::{Service, request};
+use crate::support::service::{Service, request, serve};
 
 /// The STS server that calls go to when the receiver decides nothing.
 const STS_URL: &str = "ws://localhost:6030";
 
 /// A service that delivers to this receiver and falls back to [`STS_URL`].
 async fn service_for(receiver: &Receiver) -> Service {
-    Service::start(&[("WEBHOOK_URL", &receiver.url), ("STS_URL", STS_URL)]).await
+    serve(&receiver.url, &[("STS_URL", STS_URL)]).await
 }
 
 /// A service that has no receiver.
@@ -108,8 +108,7 @@ async fn a_known_path_with_another_method_is_405_with_allow() {
 #[tokio::test]
 async fn with_a_secret_both_posts_need_it_in_either_header() {
     let receiver = Receiver::content().await;
-    let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("HTTP_SECRET", "s3cret")];
-    let service = Service::start(&vars).await;
+    let service = serve(&receiver.url, &[("HTTP_SECRET", "s3cret")]).await;
     let table = [
         ("X-AVR-WEBHOOK-SECRET", "s3cret", true),
         ("Authorization", "Bearer s3cret", true),

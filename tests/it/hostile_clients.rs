@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::receiver::{Receiver, Reply, closed_gate};
-use crate::support::service::{Service, Wire, request};
+use crate::support::service::{Service, Wire, request, serve};
 use serde_json::json;
 use tokio::time::{Instant, interval};
 
@@ -24,8 +24,7 @@ struct Pair {
 impl Pair {
     async fn start() -> Pair {
         let receiver = Receiver::content().await;
-        let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("STS_URL", "ws://localhost:6030")];
-        let service = Service::start(&vars).await;
+        let service = serve(&receiver.url, &[("STS_URL", "ws://localhost:6030")]).await;
         Pair { receiver, service }
     }
 
@@ -139,7 +138,7 @@ async fn a_client_that_shuts_its_side_meanwhile_still_gets_its_answer() {
     let gate = closed_gate();
     let held = gate.clone();
     let receiver = Receiver::start(move |_| Reply::route("ws://chosen:1").when(&held)).await;
-    let service = Service::start(&[("WEBHOOK_URL", &receiver.url)]).await;
+    let service = serve(&receiver.url, &[]).await;
     let mut wire = service.wire().await;
     wire.send(post_of(GOOD.as_bytes())).await;
     wire.finish().await;
@@ -349,7 +348,7 @@ async fn ten_thousand_idle_connections_do_no_harm() {
 #[tokio::test]
 async fn a_caller_that_hangs_up_while_its_call_is_routed_takes_nothing_with_it() {
     let (receiver, gate) = Receiver::held().await;
-    let service = Service::start(&[("WEBHOOK_URL", &receiver.url)]).await;
+    let service = serve(&receiver.url, &[]).await;
     let mut wire = service.wire().await;
     wire.send(post_of(GOOD.as_bytes())).await;
     receiver.seen(1).await;

@@ -4,7 +4,7 @@
 
 use crate::support::event::{bare, new_uuid};
 use crate::support::receiver::{Receiver, Reply, closed_gate, free_port};
-use crate::support::service::{Service, run};
+use crate::support::service::{Service, run, serve};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
@@ -207,7 +207,7 @@ async fn an_escaped_user_part_is_sent_as_it_is_meant_and_is_in_no_log() {
 #[tokio::test]
 async fn a_receiver_without_user_part_gets_no_authorization() {
     let receiver = Receiver::content().await;
-    let service = Service::start(&[("WEBHOOK_URL", &receiver.url)]).await;
+    let service = serve(&receiver.url, &[]).await;
     service.relay(bare(&new_uuid(), "call_started")).await;
     assert_eq!(receiver.seen(1).await[0].header("authorization"), None);
 }
@@ -220,15 +220,17 @@ async fn log_of_route(sts_url: &'static str, late: bool, format: &str, level: &s
         if late { Reply::route(sts_url).when(&waits) } else { Reply::route(sts_url) }
     };
     let receiver = Receiver::start(script).await;
-    let service = Service::start(&[
-        ("WEBHOOK_URL", &receiver.url),
-        ("WEBHOOK_TIMEOUT", "20000"),
-        ("STS_URL", FALLBACK),
-        ("STS_ALLOWED_HOSTS", "good.test"),
-        ("ROUTING_TIMEOUT", if late { "100" } else { "10000" }),
-        ("LOG_FORMAT", format),
-        ("LOG_LEVEL", level),
-    ])
+    let service = serve(
+        &receiver.url,
+        &[
+            ("WEBHOOK_TIMEOUT", "20000"),
+            ("STS_URL", FALLBACK),
+            ("STS_ALLOWED_HOSTS", "good.test"),
+            ("ROUTING_TIMEOUT", if late { "100" } else { "10000" }),
+            ("LOG_FORMAT", format),
+            ("LOG_LEVEL", level),
+        ],
+    )
     .await;
     let answer = service.post("/call", bare(&new_uuid(), "call_initiated")).await;
     assert_eq!(answer.json()["override"], false, "{answer:?}");
@@ -276,7 +278,7 @@ async fn the_query_of_a_decision_that_is_not_used_is_in_no_log_at_info() {
 async fn a_user_part_that_the_receiver_routes_to_goes_to_the_caller_unchanged() {
     let url = "wss://joe:hush@good.test/";
     let receiver = Receiver::start(move |_| Reply::route(url)).await;
-    let service = Service::start(&[("WEBHOOK_URL", &receiver.url), ("LOG_LEVEL", "trace")]).await;
+    let service = serve(&receiver.url, &[("LOG_LEVEL", "trace")]).await;
     let uuid = new_uuid();
     let body = json!({ "uuid": uuid, "payload": {} }).to_string();
     let answer = service.post("/call", body).await.json();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{STS_URL, call_of, event, lone_service, names_a_place, service_for, uuid};
 use crate::support::receiver::{Receiver, Reply};
-use crate::support::service::{Service, request};
+use crate::support::service::{Service, request, serve};
 use crate::support::wire::decode;
 
 /// The receiver's URL, the payload, the URL that Asterisk's call goes to.
@@ -261,8 +261,8 @@ async fn a_body_that_grows_past_64_kib_without_announcing_it_is_413() {
 #[tokio::test]
 async fn a_full_queue_answers_with_the_fallback_and_logs_the_loss() {
     let (receiver, gate) = Receiver::held().await;
-    let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("STS_URL", STS_URL), ("QUEUE_LIMIT", "1")];
-    let service = Service::start(&vars).await;
+    let vars = [("STS_URL", STS_URL), ("QUEUE_LIMIT", "1")];
+    let service = serve(&receiver.url, &vars).await;
     service.relay(event(1, "call_started")).await;
     let answer = service.post("/call", call_of(2, r#"{"from":"1"}"#)).await;
     let expected = json!({ "sts_url": "ws://localhost:6030/?from=1", "override": false });

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{array, call_of, event, names_a_place, received, service_for, uuid};
 use crate::support::receiver::{Receiver, Reply, Seen, closed_gate};
-use crate::support::service::Service;
+use crate::support::service::serve;
 
 /// The ids that an array of events was answered with.
 fn ids(answer: &Value) -> Vec<String> {
@@ -197,8 +197,7 @@ async fn the_key_of_an_array_leaves_room_for_the_place() {
 #[tokio::test]
 async fn the_agent_of_the_request_stands_in_for_the_one_of_the_settings() {
     let receiver = Receiver::content().await;
-    let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("AGENT_ID", "of-settings")];
-    let service = Service::start(&vars).await;
+    let service = serve(&receiver.url, &[("AGENT_ID", "of-settings")]).await;
     let agent = [("X-AVR-AGENT-ID", "of-request")];
     service.post_with("/events", &agent, event(1, "call_started")).await;
     service.post("/events", event(1, "call_ended")).await;
@@ -226,8 +225,7 @@ async fn a_type_that_is_not_to_be_delivered_is_accepted_and_dropped() {
 #[tokio::test]
 async fn with_a_star_any_type_is_delivered() {
     let receiver = Receiver::content().await;
-    let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("WEBHOOK_EVENTS", "*")];
-    let service = Service::start(&vars).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_EVENTS", "*")]).await;
     for (n, kind) in ["tool_invocation", "error", "call_started"].into_iter().enumerate() {
         let answer = service.post("/events", event(1, kind)).await;
         assert!(answer.json()["id"].is_string(), "{kind}: {}", answer.body);
@@ -264,8 +262,7 @@ async fn call_initiated_without_a_decision_has_no_sts_url() {
 #[tokio::test]
 async fn call_initiated_waits_no_longer_than_the_routing_timeout() {
     let (receiver, _gate) = Receiver::held().await;
-    let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("ROUTING_TIMEOUT", "300")];
-    let service = Service::start(&vars).await;
+    let service = serve(&receiver.url, &[("ROUTING_TIMEOUT", "300")]).await;
     let keyed = [("Idempotency-Key", "k1")];
     let answer = service.post_with("/events", &keyed, event(1, "call_initiated"));
     let answer =
@@ -276,8 +273,7 @@ async fn call_initiated_waits_no_longer_than_the_routing_timeout() {
 #[tokio::test]
 async fn a_full_queue_is_503_with_retry_after_until_there_is_room() {
     let (receiver, gate) = Receiver::held().await;
-    let vars = [("WEBHOOK_URL", receiver.url.as_str()), ("QUEUE_LIMIT", "3")];
-    let service = Service::start(&vars).await;
+    let service = serve(&receiver.url, &[("QUEUE_LIMIT", "3")]).await;
     service.relay(array(0..2)).await;
     let two_more = service.post("/events", array(2..4)).await;
     assert_eq!(two_more.status, 503, "two do not fit where there is room for one");

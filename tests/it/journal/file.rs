@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::{Journal, PATIENT, all_of, array, ids_of, kill, relay, terminate};
 use crate::support::event::{new_uuid, numbered};
 use crate::support::receiver::{Receiver, Reply, nobody, numbers_of};
-use crate::support::service::{Service, run};
+use crate::support::service::{Service, run, serve};
 
 /// A start that has to fail: its exit code, and what it says.
 async fn refused(path: &Path) -> (i32, String) {
@@ -49,8 +49,7 @@ async fn a_missing_file_is_made_with_its_directories() {
 #[tokio::test]
 async fn unless_told_otherwise_it_is_in_data_where_the_process_runs() {
     let receiver = Receiver::content().await;
-    let service =
-        Service::start(&[("WEBHOOK_URL", &receiver.url), ("JOURNAL_PATH", "undefined")]).await;
+    let service = serve(&receiver.url, &[("JOURNAL_PATH", "undefined")]).await;
     relay(&service, &new_uuid(), 0).await;
     receiver.seen(1).await;
     assert!(service.directory().join("data/callhook.redb").is_file());
