@@ -5,69 +5,18 @@
 
 mod file;
 mod full;
-mod keyed;
 mod limits;
 mod restart;
 
-use std::path::PathBuf;
-
 use crate::support::event::numbered;
+use crate::support::journal::{Journal, end, kill, terminate};
 use crate::support::receiver::{Receiver, Seen, of_call};
 use crate::support::service::Service;
 use serde_json::Value;
-use tempfile::TempDir;
-
-/// A journal that outlives the processes that use it.
-struct Journal {
-    directory: TempDir,
-}
-
-impl Journal {
-    fn new() -> Journal {
-        Journal { directory: TempDir::new().expect("a temporary directory") }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("callhook.redb")
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        std::fs::read(self.path()).expect("the journal can be read")
-    }
-
-    /// Starts a service on this journal that delivers to `url`.
-    async fn serve(&self, url: &str, vars: &[(&str, &str)]) -> Service {
-        let path = self.path();
-        let path = path.to_str().expect("a path of plain text");
-        let usual = [("WEBHOOK_URL", url), ("JOURNAL_PATH", path)];
-        Service::start(&[&usual, vars].concat()).await
-    }
-}
 
 /// Settings for a receiver that is away for a while: nothing is given up, and it is asked often.
 const PATIENT: [(&str, &str); 3] =
     [("WEBHOOK_RETRY", "20"), ("WEBHOOK_BACKOFF", "10"), ("WEBHOOK_BACKOFF_MAX", "100")];
-
-/// Ends the service with SIGKILL; returns when nothing of it is left.
-async fn kill(mut service: Service) {
-    service.signal("KILL");
-    service.ended().await;
-}
-
-/// Ends the service with SIGTERM, which has to succeed; returns its log.
-async fn terminate(mut service: Service) -> String {
-    service.terminate();
-    assert_eq!(service.wait().await, 0);
-    service.whole_log().await
-}
-
-/// Ends the service in one of these two ways.
-async fn end(service: Service, signal: &str) {
-    match signal {
-        "KILL" => kill(service).await,
-        _ => drop(terminate(service).await),
-    }
-}
 
 fn array(uuid: &str, numbers: std::ops::Range<usize>) -> String {
     Value::from(numbers.map(|n| numbered(uuid, n)).collect::<Vec<_>>()).to_string()

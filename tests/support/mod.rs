@@ -7,6 +7,7 @@ pub mod capture;
 pub mod disk;
 pub mod event;
 pub mod flawed;
+pub mod journal;
 pub mod queue;
 pub mod receiver;
 pub mod record;

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::{DETAILS, busy_call};
 use crate::support::event::new_uuid;
+use crate::support::journal::Journal;
 use crate::support::receiver::{Receiver, Reply, Seen, nobody};
 use crate::support::service::Service;
 use crate::support::stage::Stage;
@@ -17,7 +17,7 @@ use crate::support::sts::{Manner, Sts};
 /// A stage whose callhook keeps a journal that outlives it.
 struct Kept {
     stage: Stage,
-    directory: TempDir,
+    journal: Journal,
 }
 
 impl Kept {
@@ -35,10 +35,10 @@ impl Kept {
     }
 
     async fn delivering_to(url: &str, receiver: Receiver) -> Kept {
-        let directory = TempDir::new().expect("a temporary directory");
+        let journal = Journal::new();
         let sts = Sts::start(Manner::Usual).await;
-        let service = serve(url, &sts, &directory).await;
-        Kept { stage: Stage { receiver, sts, service }, directory }
+        let service = serve(&journal, url, &sts).await;
+        Kept { stage: Stage { receiver, sts, service }, journal }
     }
 
     /// Ends callhook with this signal.
@@ -50,7 +50,7 @@ impl Kept {
     /// Starts it again, with the receiver there.
     async fn begin(&mut self) {
         let url = self.stage.receiver.url.clone();
-        self.stage.service = serve(&url, &self.stage.sts, &self.directory).await;
+        self.stage.service = serve(&self.journal, &url, &self.stage.sts).await;
     }
 
     /// Returns when all that callhook took in before is on disk.
@@ -74,18 +74,15 @@ impl Kept {
     }
 }
 
-async fn serve(url: &str, sts: &Sts, directory: &TempDir) -> Service {
-    let path = directory.path().join("callhook.redb");
+async fn serve(journal: &Journal, url: &str, sts: &Sts) -> Service {
     let vars = [
-        ("WEBHOOK_URL", url),
         ("WEBHOOK_RETRY", "100"),
         ("WEBHOOK_TIMEOUT", "60000"),
         ("DRAIN_TIMEOUT", "2000"),
         ("STS_URL", sts.url.as_str()),
-        ("JOURNAL_PATH", path.to_str().expect("a path of plain text")),
         DETAILS,
     ];
-    Service::start(&vars).await
+    journal.serve(url, &vars).await
 }
 
 fn story(kinds: &[&str], reason: &str) -> (Vec<String>, String) {

@@ -1,5 +1,10 @@
 //! Arrays under a key while the disk fails and as many ids are remembered as ever are: each is answered,
 //! and nobody else waits for that.
+//!
+//! A binary of its own, since it holds the service to a tenth of a second, which a busy neighbour would spoil.
+
+#[allow(dead_code, clippy::unwrap_used, reason = "tests/it uses all of it")]
+mod support;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,10 +13,10 @@ use redb::{Database, TableDefinition};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::{Journal, terminate};
-use crate::support::event::{new_uuid, numbered};
-use crate::support::receiver::{Receiver, Reply, closed_gate, nobody};
-use crate::support::service::{Answer, IGNORING_SIGXFSZ, Service};
+use support::event::{new_uuid, numbered};
+use support::journal::{Journal, terminate};
+use support::receiver::{Receiver, Reply, closed_gate, nobody};
+use support::service::{Answer, IGNORING_SIGXFSZ, Service};
 
 /// As many ids as are remembered at most.
 const IDS: usize = 200_000;
