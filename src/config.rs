@@ -20,7 +20,6 @@ use std::time::Duration;
 use axum::http::HeaderValue;
 use secrecy::SecretString;
 use tracing::level_filters::LevelFilter;
-use url::Url;
 
 pub use self::fault::Fault;
 use self::layers::Layers;
@@ -223,10 +222,10 @@ fn read_webhook(reader: &mut Reader<'_>) -> Option<WebhookSettings> {
                             http://avr-webhook:9000/events, or none to run without a receiver \
                             (a / ? # @ before the host is written %2F %3F %23 %40)";
     let given = reader.text("WEBHOOK_URL");
-    let url = reader.checked("WEBHOOK_URL", |text| match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
-        Ok(_) | Err(_) if text == "none" => Ok(None),
-        Ok(_) | Err(_) => Err(EXPECTED.to_owned()),
+    let url = reader.checked("WEBHOOK_URL", |text| match WebhookSettings::read_url(text) {
+        None if text == "none" => Ok(None),
+        Some(url) => Ok(Some(url)),
+        None => Err(EXPECTED.to_owned()),
     });
     if given.is_none() {
         reader.fault(Fault::missing("WEBHOOK_URL", EXPECTED));
@@ -337,7 +336,11 @@ fn read_switch(reader: &mut Reader<'_>, name: &str) -> bool {
     switch.unwrap_or_default()
 }
 
-fn header_value(text: &str) -> Result<HeaderValue, String> {
+/// Reads what travels in a header.
+///
+/// # Errors
+/// What is expected.
+pub fn header_value(text: &str) -> Result<HeaderValue, String> {
     let value = HeaderValue::from_str(text).ok().filter(|value| value.to_str().is_ok());
     value.ok_or_else(|| "expected visible ASCII characters, as it travels in a header".to_owned())
 }

@@ -18,15 +18,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use futures_util::stream;
-use http_body_util::StreamBody;
-use hyper::body::Frame;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-    USER_AGENT,
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use self::signature::SigningKey;
@@ -62,15 +58,6 @@ const OWN_HEADERS: usize = 6;
 /// What is shown in place of a secret.
 const MASK: &str = "••••••••";
 
-/// How a request's body goes out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// At once, together with the head.
-    Whole,
-    /// In so many pieces of the same length, each on its own after such a pause; the head goes first.
-    Pieces(u32, Duration),
-}
-
 /// The receiver (`WEBHOOK_*`).
 #[derive(Clone, Debug)]
 pub struct WebhookSettings {
@@ -85,6 +72,12 @@ pub struct WebhookSettings {
 }
 
 impl WebhookSettings {
+    /// Reads [`url`](Self::url); `None` where the text is no such URL.
+    pub fn read_url(text: &str) -> Option<Url> {
+        let url = Url::parse(text).ok()?;
+        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+    }
+
     /// `host:port`, as Node's errors name it.
     pub fn place(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();
@@ -134,9 +127,15 @@ impl Webhook {
         Ok(Self(Arc::new(Inner { client, settings, blank, agent })))
     }
 
-    /// The request that an attempt makes, signed now where there is a key.
+    /// The request that an attempt makes, signed now where there is a key. The workbench alters it
+    /// before it is sent.
     pub fn request(&self, attempt: &Attempt) -> reqwest::Request {
-        self.0.request(attempt, Pace::Whole)
+        self.0.request(attempt)
+    }
+
+    /// Sends a request as an attempt.
+    pub async fn send(&self, request: reqwest::Request) -> Outcome {
+        self.0.send(request).await
     }
 
     /// Sends a request over the connections that attempts use, with no limit in time.
@@ -149,17 +148,12 @@ impl Webhook {
     ) -> Result<reqwest::Response, reqwest::Error> {
         self.0.client.execute(request).await
     }
-
-    /// Makes one attempt at this pace.
-    pub async fn ask(&self, attempt: &Attempt, pace: Pace) -> Outcome {
-        self.0.attempt(attempt, pace).await
-    }
 }
 
 impl Deliver for Webhook {
     fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.attempt(&attempt, Pace::Whole).await })
+        Box::pin(async move { inner.send(inner.request(&attempt)).await })
     }
 
     fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
@@ -183,10 +177,9 @@ impl Inner {
         headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect()
     }
 
-    async fn attempt(&self, attempt: &Attempt, pace: Pace) -> Outcome {
+    async fn send(&self, request: reqwest::Request) -> Outcome {
         let begun = Instant::now();
         let deadline = begun + self.settings.timeout;
-        let request = self.request(attempt, pace);
         let response = match timeout_at(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
@@ -209,20 +202,11 @@ impl Inner {
         }
     }
 
-    fn request(&self, attempt: &Attempt, pace: Pace) -> reqwest::Request {
+    fn request(&self, attempt: &Attempt) -> reqwest::Request {
         let mut request = self.blank.try_clone().expect("it has no body, so it can be cloned");
         request.headers_mut().reserve(OWN_HEADERS);
         self.put_headers(attempt, request.headers_mut());
-        let body = attempt.item.event.body.clone();
-        let body = match pace {
-            Pace::Whole => body.into(),
-            Pace::Pieces(pieces, pause) => {
-                // Otherwise it would be sent in chunks, which is another request.
-                request.headers_mut().insert(CONTENT_LENGTH, body.len().into());
-                in_pieces(body, pieces, pause)
-            }
-        };
-        *request.body_mut() = Some(body);
+        *request.body_mut() = Some(attempt.item.event.body.clone().into());
         request
     }
 
@@ -243,21 +227,6 @@ impl Inner {
         }
         headers.insert(signature::ID_HEADER, header(id));
     }
-}
-
-/// A body that takes its time. What is written before a pause is flushed, and so has a TCP segment
-/// of its own.
-fn in_pieces(body: Bytes, pieces: u32, pause: Duration) -> reqwest::Body {
-    let pieces = usize::try_from(pieces).unwrap_or(usize::MAX).max(1);
-    let length = body.len().div_ceil(pieces).max(1);
-    reqwest::Body::wrap(StreamBody::new(stream::unfold(body, move |mut rest| async move {
-        if rest.is_empty() {
-            return None;
-        }
-        sleep(pause).await;
-        let piece = rest.split_to(length.min(rest.len()));
-        Some((Ok::<_, std::convert::Infallible>(Frame::data(piece)), rest))
-    })))
 }
 
 fn header(text: String) -> HeaderValue {

@@ -98,7 +98,7 @@ impl From<ReceiveError> for Failure {
 impl From<SimulateError> for Failure {
     fn from(error: SimulateError) -> Self {
         match error {
-            SimulateError::Usage(_) | SimulateError::Scenario(_) => Self::Usage(error.to_string()),
+            SimulateError::Scenario(_) => Self::Usage(error.to_string()),
             SimulateError::Refused { .. } | SimulateError::Other(_) => Self::Other(error.into()),
         }
     }

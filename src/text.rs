@@ -14,6 +14,14 @@ pub fn disturbs_terminal(c: char) -> bool {
     c.is_control() || turns
 }
 
+/// The beginning of a text; where that is not all, with the length of the whole.
+pub fn excerpt(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+        None => text.to_owned(),
+    }
+}
+
 /// The name that differs least from a misspelt one; `None` only where there are no names.
 pub fn nearest<'n>(misspelt: &str, names: &'n [impl AsRef<str>]) -> Option<&'n str> {
     let likeness = |name: &&str| strsim::jaro_winkler(misspelt, name);
@@ -39,5 +47,13 @@ mod tests {
         assert_eq!(nearest("WEBHOOK_TIMOUT", &names), Some("WEBHOOK_TIMEOUT"));
         assert_eq!(nearest("WEBHOOKURL", &names), Some("WEBHOOK_URL"));
         assert_eq!(nearest("WEBHOOKURL", &[""; 0]), None);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        let long = "é".repeat(601);
+        let cut = excerpt(&long, 600);
+        assert!(cut.starts_with(&"é".repeat(600)) && cut.ends_with("… (1202 bytes)"));
+        assert_eq!(excerpt(&"é".repeat(600), 600), "é".repeat(600));
     }
 }

@@ -1,5 +1,5 @@
 //! Credentials as arguments: checked where they are read, and never repeated in an error, since a
-//! misspelt key is still nearly a key.
+//! misspelt key is nearly the key.
 
 use std::ffi::OsStr;
 use std::fmt::Display;
@@ -9,9 +9,9 @@ use std::str::FromStr;
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Command};
-use reqwest::header::HeaderValue;
 use secrecy::SecretString;
 
+use crate::config::header_value;
 use crate::delivery::signature::{BadSigningKey, SigningKey};
 
 /// A secret that fits in a header.
@@ -19,24 +19,20 @@ use crate::delivery::signature::{BadSigningKey, SigningKey};
 pub struct Secret(pub SecretString);
 
 impl FromStr for Secret {
-    type Err = &'static str;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fits = HeaderValue::from_str(text).is_ok_and(|value| value.to_str().is_ok());
-        if fits && !text.is_empty() {
-            Ok(Self(text.into()))
-        } else {
-            Err("expected visible ASCII characters, as it travels in a header")
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("expected a secret".to_owned());
         }
+        header_value(text).map(|_| Self(text.into()))
     }
 }
 
 /// A signing key with its text, which `check` searches for in what it shows.
 #[derive(Clone, Debug)]
 pub struct KeyText {
-    /// The text.
     pub text: SecretString,
-    /// The key.
     pub key: SigningKey,
 }
 
@@ -48,17 +44,12 @@ impl FromStr for KeyText {
     }
 }
 
-/// Reads a value, and where it is wrong tells what is expected, but not what was given.
+/// Reads a value; an error says what is expected, but not what was given.
+#[derive(Clone)]
 pub struct Hushed<T>(PhantomData<fn() -> T>);
 
 impl<T> Default for Hushed<T> {
     fn default() -> Self {
-        Self(PhantomData)
-    }
-}
-
-impl<T> Clone for Hushed<T> {
-    fn clone(&self) -> Self {
         Self(PhantomData)
     }
 }

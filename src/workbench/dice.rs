@@ -12,19 +12,24 @@ use rand_distr::{Distribution, StandardUniform, Uniform};
 
 use super::share::Share;
 
-/// A source of throws.
+/// A seed that nobody gave is below this: short enough to be typed again.
+const SEEDS: u64 = 1_000_000;
+
+/// A seed where none is given.
+pub fn seed() -> u64 {
+    u64::from(uuid::Uuid::new_v4().as_fields().0) % SEEDS
+}
+
 #[derive(Debug)]
 pub struct Dice(ChaCha8Rng);
 
 impl Dice {
-    /// The dice of this seed and stream.
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
         Self(rng)
     }
 
-    /// A throw by this distribution.
     pub fn throw<T>(&mut self, distribution: &impl Distribution<T>) -> T {
         distribution.sample(&mut self.0)
     }
@@ -47,7 +52,6 @@ impl Dice {
         throw < share.fraction()
     }
 
-    /// Sixteen bytes.
     pub fn bytes(&mut self) -> [u8; 16] {
         self.throw(&StandardUniform)
     }

@@ -8,9 +8,6 @@ use std::str::FromStr;
 pub struct Share(f64);
 
 impl Share {
-    /// None of them.
-    pub const NONE: Self = Self(0.0);
-
     /// From 0 to 1.
     pub fn fraction(self) -> f64 {
         self.0
@@ -33,7 +30,6 @@ impl fmt::Display for Share {
     }
 }
 
-/// The text is no share.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a share from 0% to 100%, such as 5% or 0.5%")]
 pub struct BadShare;

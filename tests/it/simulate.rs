@@ -351,9 +351,9 @@ async fn what_is_asked_wrongly_ends_with_64_and_says_why_without_secrets() {
     let url = "http://127.0.0.1:9/events";
     for (args, part) in [
         (&["ftp://user:hush@host/"][..], "expected the receiver's http:// or https:// URL"),
-        (&["hush"], "URL: expected"),
-        (&[url, "--secret", "hu\nsh"], "--secret: expected visible text"),
-        (&[url, "--signing-key", "whsec_hush%"], "--signing-key: expected whsec_"),
+        (&["hush"], "<URL>: expected"),
+        (&[url, "--secret", "hu\nsh"], "--secret <SECRET>: expected visible ASCII"),
+        (&[url, "--signing-key", "whsec_hush%"], "--signing-key <SIGNING_KEY>: expected whsec_"),
         (&[url, "--scenario", path], &place),
         (&[url, "--scenario", "bookin"], "did you mean booking?"),
         (&[url, "--drop", "5"], "expected a share from 0% to 100%"),

@@ -1,16 +1,20 @@
 //! Clock: how fast calls begin, and how fast time goes by in them.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The lowest and the highest rate and speed: beyond that `max` is meant.
-const LEAST: f64 = 0.001;
-/// The highest rate and speed.
-const MOST: f64 = 1_000_000.0;
+/// Beyond these, `max` is meant.
+const RANGE: RangeInclusive<f64> = 0.001..=1_000_000.0;
 
 /// `max`: a call begins, or an event is due, as soon as there is room.
 const MAX: f64 = f64::INFINITY;
+
+const RATE: &str = "expected calls a second, from 0.001 to 1000000, such as 5 or 0.2, or max";
+
+const SPEED: &str = "expected how many times faster, from 0.001x to 1000000x, such as 10x or 0.5x, or \
+                     max (or 0) for no waiting at all";
 
 /// Calls a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,10 +28,10 @@ impl Rate {
 }
 
 impl FromStr for Rate {
-    type Err = BadRate;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, BadRate> {
-        number(text).map(Self).ok_or(BadRate)
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        number(text).map(Self).ok_or(RATE)
     }
 }
 
@@ -36,11 +40,6 @@ impl fmt::Display for Rate {
         if self.0 == MAX { f.write_str("max") } else { write!(f, "{}", self.0) }
     }
 }
-
-/// The text is no rate.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected calls a second, from 0.001 to 1000000, such as 5 or 0.2, or max")]
-pub struct BadRate;
 
 /// How many times faster than real a call goes by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,15 +53,15 @@ impl Speed {
 }
 
 impl FromStr for Speed {
-    type Err = BadSpeed;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, BadSpeed> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         let factor = match text {
             "max" | "0" | "0x" => "max",
             // `max` itself ends in an x.
             other => other.strip_suffix(['x', 'X']).unwrap_or(other),
         };
-        number(factor).map(Self).ok_or(BadSpeed)
+        number(factor).map(Self).ok_or(SPEED)
     }
 }
 
@@ -72,19 +71,11 @@ impl fmt::Display for Speed {
     }
 }
 
-/// The text is no speed.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "expected how many times faster, from 0.001x to 1000000x, such as 10x or 0.5x, or max (or 0) \
-     for no waiting at all"
-)]
-pub struct BadSpeed;
-
 fn number(text: &str) -> Option<f64> {
     if text == "max" {
         return Some(MAX);
     }
-    text.parse().ok().filter(|number| (LEAST..=MOST).contains(number))
+    text.parse().ok().filter(|number| RANGE.contains(number))
 }
 
 #[cfg(test)]
@@ -97,7 +88,7 @@ mod tests {
         assert_eq!([begins("5", 0), begins("5", 1), begins("5", 10)], [0, 200, 2000]);
         assert_eq!([begins("0.2", 1), begins("max", 1000)], [5000, 0]);
         for bad in ["", "0", "-1", "0.0009", "1000001", "inf", "NaN", "5x", "five"] {
-            assert_eq!(bad.parse::<Rate>(), Err(BadRate), "{bad}");
+            assert_eq!(bad.parse::<Rate>(), Err(RATE), "{bad}");
         }
     }
 
@@ -112,7 +103,7 @@ mod tests {
         );
         assert_eq!([lasts("max"), lasts("0"), lasts("0x")], [0, 0, 0]);
         for bad in ["", "x", "-1x", "0.0009x", "1000001x", "infx", "ten"] {
-            assert_eq!(bad.parse::<Speed>(), Err(BadSpeed), "{bad}");
+            assert_eq!(bad.parse::<Speed>(), Err(SPEED), "{bad}");
         }
         assert_eq!("10".parse::<Speed>().unwrap().to_string(), "10x");
         assert_eq!("0".parse::<Speed>().unwrap().to_string(), "max");

@@ -1,7 +1,7 @@
 //! Faults: what is spoiled on purpose, and how much of it.
 //!
-//! Pure: a call's events and dice in, what is sent out. How an attempt is spoiled on its way is
-//! [`super::sender`]'s.
+//! Pure: a call's events and dice in, what is sent out. How a request is spoiled on its way is
+//! [`Alteration`]'s.
 //!
 //! Invariants:
 //! - The number of throws depends on the events alone, so that one fault asked for more or less
@@ -11,7 +11,11 @@
 
 use std::time::Duration;
 
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use strum::{EnumCount, EnumIter, EnumMessage, IntoEnumIterator as _, IntoStaticStr};
+
 use crate::event::{EventType, Payload};
+use crate::workbench::alteration::Alteration;
 use crate::workbench::dice::Dice;
 use crate::workbench::scenario::Planned;
 use crate::workbench::share::Share;
@@ -19,115 +23,104 @@ use crate::workbench::share::Share;
 /// How long after `call_ended` a late event is sent, in the scenario's time.
 pub const LATE_BY: Duration = Duration::from_millis(300);
 
-/// What can be spoiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The pieces of a body that trickles in.
+const SLOW_PIECES: u32 = 20;
+/// How long such a body takes, unless half of the timeout is shorter.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// The pieces of a body in several segments.
+const SPLIT_PIECES: u32 = 5;
+/// Between two of them: long enough for each to leave on its own.
+const SPLIT_PAUSE: Duration = Duration::from_millis(2);
+
+/// What can be spoiled, in the order of the throws. The name is that of the option, the comment its
+/// help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumCount, EnumIter, EnumMessage, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Fault {
-    /// The event is sent a second time.
+    /// So many events, once answered with 2xx, are sent again: the same request with the same
+    /// webhook-id, as after a crash
     Duplicate,
-    /// The event and the next one of its call change places.
+    /// So many events change places with the next one of their call; each keeps its own timestamp
+    /// and X-AVR-WEBHOOK-SEQUENCE
     Reorder,
-    /// The event is sent after `call_ended`.
+    /// In so many of the calls that have a call_ended, the event before it is sent 300 ms after it
+    /// (by --speed)
     Late,
-    /// The event is not sent.
+    /// So many events are never sent: a gap in X-AVR-WEBHOOK-SEQUENCE, as after a dead letter
     Drop,
-    /// The event is sent with another secret.
+    /// So many events are sent with another X-AVR-WEBHOOK-SECRET, on every attempt; 401 is the
+    /// right answer
     WrongSecret,
-    /// The event's body comes slowly.
+    /// So many events' bodies trickle in: the head, then 20 pieces over 1 s (or half of --timeout,
+    /// if that is shorter)
     SlowBody,
-    /// The event's body comes in several TCP segments.
+    /// So many events come in six TCP segments: the head, then five pieces of the body, 2 ms apart
     Split,
 }
 
 impl Fault {
-    /// All of them, in the order of their throws.
-    pub const ALL: [Self; 7] = [
-        Self::Duplicate,
-        Self::Reorder,
-        Self::Late,
-        Self::Drop,
-        Self::WrongSecret,
-        Self::SlowBody,
-        Self::Split,
-    ];
-
-    /// Its name, which is its option's, too.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Duplicate => "duplicate",
-            Self::Reorder => "reorder",
-            Self::Late => "late",
-            Self::Drop => "drop",
-            Self::WrongSecret => "wrong-secret",
-            Self::SlowBody => "slow-body",
-            Self::Split => "split",
-        }
+        self.into()
     }
 
-    /// Its place in [`Fault::ALL`].
-    pub fn index(self) -> usize {
+    /// What the fault does to each request of its event, within this timeout.
+    pub fn alteration(self, timeout: Duration) -> Option<Alteration> {
         match self {
-            Self::Duplicate => 0,
-            Self::Reorder => 1,
-            Self::Late => 2,
-            Self::Drop => 3,
-            Self::WrongSecret => 4,
-            Self::SlowBody => 5,
-            Self::Split => 6,
+            Self::WrongSecret => Some(Alteration::WrongSecret),
+            Self::SlowBody => {
+                let pause = SLOW.min(timeout / 2) / SLOW_PIECES;
+                Some(Alteration::Pieces(SLOW_PIECES, pause))
+            }
+            Self::Split => Some(Alteration::Pieces(SPLIT_PIECES, SPLIT_PAUSE)),
+            Self::Duplicate | Self::Reorder | Self::Late | Self::Drop => None,
         }
     }
 }
 
-/// How much of each fault is asked for.
-#[derive(Clone, Copy, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Faults on purpose, each with a share (5% where none is given)")]
-pub struct Shares {
-    /// So many events, once answered with 2xx, are sent again: the same request with the same
-    /// webhook-id, as after a crash
-    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "5%",
-          default_value = "0%", hide_default_value = true)]
-    pub duplicate: Share,
-    /// So many events change places with the next one of their call; each keeps its own timestamp
-    /// and X-AVR-WEBHOOK-SEQUENCE
-    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "5%",
-          default_value = "0%", hide_default_value = true)]
-    pub reorder: Share,
-    /// In so many of the calls that have a call_ended, the event before it is sent 300 ms after it
-    /// (by --speed)
-    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "5%",
-          default_value = "0%", hide_default_value = true)]
-    pub late: Share,
-    /// So many events are never sent: a gap in X-AVR-WEBHOOK-SEQUENCE, as after a dead letter
-    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "5%",
-          default_value = "0%", hide_default_value = true)]
-    pub drop: Share,
-    /// So many events are sent with another X-AVR-WEBHOOK-SECRET, on every attempt; 401 is the
-    /// right answer
-    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "5%",
-          default_value = "0%", hide_default_value = true)]
-    pub wrong_secret: Share,
-    /// So many events' bodies trickle in: the head, then 20 pieces over 1 s (or half of --timeout,
-    /// if that is shorter)
-    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "5%",
-          default_value = "0%", hide_default_value = true)]
-    pub slow_body: Share,
-    /// So many events come in six TCP segments: the head, then five pieces of the body, 2 ms apart
-    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "5%",
-          default_value = "0%", hide_default_value = true)]
-    pub split: Share,
-}
+/// How much of each fault is asked for: one option each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shares([Share; Fault::COUNT]);
 
 impl Shares {
-    /// The share of this fault.
     pub fn of(&self, fault: Fault) -> Share {
-        match fault {
-            Fault::Duplicate => self.duplicate,
-            Fault::Reorder => self.reorder,
-            Fault::Late => self.late,
-            Fault::Drop => self.drop,
-            Fault::WrongSecret => self.wrong_secret,
-            Fault::SlowBody => self.slow_body,
-            Fault::Split => self.split,
+        self.0[fault as usize]
+    }
+}
+
+impl Args for Shares {
+    fn augment_args(command: Command) -> Command {
+        command.args(Fault::iter().map(|fault| {
+            Arg::new(fault.name())
+                .long(fault.name())
+                .value_name("SHARE")
+                .value_parser(str::parse::<Share>)
+                .num_args(0..=1)
+                .default_missing_value("5%")
+                .default_value("0%")
+                .hide_default_value(true)
+                .help(fault.get_documentation().unwrap_or_default().replace('\n', " "))
+                .help_heading("Faults on purpose, each with a share (5% where none is given)")
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Shares {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut shares = Self::default();
+        shares.update_from_arg_matches(matches)?;
+        Ok(shares)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for fault in Fault::iter() {
+            self.0[fault as usize] = matches.get_one(fault.name()).copied().unwrap_or_default();
         }
+        Ok(())
     }
 }
 
@@ -136,21 +129,18 @@ impl Shares {
 pub struct Sending {
     /// When it is sent, in the scenario's time from the beginning of the call.
     pub at: Duration,
-    /// When it happened, which its timestamp says.
+    /// When it happened, by the same clock; its timestamp says so.
     pub happened: Duration,
-    /// Its number in the call: 1, 2, …
+    /// 1, 2, … in the call without faults.
     pub sequence: u64,
-    /// Its type.
     pub kind: EventType,
-    /// Its payload.
     pub payload: Payload,
-    /// What is spoiled.
     pub faults: Vec<Fault>,
 }
 
 /// A call's events as they are sent, in that order; those that are dropped are missing.
 pub fn spoil(events: Vec<Planned>, shares: &Shares, dice: &mut Dice) -> Vec<Sending> {
-    let is_late = dice.hits(shares.late);
+    let is_late = dice.hits(shares.of(Fault::Late));
     let mut sendings: Vec<Sending> =
         (1..).zip(events).map(|(sequence, event)| throw(sequence, event, shares, dice)).collect();
     sendings.retain(|sending| !sending.faults.contains(&Fault::Drop));
@@ -162,7 +152,7 @@ pub fn spoil(events: Vec<Planned>, shares: &Shares, dice: &mut Dice) -> Vec<Send
 }
 
 fn throw(sequence: u64, event: Planned, shares: &Shares, dice: &mut Dice) -> Sending {
-    let of_event = Fault::ALL.into_iter().filter(|fault| *fault != Fault::Late);
+    let of_event = Fault::iter().filter(|fault| *fault != Fault::Late);
     let mut faults: Vec<Fault> = of_event.filter(|fault| dice.hits(shares.of(*fault))).collect();
     if faults.contains(&Fault::SlowBody) {
         // It comes in several segments anyway.
@@ -218,19 +208,16 @@ mod tests {
         (0..).zip(kinds).map(event).collect()
     }
 
+    fn shares(shares: &[(Fault, &str)]) -> Shares {
+        let mut asked = Shares::default();
+        for (fault, share) in shares {
+            asked.0[*fault as usize] = share.parse().unwrap();
+        }
+        asked
+    }
+
     fn all(fault: Fault) -> Shares {
-        let mut shares = Shares::default();
-        let share = match fault {
-            Fault::Duplicate => &mut shares.duplicate,
-            Fault::Reorder => &mut shares.reorder,
-            Fault::Late => &mut shares.late,
-            Fault::Drop => &mut shares.drop,
-            Fault::WrongSecret => &mut shares.wrong_secret,
-            Fault::SlowBody => &mut shares.slow_body,
-            Fault::Split => &mut shares.split,
-        };
-        *share = "100%".parse().unwrap();
-        shares
+        shares(&[(fault, "100%")])
     }
 
     fn spoiled(kinds: &[&str], shares: &Shares) -> Vec<(u128, u128, u64)> {
@@ -282,7 +269,7 @@ mod tests {
     #[test]
     fn what_is_dropped_leaves_a_gap() {
         assert_eq!(spoiled(&KINDS, &all(Fault::Drop)), []);
-        let some = Shares { drop: "50%".parse().unwrap(), ..Shares::default() };
+        let some = shares(&[(Fault::Drop, "50%")]);
         let sent = spoiled(&["transcription"; 100], &some);
         assert!((30..70).contains(&sent.len()));
         assert!(sent.iter().all(|(at, _, sequence)| u128::from(*sequence) * 1000 == at + 1000));
@@ -296,16 +283,10 @@ mod tests {
                 sendings.iter().filter(|sending| sending.faults.contains(&Fault::Duplicate));
             twice.map(|sending| sending.sequence).collect()
         };
-        let some = Shares { duplicate: "30%".parse().unwrap(), ..Shares::default() };
-        let more = Shares { late: "100%".parse().unwrap(), split: "50%".parse().unwrap(), ..some };
+        let some = shares(&[(Fault::Duplicate, "30%")]);
+        let more =
+            shares(&[(Fault::Duplicate, "30%"), (Fault::Late, "100%"), (Fault::Split, "50%")]);
         assert_eq!(duplicated(&some), duplicated(&more));
         assert!(!duplicated(&some).is_empty());
-    }
-
-    #[test]
-    fn names_and_places_are_one_list() {
-        for (index, fault) in Fault::ALL.into_iter().enumerate() {
-            assert_eq!(fault.index(), index, "{}", fault.name());
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::io::{IsTerminal as _, stderr};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::tally::{Numbers, Tally};
@@ -26,22 +26,15 @@ async fn bar(tally: &Tally, calls: u32) {
     let Ok(style) = ProgressStyle::with_template(STYLE) else {
         return pending().await;
     };
-    // It goes when this is dropped, before the summary.
-    let bar = Cleared(ProgressBar::new(calls.into()).with_style(style));
+    // Dropped, it clears itself, so that the summary follows on a clean line.
+    let bar =
+        ProgressBar::new(calls.into()).with_style(style).with_finish(ProgressFinish::AndClear);
     every(GLANCE, |_| {
         let (over, told) = tally.look(|numbers| (numbers.over, told(numbers)));
-        bar.0.set_position(over);
-        bar.0.set_message(told);
+        bar.set_position(over);
+        bar.set_message(told);
     })
     .await;
-}
-
-struct Cleared(ProgressBar);
-
-impl Drop for Cleared {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
-    }
 }
 
 async fn lines(tally: &Tally, calls: u32) {

@@ -1,7 +1,7 @@
 //! Sender: the receiver's client, with faults on purpose.
 //!
 //! Stands between the queue and [`Webhook`]: the queue decides when and in what order, the webhook
-//! makes the request, and here it is spoiled and measured.
+//! builds and sends the request, and here it is altered and measured.
 //!
 //! Invariant: an order is kept until its event is delivered or given up by the queue's own rule,
 //! and then dropped, which frees its place.
@@ -17,25 +17,14 @@ use tokio::time::Instant;
 use super::faults::Fault;
 use super::tally::Tally;
 use crate::attempt::{Attempt, Deliver, Outcome};
-use crate::delivery::{Pace, Webhook};
+use crate::delivery::Webhook;
 use crate::event::EventId;
-
-/// The pieces of a body that trickles in.
-const SLOW_PIECES: u32 = 20;
-/// The time that a body takes which trickles in, unless half of the timeout is shorter.
-const SLOW: Duration = Duration::from_secs(1);
-
-/// The pieces of a body in several segments.
-const SPLIT_PIECES: u32 = 5;
-/// Between two of them: long enough for each to leave on its own.
-const SPLIT_PAUSE: Duration = Duration::from_millis(2);
+use crate::workbench::alteration::Alteration;
 
 /// A call that is being played; it is over when the last one who knows of it is gone.
 #[derive(Debug)]
 pub struct Playing {
-    /// Who counts.
     pub tally: Arc<Tally>,
-    /// Its place among the calls at one time.
     pub _place: OwnedSemaphorePermit,
 }
 
@@ -50,63 +39,37 @@ impl Drop for Playing {
 pub struct Order {
     /// Its number in the call without faults.
     pub sequence: u64,
-    /// What is spoiled.
     pub faults: Vec<Fault>,
-    /// Its place among the events that wait.
     pub _place: OwnedSemaphorePermit,
-    /// Its call.
     pub _call: Arc<Playing>,
 }
 
-/// Sends, spoils and measures.
+/// Sends, spoils and measures; clones share one list of orders.
 #[derive(Clone)]
-pub struct Sender(Arc<Inner>);
-
-struct Inner {
-    right: Webhook,
-    /// The same receiver, told another secret.
-    wrong: Webhook,
+pub struct Sender {
+    webhook: Webhook,
     /// Attempts for an event in all.
     attempts: u32,
-    slow: Pace,
+    timeout: Duration,
     tally: Arc<Tally>,
-    orders: Mutex<HashMap<EventId, Arc<Order>>>,
+    orders: Arc<Mutex<HashMap<EventId, Arc<Order>>>>,
 }
 
 impl Sender {
-    /// A sender with `wrong` for those who shall be refused. An event has so many attempts in all,
-    /// each of which may take as long as `timeout`.
-    pub fn new(
-        right: Webhook,
-        wrong: Webhook,
-        attempts: u32,
-        timeout: Duration,
-        tally: Arc<Tally>,
-    ) -> Self {
-        let slow = Pace::Pieces(SLOW_PIECES, SLOW.min(timeout / 2) / SLOW_PIECES);
-        let orders = Mutex::default();
-        Self(Arc::new(Inner { right, wrong, attempts, slow, tally, orders }))
+    pub fn new(webhook: Webhook, attempts: u32, timeout: Duration, tally: Arc<Tally>) -> Self {
+        Self { webhook, attempts, timeout, tally, orders: Arc::default() }
     }
 
     /// Takes note of how an event is to be sent, before the queue has it.
     pub fn expect(&self, id: EventId, order: Order) {
-        self.0.orders().insert(id, Arc::new(order));
+        self.orders().insert(id, Arc::new(order));
     }
-}
 
-impl Deliver for Sender {
-    fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
-        let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.attempt(attempt).await })
-    }
-}
-
-impl Inner {
     fn orders(&self) -> MutexGuard<'_, HashMap<EventId, Arc<Order>>> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn attempt(&self, mut attempt: Attempt) -> Outcome {
+    async fn make(&self, mut attempt: Attempt) -> Outcome {
         let order = self.orders().get(&attempt.item.event.id).cloned();
         let order = order.expect("an event is expected before the queue has it");
         attempt.item.sequence = order.sequence;
@@ -124,17 +87,17 @@ impl Inner {
     }
 
     async fn ask(&self, attempt: &Attempt, order: &Order) -> Outcome {
-        let hit = |fault| order.faults.contains(&fault);
-        let webhook = if hit(Fault::WrongSecret) { &self.wrong } else { &self.right };
-        let pace = match (hit(Fault::SlowBody), hit(Fault::Split)) {
-            (true, _) => self.slow,
-            (false, true) => Pace::Pieces(SPLIT_PIECES, SPLIT_PAUSE),
-            (false, false) => Pace::Whole,
-        };
+        let mut request = self.webhook.request(attempt);
+        let mut is_slow = false;
+        let alterations = order.faults.iter().filter_map(|fault| fault.alteration(self.timeout));
+        for alteration in alterations {
+            is_slow |= matches!(alteration, Alteration::Pieces(..));
+            alteration.apply(&mut request, &attempt.item.event, None);
+        }
         let begun = Instant::now();
-        let outcome = webhook.ask(attempt, pace).await;
+        let outcome = self.webhook.send(request).await;
         // What is slow on purpose says nothing about the receiver.
-        let took = (pace == Pace::Whole).then(|| begun.elapsed());
+        let took = (!is_slow).then(|| begun.elapsed());
         self.tally.answered(&attempt.item.event.kind, &outcome, took);
         outcome
     }
@@ -145,5 +108,12 @@ impl Inner {
             Outcome::Delivered { .. } => true,
             Outcome::Failed(failure) => failure.is_final() || attempt.number() >= self.attempts,
         }
+    }
+}
+
+impl Deliver for Sender {
+    fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
+        let sender = self.clone();
+        Box::pin(async move { sender.make(attempt).await })
     }
 }

@@ -1,32 +1,26 @@
 //! Summary: what came of it, for people and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use strum::IntoEnumIterator as _;
 
-use super::faults::{Fault, Shares};
+use super::faults::Fault;
+use super::options::Options;
 use super::tally::{Latency, Numbers};
 use crate::text::printable;
+use crate::time::millis;
 
-/// What was played, and what came of it.
 #[derive(Debug)]
 pub struct Summary {
     /// The receiver, without a user part.
     pub url: String,
-    /// The scenarios, as they were named.
-    pub scenarios: Vec<String>,
-    /// What plays the same calls again.
+    pub options: Options,
     pub seed: u64,
-    /// What was spoiled.
-    pub shares: Shares,
-    /// How many calls were asked for.
-    pub calls: u32,
-    /// How long it took.
     pub elapsed: Duration,
-    /// Whether it was stopped before its end.
     pub interrupted: bool,
-    /// The numbers.
     pub numbers: Numbers,
 }
 
@@ -39,9 +33,9 @@ impl Summary {
 
     /// The faults that were asked for, with what they hit and what of that was accepted.
     fn faults(&self) -> impl Iterator<Item = (Fault, u64, u64)> {
-        let asked = Fault::ALL.into_iter().filter(|fault| self.shares.of(*fault).fraction() > 0.0);
+        let asked = Fault::iter().filter(|fault| self.options.shares.of(*fault).fraction() > 0.0);
         asked.map(|fault| {
-            let (hit, accepted) = self.numbers.faults[fault.index()];
+            let (hit, accepted) = self.numbers.faults[fault as usize];
             (fault, hit, accepted)
         })
     }
@@ -56,7 +50,7 @@ impl Summary {
             ((*code).to_owned(), json!({"events": events, "error": error}))
         });
         let faults = self.faults().map(|(fault, hit, accepted)| {
-            let share = self.shares.of(fault).to_string();
+            let share = self.options.shares.of(fault).to_string();
             (fault.name().to_owned(), json!({"share": share, "hit": hit, "accepted": accepted}))
         });
         let mut latency: Map<String, Value> =
@@ -64,11 +58,11 @@ impl Summary {
         latency.insert("all".to_owned(), numbers.overall.json());
         json!({
             "url": self.url,
-            "scenarios": self.scenarios,
+            "scenarios": self.options.scenarios,
             "seed": self.seed,
             "interrupted": self.interrupted,
             "elapsed_ms": millis(self.elapsed),
-            "calls": {"asked": self.calls, "begun": numbers.begun, "over": numbers.over},
+            "calls": {"asked": self.options.calls, "begun": numbers.begun, "over": numbers.over},
             "scripts": scripts.collect::<Vec<_>>(),
             "events": {
                 "planned": numbers.planned, "sent": numbers.sent, "delivered": numbers.delivered,
@@ -79,11 +73,7 @@ impl Summary {
             "attempts": numbers.attempts,
             "answers": numbers.answers,
             "failures": failures.collect::<Map<_, _>>(),
-            "decisions": {
-                "routed": numbers.decisions.routed, "fallback": numbers.decisions.fallback,
-                "invalid": numbers.decisions.invalid, "failed": numbers.decisions.failed,
-                "places": numbers.decisions.places,
-            },
+            "decisions": numbers.decisions,
             "latency_ms": latency,
             "faults": faults.collect::<Map<_, _>>(),
             "pauses": {"asked": numbers.pauses.0, "longest_ms": millis(numbers.pauses.1)},
@@ -94,14 +84,14 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let numbers = &self.numbers;
-        let played = self.scenarios.join(", ");
+        let played = self.options.scenarios.join(", ");
         let (url, seed) = (&self.url, self.seed);
         writeln!(f, "{} against {url}, seed {seed}", printable(&played))?;
         if self.interrupted {
             writeln!(f, "interrupted; so far:")?;
         }
         writeln!(f)?;
-        let calls = self.calls;
+        let calls = self.options.calls;
         row(f, "calls", &format!("{} of {calls} begun, {} over", numbers.begun, numbers.over))?;
         row(f, "events", &events(numbers))?;
         let rate =
@@ -124,7 +114,7 @@ impl fmt::Display for Summary {
 impl Summary {
     fn write_faults(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (fault, hit, accepted) in self.faults() {
-            let share = self.shares.of(fault);
+            let share = self.options.shares.of(fault);
             let accepted = match fault {
                 Fault::Drop => "none of them sent".to_owned(),
                 Fault::WrongSecret if accepted > 0 => {
@@ -155,7 +145,7 @@ fn events(numbers: &Numbers) -> String {
     text
 }
 
-fn counted(counts: &std::collections::BTreeMap<String, u64>) -> String {
+fn counted(counts: &BTreeMap<String, u64>) -> String {
     let counts: Vec<String> =
         counts.iter().map(|(name, count)| format!("{}: {count}", printable(name))).collect();
     if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
@@ -207,10 +197,6 @@ impl Latency {
         let [p50, p90, p99, max] = self.values().map(rounded);
         json!({"count": self.0.len(), "p50": p50, "p90": p90, "p99": p99, "max": max})
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn rounded(number: f64) -> f64 {

@@ -10,11 +10,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::Serialize;
+use strum::EnumCount as _;
 
 use super::faults::Fault;
 use crate::attempt::{Failure, Outcome};
 use crate::event::EventType;
 use crate::routing::{self, AllowedHosts};
+use crate::workbench::by_name::ByName;
 use crate::workbench::scenario::Plan;
 
 /// The most event types whose latency is told apart: each takes some 20 KB.
@@ -23,55 +26,45 @@ const MOST_KINDS: usize = 32;
 /// The most places that calls are routed to which are told apart.
 const MOST_PLACES: usize = 32;
 
-/// What is counted under this name beyond those.
-const OTHERS: &str = "others";
-
 /// The longest latency that is told apart, in microseconds: an hour, above any `--timeout`.
 const LONGEST: u64 = 3_600_000_000;
 
-/// The counters, shared by all who count.
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<Numbers>);
 
-/// What was counted.
 #[derive(Clone, Debug, Default)]
 pub struct Numbers {
-    /// Calls that were begun, and those whose every event is settled.
     pub begun: u64,
     /// Calls whose every event is settled.
     pub over: u64,
-    /// Calls by scenario and script.
     pub scripts: BTreeMap<(String, String), u64>,
     /// Events that the begun calls have by their scripts.
     pub planned: u64,
     /// Events handed over to the queue.
     pub sent: u64,
-    /// Events answered with 2xx.
     pub delivered: u64,
     /// Events given up that nothing was spoiled of.
     pub failed: u64,
     /// Events given up that were spoiled on purpose.
     pub spoiled: u64,
-    /// Requests, with those that repeat an event.
+    /// Requests, including those that repeat an event.
     pub attempts: u64,
     /// Requests by status, or by the code of what came instead of one.
     pub answers: BTreeMap<String, u64>,
     /// Events given up by their last failure's code, with the first one's sentence.
     pub failures: BTreeMap<&'static str, (u64, String)>,
-    /// What the receiver decided.
     pub decisions: Decisions,
-    /// How long answers took, by type.
-    pub latency: BTreeMap<String, Latency>,
-    /// How long all of them took.
+    /// How long answers took, by event type.
+    pub latency: ByName<Latency, MOST_KINDS>,
     pub overall: Latency,
     /// For each fault how many events it hit, and how many of those were answered with 2xx.
-    pub faults: [(u64, u64); Fault::ALL.len()],
+    pub faults: [(u64, u64); Fault::COUNT],
     /// How often the receiver asked for a pause, and for how long at most.
     pub pauses: (u64, Duration),
 }
 
 /// What the receiver decided about the calls that it was asked about.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Decisions {
     /// It named a place to go to.
     pub routed: u64,
@@ -81,8 +74,7 @@ pub struct Decisions {
     pub invalid: u64,
     /// It answered no `call_initiated` with 2xx.
     pub failed: u64,
-    /// How often each place was named.
-    pub places: BTreeMap<String, u64>,
+    pub places: ByName<u64, MOST_PLACES>,
 }
 
 /// How long answers took, in microseconds, within 1%.
@@ -100,7 +92,6 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The numbers as they are now.
     pub fn numbers(&self) -> Numbers {
         self.lock().clone()
     }
@@ -110,22 +101,19 @@ impl Tally {
         look(&self.lock())
     }
 
-    /// A call begins, of which so many events are sent.
     pub fn begins(&self, plan: &Plan, sending: usize) {
         let mut numbers = self.lock();
         let planned = plan.events.len();
         numbers.begun += 1;
         numbers.planned += count(planned);
-        numbers.faults[Fault::Drop.index()].0 += count(planned.saturating_sub(sending));
+        numbers.faults[Fault::Drop as usize].0 += count(planned.saturating_sub(sending));
         *numbers.scripts.entry((plan.scenario.clone(), plan.script.clone())).or_default() += 1;
     }
 
-    /// Every event of a call is settled.
     pub fn is_over(&self) {
         self.lock().over += 1;
     }
 
-    /// An event is handed over.
     pub fn sends(&self) {
         self.lock().sent += 1;
     }
@@ -149,13 +137,11 @@ impl Tally {
         }
     }
 
-    /// A second sending of an event was answered, or not.
     pub fn repeated(&self, outcome: &Outcome) {
         let accepted = matches!(outcome, Outcome::Delivered { .. });
         self.lock().note_fault(Fault::Duplicate, accepted);
     }
 
-    /// An event was delivered or given up.
     pub fn settled(&self, kind: &EventType, faults: &[Fault], outcome: &Outcome) {
         let mut numbers = self.lock();
         let accepted = matches!(outcome, Outcome::Delivered { .. });
@@ -180,13 +166,12 @@ impl Tally {
 }
 
 impl Numbers {
-    /// Events that wait for their answer.
     pub fn unsettled(&self) -> u64 {
         self.sent.saturating_sub(self.delivered + self.failed + self.spoiled)
     }
 
     fn note_fault(&mut self, fault: Fault, accepted: bool) {
-        let (hit, fine) = &mut self.faults[fault.index()];
+        let (hit, fine) = &mut self.faults[fault as usize];
         *hit += 1;
         *fine += u64::from(accepted);
     }
@@ -199,15 +184,8 @@ impl Numbers {
     }
 
     fn note_latency(&mut self, kind: &EventType, took: Duration) {
-        let full = self.latency.len() >= MOST_KINDS && !self.latency.contains_key(kind.name());
-        let name = if full { OTHERS } else { kind.name() };
-        if !self.latency.contains_key(name) {
-            self.latency.insert(name.to_owned(), Latency::default());
-        }
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).clamp(1, LONGEST);
-        if let Some(latency) = self.latency.get_mut(name) {
-            latency.0.saturating_record(micros);
-        }
+        self.latency.of(kind.name()).0.saturating_record(micros);
         self.overall.0.saturating_record(micros);
     }
 }
@@ -221,10 +199,7 @@ impl Decisions {
         match routing::decision(answer.as_deref().unwrap_or_default(), &AllowedHosts::Any) {
             Ok(Some(decision)) => {
                 self.routed += 1;
-                let place = decision.url.place();
-                let full = self.places.len() >= MOST_PLACES && !self.places.contains_key(&place);
-                let place = if full { OTHERS.to_owned() } else { place };
-                *self.places.entry(place).or_default() += 1;
+                *self.places.of(&decision.url.place()) += 1;
             }
             Ok(None) => self.fallback += 1,
             Err(_) => self.invalid += 1,
