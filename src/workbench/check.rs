@@ -1,9 +1,9 @@
 //! `callhook check`: judges a webhook receiver, one claim at a time.
 //!
 //! Every request is made as callhook's delivery makes its attempts, by the same code, for calls
-//! that are made up anew. What exactly passes stands with each check in [`catalogue`]. Leaves to
-//! others how a request is made ([`sender`]), what an answer has to be ([`rules`]), and how the
-//! report looks ([`text`], [`junit`], [`page`]).
+//! that are made up anew. [`catalogue`] says of each check what exactly passes. Leaves to others how a
+//! request is made ([`sender`]), what an answer has to be ([`rules`]), and how the report looks
+//! ([`text`], [`junit`], [`page`]).
 //!
 //! Invariants and limits:
 //! - One fault of the receiver fails the check that is meant for it: later checks are told of it,
@@ -14,7 +14,6 @@
 //! - A receiver that is gone, or silent in two checks in a row, is left alone: the rest is
 //!   skipped.
 
-pub mod arguments;
 pub mod arrival;
 pub mod catalogue;
 pub mod curl;
@@ -22,50 +21,67 @@ pub mod exchange;
 pub mod junit;
 pub mod life;
 pub mod load;
-pub mod oddities;
 pub mod page;
 pub mod report;
 pub mod rules;
 pub mod sender;
+pub mod step;
 pub mod text;
 pub mod trial;
-pub mod trust;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use secrecy::SecretString;
 use tokio::time::Instant;
 
-pub use self::arguments::Options;
 use self::catalogue::{
     CALL_INITIATED, CATALOGUE, CONCURRENT_CALLS, Check, IN_TIME, KEEP_ALIVE, REACHED,
 };
 use self::exchange::{Came, Exchange};
-use self::report::{Finding, Masks, Report, Scribe, Summary, Verdict};
+use self::report::{Finding, Report, Scribe, Summary, Verdict};
 use self::sender::Sender;
 use self::trial::{Known, Ruling, Stop, Trial};
+use super::receiver_options::ReceiverOptions;
 use crate::delivery::WebhookSettings;
 use crate::text::printable;
-use crate::time::timestamp_now;
+use crate::time::{millis, timestamp_now};
 
 /// So many checks in a row without an answer mean that the receiver hangs.
 const SILENT_CHECKS: u32 = 2;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(
+    mut_arg("secret", |arg| {
+        arg.help("Its secret, sent as X-AVR-WEBHOOK-SECRET; then wrong and missing ones are tried, too")
+    }),
+    mut_arg("signing_key", |arg| {
+        arg.help("Its signing key, whsec_…; then wrong, missing and old signatures are tried, too")
+    })
+)]
+pub struct Options {
+    #[command(flatten)]
+    pub receiver: ReceiverOptions,
+    /// Print one JSON document in place of text
+    #[arg(long)]
+    pub json: bool,
+    /// Write the results as JUnit XML, too, in which advised checks that fail count as skipped
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write the results as a web page, too
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+}
 
 /// Judges the receiver, prints what was found and writes the files that were asked for.
 ///
 /// # Errors
 /// Where a required check failed, which the error names, or a file cannot be written.
 pub async fn run(options: &Options) -> anyhow::Result<()> {
-    let settings = WebhookSettings {
-        url: options.url.0.clone(),
-        secret: options.secret.clone().map(|secret| secret.0),
-        timeout: Duration::from_millis(options.timeout.into()),
-        signing_key: options.signing_key.clone().map(|signing| signing.key),
-    };
-    let key = options.signing_key.as_ref().map(|signing| &signing.text);
-    let masks = Masks::new(&settings, key);
-    let mut course = Course::new(settings, masks)?;
+    let settings = options.receiver.settings();
+    let key = options.receiver.signing_key.as_ref().map(|signing| &signing.text);
+    let mut course = Course::new(settings, key)?;
     let report = course.run(!options.json).await;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -103,12 +119,10 @@ fn verdict(report: &Report) -> anyhow::Result<()> {
     }
 }
 
-/// The way through the catalogue.
 struct Course {
     sender: Sender,
     scribe: Scribe,
     known: Known,
-    /// The receiver answered the first request.
     reached: bool,
     /// Checks in a row that ended in silence.
     silent: u32,
@@ -117,12 +131,11 @@ struct Course {
 }
 
 impl Course {
-    fn new(settings: WebhookSettings, masks: Masks) -> anyhow::Result<Self> {
+    fn new(settings: WebhookSettings, key: Option<&SecretString>) -> anyhow::Result<Self> {
         let sender = Sender::new(settings)?;
-        let scribe = Scribe::new(sender.settings(), masks, sender.patience());
         Ok(Self {
+            scribe: Scribe::new(sender.settings(), key, sender.patience()),
             sender,
-            scribe,
             known: Known::default(),
             reached: false,
             silent: 0,
@@ -133,13 +146,13 @@ impl Course {
     /// Makes every check; prints a line each as it goes, where `aloud`.
     async fn run(&mut self, aloud: bool) -> Report {
         let (begun, started) = (Instant::now(), timestamp_now());
-        let mut checks: Vec<Finding> = Vec::with_capacity(CATALOGUE.len());
+        let mut checks: Vec<Finding> = Vec::new();
         for check in &CATALOGUE {
             let finding = self.judge(check).await;
             checks.push(finding);
             if aloud && checks[0].verdict == Verdict::Pass {
                 let (last, before) = checks.split_last().expect("one was pushed");
-                print!("{}", text::line(last, before.last().map(|before| before.group)));
+                print!("{}", text::line(last, before.last().map(|before| before.check.group)));
             }
         }
         let summary = Summary::of(&checks);
@@ -147,7 +160,7 @@ impl Course {
             callhook: env!("CARGO_PKG_VERSION"),
             url: self.sender.settings().shown_url(),
             started,
-            took_ms: begun.elapsed().as_millis(),
+            took_ms: millis(begun.elapsed()),
             requests: self.known.requests,
             passed: summary.failed == 0,
             summary,
@@ -155,14 +168,14 @@ impl Course {
         }
     }
 
-    async fn judge(&mut self, check: &Check) -> Finding {
+    async fn judge(&mut self, check: &'static Check) -> Finding {
         let looks_back = check.name == IN_TIME && self.reached;
         if let Some(why) = self.halted.clone().filter(|_| !looks_back) {
             return self.finding(check, Err(Stop::Skip(why)), None, Duration::ZERO);
         }
         let begun = Instant::now();
         let mut trial = Trial::new(self.sender.clone(), self.known.clone());
-        let ruling = (check.judge)(&mut trial).await;
+        let ruling = check.judge(&mut trial).await;
         let took = begun.elapsed();
         let Trial { exchanges, telling, .. } = trial;
         self.known.learn(&exchanges, self.sender.settings().timeout);
@@ -199,7 +212,7 @@ impl Course {
 
     fn finding(
         &self,
-        check: &Check,
+        check: &'static Check,
         ruling: Ruling,
         telling: Option<&Exchange>,
         took: Duration,
@@ -213,15 +226,11 @@ impl Course {
             }
         };
         Finding {
-            name: check.name,
-            group: check.group,
-            level: check.level,
-            claim: check.claim,
-            rule: check.rule,
+            check,
             verdict,
-            reason: self.scribe.reason(&reason),
+            reason: self.scribe.masked(&reason),
             advice,
-            took_ms: took.as_millis(),
+            took_ms: millis(took),
             evidence: telling.map(|exchange| self.scribe.evidence(exchange, check)),
         }
     }

@@ -10,59 +10,52 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
-use super::exchange::{Exchange, Filler, OLD, Secret, Sending, Signature};
+use super::exchange::{Exchange, Filler, Sending};
 use crate::delivery::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
 use crate::delivery::{ATTEMPT_HEADER, SECRET_HEADER};
+use crate::workbench::alteration::{Alteration, OLD};
 
-/// How often the request is made, and how the times differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Times {
-    /// Once.
     Once,
     /// Twice, as an event and its repeat.
     Twice,
     /// Twice over one connection.
     OnOneConnection,
-    /// So often, each one an event of another call.
+    /// So often, each one an event of another call; `at_once`, none waits for another.
     Many {
-        /// How many.
         count: usize,
-        /// None waits for another.
         at_once: bool,
     },
 }
 
-/// The receiver, as the line names it.
 pub struct Target {
     /// Its URL without the user part.
     pub url: String,
-    /// Whether requests are signed.
     pub signed: bool,
-    /// How long an answer is waited for.
     pub patience: Duration,
 }
 
 /// The first number of a loop, of three digits, which stand for the last three of uuid and id.
 const FIRST: usize = 100;
 
-/// The line.
 pub fn line(exchange: &Exchange, target: &Target, times: Times) -> String {
     let sending = &exchange.sending;
     let id = numbered(&sending.attempt.item.event.id.to_string(), times);
     let body = body(sending, times);
     let mut line = String::new();
-    let body = if target.signed && sending.signature != Signature::Missing {
-        line.push_str(&signing(&id, &body, sending.signature));
+    let body = if target.signed && sending.alteration != Some(Alteration::NoSignature) {
+        line.push_str(&signing(&id, &body, sending.alteration));
         "\"$BODY\"".to_owned()
     } else {
         body
     };
-    line.push_str(&start(&sending.method, target.patience, times));
+    line.push_str(&start(&sending.method(), target.patience, times));
     for (name, value) in &exchange.headers {
         line.push(' ');
         line.push_str(&header(name, value, sending, times, &id));
     }
-    if sending.method == Method::POST {
+    if sending.method() == Method::POST {
         line.push_str(&format!(" --data-binary {body}"));
     }
     let url = quoted(&target.url);
@@ -101,12 +94,12 @@ fn header(
     if *name == AUTHORIZATION {
         return "--user \"$WEBHOOK_USER\"".to_owned();
     }
-    let own_signature = matches!(sending.signature, Signature::Own | Signature::Old);
-    let value = if *name == SECRET_HEADER && sending.secret == Secret::Own {
+    let altered = |alteration| sending.alteration == Some(alteration);
+    let value = if *name == SECRET_HEADER && !altered(Alteration::WrongSecret) {
         "\"$SECRET\"".to_owned()
     } else if *name == TIMESTAMP_HEADER {
         "\"$TS\"".to_owned()
-    } else if *name == SIGNATURE_HEADER && own_signature {
+    } else if *name == SIGNATURE_HEADER && !altered(Alteration::WrongSignature) {
         "\"v1,$SIG\"".to_owned()
     } else if *name == ID_HEADER {
         id.to_owned()
@@ -122,10 +115,11 @@ fn header(
 }
 
 /// Sets `BODY`, `TS` and `SIG`, as Standard Webhooks signs.
-fn signing(id: &str, body: &str, signature: Signature) -> String {
-    let age = match signature {
-        Signature::Old => format!("$(( $(date +%s) - {} ))", OLD.as_secs()),
-        Signature::Own | Signature::Wrong | Signature::Missing => "$(date +%s)".to_owned(),
+fn signing(id: &str, body: &str, alteration: Option<Alteration>) -> String {
+    let age = if alteration == Some(Alteration::OldSignature) {
+        format!("$(( $(date +%s) - {} ))", OLD.as_secs())
+    } else {
+        "$(date +%s)".to_owned()
     };
     let key = "$(printf %s \"${SIGNING_KEY#whsec_}\" | base64 -d | od -An -v -tx1 | tr -d ' \\n')";
     format!(

@@ -11,7 +11,7 @@ use quick_junit::{
 };
 
 use super::catalogue::Level;
-use super::report::{Back, Evidence, Finding, Report, Verdict};
+use super::report::{Finding, Report, Verdict};
 
 /// The document. Characters that XML cannot hold are left out.
 ///
@@ -19,67 +19,56 @@ use super::report::{Back, Evidence, Finding, Report, Verdict};
 /// Where a text cannot be written, which no text brings about.
 pub fn document(report: &Report) -> Result<String, SerializeError> {
     let mut suite = TestSuite::new("callhook check");
-    suite.set_time(millis(report.took_ms));
+    suite.set_time(Duration::from_millis(report.took_ms));
     suite.add_property(Property::new("url", legal(&report.url)));
     suite.add_property(Property::new("callhook", report.callhook));
     suite.add_test_cases(report.checks.iter().map(case));
     let mut document = Document::new("callhook check");
-    document.set_time(millis(report.took_ms));
+    document.set_time(Duration::from_millis(report.took_ms));
     document.add_test_suite(suite);
     document.to_string()
 }
 
 fn case(finding: &Finding) -> TestCase {
-    let mut status = match (finding.verdict, finding.level) {
+    let status = match (finding.verdict, finding.check.level) {
         (Verdict::Pass, _) => TestCaseStatus::success(),
-        (Verdict::Fail, Level::Required) => TestCaseStatus::non_success(NonSuccessKind::Failure),
-        (Verdict::Fail, Level::Advised) | (Verdict::Skipped, _) => TestCaseStatus::skipped(),
-    };
-    match (finding.verdict, finding.level) {
-        (Verdict::Pass, _) => {}
         (Verdict::Fail, Level::Required) => {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
             status.set_message(legal(&finding.reason)).set_type("required");
             status.set_description(details(finding));
+            status
         }
         (Verdict::Fail, Level::Advised) => {
-            status.set_message(legal(&format!("advised, but fails: {}", finding.reason)));
+            skipped(&format!("advised, but fails: {}", finding.reason))
         }
-        (Verdict::Skipped, _) => {
-            status.set_message(legal(&finding.reason));
-        }
-    }
-    let mut case = TestCase::new(finding.name, status);
-    case.set_classname(finding.group).set_time(millis(finding.took_ms));
+        (Verdict::Skipped, _) => skipped(&finding.reason),
+    };
+    let mut case = TestCase::new(finding.check.name, status);
+    case.set_classname(finding.check.group).set_time(Duration::from_millis(finding.took_ms));
     case.set_system_out(details(finding));
     case
 }
 
+fn skipped(why: &str) -> TestCaseStatus {
+    let mut status = TestCaseStatus::skipped();
+    status.set_message(legal(why));
+    status
+}
+
 fn details(finding: &Finding) -> String {
-    let mut lines = vec![finding.rule.to_owned(), finding.reason.clone()];
-    lines.extend(finding.advice.map(str::to_owned));
-    if let Some(Evidence { sent, came, took_ms, curl }) = &finding.evidence {
-        lines.push(format!("sent: {} {}", sent.method, sent.url));
-        lines.extend(sent.headers.iter().cloned());
-        lines.push(sent.body.clone());
-        match came {
-            Back::Answer { status, headers, body } => {
-                lines.push(format!("came: {status} after {took_ms} ms"));
-                lines.extend(headers.iter().cloned());
-                lines.push(body.clone());
-            }
-            Back::Nothing { error } => lines.push(format!("came: {error}, after {took_ms} ms")),
-        }
-        lines.push(format!("again: {curl}"));
+    let mut text = format!("{}\n{}\n", finding.check.rule, finding.reason);
+    if let Some(advice) = finding.advice {
+        text += &format!("{advice}\n");
     }
-    legal(&lines.join("\n"))
+    if let Some(evidence) = &finding.evidence {
+        let (sent, came) = (evidence.sent_lines().join("\n"), evidence.came_lines().join("\n"));
+        text += &format!("sent: {sent}\ncame: {came}\nagain: {}\n", evidence.curl);
+    }
+    legal(text.trim_end())
 }
 
 /// Without the two characters that XML cannot hold (<https://www.w3.org/TR/xml/#charsets>) and that
 /// the crate lets through; it leaves out the control characters itself.
 fn legal(text: &str) -> String {
     text.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
-}
-
-fn millis(millis: u128) -> Duration {
-    Duration::from_millis(millis.try_into().unwrap_or(u64::MAX))
 }

@@ -3,18 +3,16 @@
 use reqwest::header::RETRY_AFTER;
 
 use super::exchange::{Call, Came, Sending};
-use super::rules::{Complaint, accepted};
+use super::rules::{ACCEPTED, Complaint};
 use super::trial::{Ruling, Stop, Trial};
 use crate::event::EventType;
 use crate::text::printable;
 
-/// Calls at once.
 pub const CALLS: usize = 20;
 
-/// Requests that are not to be limited away.
+/// Requests that no rate limit may refuse.
 pub const REQUESTS: usize = 200;
 
-/// Plays twenty calls at once.
 pub async fn concurrent_calls(trial: &mut Trial) -> Ruling {
     let kinds = if trial.known.routes {
         [EventType::CallInitiated, EventType::CallStarted, EventType::CallEnded]
@@ -22,47 +20,35 @@ pub async fn concurrent_calls(trial: &mut Trial) -> Ruling {
         [EventType::CallStarted, EventType::Transcription, EventType::CallEnded]
     };
     let calls = (0..CALLS).map(|_| events(&kinds)).collect();
-    trial.expect_calls(calls, accepted).await.map_err(crowded)?;
+    trial.expect_calls(calls, ACCEPTED).await.map_err(|stop| {
+        stop.of(&format!("with {CALLS} calls at once")).advise(
+            "callhook sends the events of one call one at a time, but calls do not wait for each \
+             other. Look for state that requests share: a variable, a file, a transaction, a row that \
+             two of them insert.",
+        )
+    })?;
     Ok(format!("{} events of {CALLS} calls at once were taken", trial.exchanges.len()))
 }
 
-fn crowded(stop: Stop) -> Stop {
-    match stop {
-        Stop::Fail(complaint) => Complaint::new(format!(
-            "with {CALLS} calls at once, {}",
-            complaint.reason
-        ))
-        .advise(
-            "callhook sends the events of one call one at a time, but calls do not wait for \
-                     each other. Look for state that requests share: a variable, a file, a \
-                     transaction, a row that two of them insert.",
-        )
-        .into(),
-        Stop::Limited | Stop::Skip(_) => stop,
-    }
-}
-
-/// Sends two hundred events as fast as they are answered.
 pub async fn request_rate(trial: &mut Trial) -> Ruling {
     if let Some(number) = trial.known.limited_at {
-        // Once more, so that there is something to show.
-        let again = trial.expect(Call::fresh().next(EventType::CallStarted), accepted).await;
-        again.map(drop).or_else(|stop| match stop {
-            Stop::Fail(_) | Stop::Limited => Ok(()),
-            Stop::Skip(_) => Err(stop),
-        })?;
-        return Err(limited(trial, number).into());
+        // One more request, as evidence.
+        let again = trial.expect(Call::fresh().next(EventType::CallStarted), ACCEPTED).await;
+        return match again {
+            Err(stop @ Stop::Skip(_)) => Err(stop),
+            Ok(_) | Err(Stop::Fail(_) | Stop::Limited) => Err(limited(trial, number).into()),
+        };
     }
     let mut kinds = vec![EventType::CallStarted];
     kinds.resize(REQUESTS / CALLS - 1, EventType::Transcription);
     kinds.push(EventType::CallEnded);
     let mut calls: Vec<Vec<Sending>> = (0..CALLS).map(|_| events(&kinds)).collect();
     if !trial.known.crowds {
-        // That many at once is too much for it, as another check has told.
+        // So many at once are too much for it, as another check has told.
         calls = vec![calls.concat()];
     }
-    match trial.expect_calls(calls, accepted).await {
-        Ok(()) => Ok(format!("{REQUESTS} more events were taken one upon the other")),
+    match trial.expect_calls(calls, ACCEPTED).await {
+        Ok(()) => Ok(format!("{REQUESTS} more events were taken in a row")),
         Err(Stop::Limited) => {
             let number = trial.known.requests + trial.exchanges.len();
             Err(limited(trial, number).into())
@@ -78,11 +64,10 @@ fn limited(trial: &Trial, number: usize) -> Complaint {
         Came::Silence | Came::Broken { .. } => None,
     });
     let wait = wait.map(|wait| format!(", with Retry-After: {}", printable(wait)));
-    let reason =
-        format!("by request {number} of this run the answer was 429{}", wait.unwrap_or_default());
-    Complaint::new(reason).advise(
+    Complaint::new(
+        format!("by request {number} of this run the answer was 429{}", wait.unwrap_or_default()),
         "One talkative call makes more events than that, and callhook holds all calls back for as \
-         long as Retry-After says. Leave the webhook's path out of the limit, or raise it to some \
+         long as Retry-After says. Exempt the webhook's path from the limit, or raise it to some \
          thousands a minute. AVR's sample receiver allows 100 requests in 15 minutes.",
     )
 }
@@ -92,14 +77,13 @@ fn events(kinds: &[EventType]) -> Vec<Sending> {
     kinds.iter().map(|kind| call.next(kind.clone())).collect()
 }
 
-/// Looks at how long everything took.
 pub fn in_time(trial: &mut Trial) -> Ruling {
     let limit = trial.sender.settings().timeout.as_millis();
     let known = &trial.known;
     let Some(slowest) = known.slowest.clone() else {
         return Err(Stop::Skip("nothing was answered".to_owned()));
     };
-    let (what, took) = (slowest.sending.what().to_owned(), slowest.took.as_millis());
+    let (what, took) = (slowest.sending.what(), slowest.took.as_millis());
     trial.telling = Some(slowest);
     if known.late == 0 {
         return Ok(format!(
@@ -111,11 +95,8 @@ pub fn in_time(trial: &mut Trial) -> Ruling {
         "{} of {} requests took longer than {limit} ms, the slowest {took} ms ({what})",
         known.late, known.requests
     );
-    Err(Complaint::new(reason)
-        .advise(
-            "callhook breaks such an attempt off, and the caller waits for its route all that time. \
-             Answer once the event is taken and do the rest afterwards, or raise WEBHOOK_TIMEOUT, \
-             and --timeout here.",
-        )
-        .into())
+    let advice = "callhook aborts such an attempt, and until then the caller waits for its route. \
+                  Answer once the event is taken and do the rest afterwards, or raise \
+                  WEBHOOK_TIMEOUT, and --timeout here.";
+    Err(Complaint::new(reason, advice).into())
 }

@@ -7,15 +7,13 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::catalogue::Level;
-use super::report::{Back, Evidence, Finding, Report, Verdict};
+use super::report::{Evidence, Finding, Report, Verdict};
 use crate::text::printable;
 
 const STYLE: &str = include_str!("page.css");
 
-/// The page.
 pub fn page(report: &Report) -> String {
-    let summary = report.summary;
-    let groups = report.checks.chunk_by(|one, next| one.group == next.group);
+    let groups = report.checks.chunk_by(|one, next| one.check.group == next.check.group);
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -30,13 +28,11 @@ pub fn page(report: &Report) -> String {
             body {
                 h1 { (if report.passed { "✓" } else { "✗" }) " " (report.url) }
                 p.dim {
-                    (summary.passed) " passed, " (summary.failed) " failed, "
-                    (summary.advised_failed) " advised failed, " (summary.skipped) " skipped; "
-                    (report.requests) " requests in " (report.took_ms) " ms, "
+                    (report.summary) "; " (report.requests) " requests in " (report.took_ms) " ms, "
                     (report.started) ", callhook " (report.callhook)
                 }
                 @for group in groups {
-                    h2 { (group[0].group) }
+                    h2 { (group[0].check.group) }
                     @for finding in group { (check(finding)) }
                 }
             }
@@ -46,47 +42,34 @@ pub fn page(report: &Report) -> String {
 }
 
 fn check(finding: &Finding) -> Markup {
-    let (class, sign) = match finding.verdict {
-        Verdict::Pass => ("pass", "✓"),
-        Verdict::Fail => ("fail", "✗"),
-        Verdict::Skipped => ("skipped", "–"),
-    };
+    let (class, sign): (&str, char) = (finding.verdict.into(), finding.verdict.sign());
     html! {
         details class=(class) open[finding.verdict == Verdict::Fail] {
             summary {
-                span.sign { (sign) } code { (finding.name) } " " (finding.claim)
-                @if finding.level == Level::Advised { span.dim { " (advised)" } }
+                span.sign { (sign) } code { (finding.check.name) } " " (finding.check.claim)
+                @if finding.check.level == Level::Advised { span.dim { " (advised)" } }
             }
             p.reason { (printable(&finding.reason)) }
             @if let Some(advice) = finding.advice { p { (advice) } }
-            p.dim { (finding.rule) }
+            p.dim { (finding.check.rule) }
             @if let Some(shown) = &finding.evidence { (evidence(shown)) }
         }
     }
 }
 
 fn evidence(evidence: &Evidence) -> Markup {
-    let sent = &evidence.sent;
     html! {
         h3 { "Sent" }
-        pre { (sent.method) " " (sent.url) "\n" (lines(&sent.headers)) "\n" (visible(&sent.body)) }
-        h3 { "Came back after " (evidence.took_ms) " ms" }
-        @match &evidence.came {
-            Back::Answer { status, headers, body } => {
-                pre { (status) "\n" (lines(headers)) "\n" (visible(body)) }
-            }
-            Back::Nothing { error } => pre { (visible(error)) },
-        }
+        pre { (visible(&evidence.sent_lines())) }
+        h3 { "Came back" }
+        pre { (visible(&evidence.came_lines())) }
         h3 { "Again" }
-        pre { (visible(&evidence.curl)) }
+        pre { (visible(std::slice::from_ref(&evidence.curl))) }
     }
 }
 
-fn lines(headers: &[String]) -> String {
-    headers.iter().map(|header| format!("{}\n", printable(header))).collect()
-}
-
-/// The text without characters that turn the direction of writing around; line ends stay.
-fn visible(text: &str) -> String {
-    text.lines().map(printable).collect::<Vec<_>>().join("\n")
+/// Without characters that turn the direction of writing around; line ends stay.
+fn visible(lines: &[String]) -> String {
+    let lines = lines.iter().flat_map(|line| line.lines());
+    lines.map(printable).collect::<Vec<_>>().join("\n")
 }

@@ -4,28 +4,31 @@
 //! and the password of the URL before anything else happens to it, since receivers repeat what they
 //! refuse.
 
+use std::fmt;
 use std::time::Duration;
 
 use base64_simd::STANDARD;
 use percent_encoding::percent_decode_str;
-use reqwest::header::{AUTHORIZATION, HeaderMap};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::catalogue::{Check, Level};
 use super::curl::{self, Target};
-use super::exchange::{Answer, Came, Exchange, Secret};
+use super::exchange::{Answer, Came, Exchange};
 use crate::delivery::{SECRET_HEADER, WebhookSettings};
+use crate::text::excerpt;
+use crate::time::millis;
+use crate::workbench::alteration::Alteration;
 
 /// The most of a body that is shown, in characters: enough for any error that a person reads.
 const EXCERPT: usize = 600;
 
-/// Headers of an answer that say something about how the receiver behaves.
+/// The headers of an answer that say something about how the receiver behaves.
 const TELLING: [&str; 7] =
     ["content-type", "connection", "retry-after", "location", "allow", "server", "x-powered-by"];
 
-/// A run of all checks.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub struct Report {
     /// The version that judged.
     pub callhook: &'static str,
@@ -33,37 +36,27 @@ pub struct Report {
     pub url: String,
     /// When the run began, in ISO 8601.
     pub started: String,
-    /// How long it took, in milliseconds.
-    pub took_ms: u128,
-    /// Requests made.
+    pub took_ms: u64,
     pub requests: usize,
-    /// Whether no required check failed.
     pub passed: bool,
-    /// What became of the checks.
     pub summary: Summary,
-    /// Each one.
     pub checks: Vec<Finding>,
 }
 
-/// How many checks went how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Passed, of either level.
+    /// Of either level.
     pub passed: usize,
-    /// Failed and required.
     pub failed: usize,
-    /// Failed and only advised.
     pub advised_failed: usize,
-    /// Not judged.
     pub skipped: usize,
 }
 
 impl Summary {
-    /// Counts.
     pub fn of(checks: &[Finding]) -> Self {
         let mut summary = Self::default();
         for check in checks {
-            *match (check.verdict, check.level) {
+            *match (check.verdict, check.check.level) {
                 (Verdict::Pass, _) => &mut summary.passed,
                 (Verdict::Fail, Level::Required) => &mut summary.failed,
                 (Verdict::Fail, Level::Advised) => &mut summary.advised_failed,
@@ -74,40 +67,46 @@ impl Summary {
     }
 }
 
-/// What came of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed, failed, advised_failed, skipped } = self;
+        write!(
+            f,
+            "{passed} passed, {failed} failed, {advised_failed} advised failed, {skipped} skipped"
+        )
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Verdict {
-    /// The receiver does what is asked.
     Pass,
-    /// It does not.
     Fail,
-    /// It was not asked, or could not answer.
+    /// The receiver was not asked, or could not answer.
     Skipped,
 }
 
-/// One check and what it found.
-#[derive(Debug, Serialize)]
+impl Verdict {
+    pub fn sign(self) -> char {
+        match self {
+            Self::Pass => '✓',
+            Self::Fail => '✗',
+            Self::Skipped => '–',
+        }
+    }
+}
+
+#[derive(Serialize)]
 pub struct Finding {
-    /// Its name, which stays the same from version to version.
-    pub name: &'static str,
-    /// What it belongs to.
-    pub group: &'static str,
-    /// Whether the exit code depends on it.
-    pub level: Level,
-    /// What is asked of the receiver.
-    pub claim: &'static str,
-    /// What exactly passes, and why it matters.
-    pub rule: &'static str,
-    /// What came of it.
+    #[serde(flatten)]
+    pub check: &'static Check,
     pub verdict: Verdict,
-    /// Why, in plain words.
     pub reason: String,
     /// What to do, where it failed and that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<&'static str>,
-    /// How long it took, in milliseconds.
-    pub took_ms: u128,
+    pub took_ms: u64,
     /// The request that settled it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
@@ -116,56 +115,73 @@ pub struct Finding {
 /// A request and what came back, fit to be shown.
 #[derive(Debug, Serialize)]
 pub struct Evidence {
-    /// What was sent.
     pub sent: Sent,
-    /// What came back.
     pub came: Back,
-    /// From the connect to the end of the answer, in milliseconds.
-    pub took_ms: u128,
+    /// From the connect to the end of the answer.
+    pub took_ms: u64,
     /// A line for a shell that sends it again.
     pub curl: String,
 }
 
-/// What was sent.
+impl Evidence {
+    /// What was sent, a line each: the request, its headers, its body.
+    pub fn sent_lines(&self) -> Vec<String> {
+        let Sent { method, url, headers, body } = &self.sent;
+        [&[format!("{method} {url}")], &headers[..], std::slice::from_ref(body)].concat()
+    }
+
+    /// What came back, likewise, with the time that it took.
+    pub fn came_lines(&self) -> Vec<String> {
+        let took = format!("after {} ms", self.took_ms);
+        match &self.came {
+            Back::Answer { status, headers, body } => {
+                [&[format!("{status} {took}")], &headers[..], std::slice::from_ref(body)].concat()
+            }
+            Back::Nothing { error } => vec![format!("{error}, {took}")],
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 pub struct Sent {
-    /// The method.
     pub method: String,
-    /// The URL without its user part.
+    /// Without its user part.
     pub url: String,
     /// One `name: value` each; secrets as the variables of [`curl`].
     pub headers: Vec<String>,
-    /// The begin of the body.
+    /// Its beginning.
     pub body: String,
 }
 
-/// What came back.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum Back {
-    /// An answer.
     Answer {
-        /// Its status.
         status: u16,
-        /// Those headers that tell something, one `name: value` each.
+        /// Those of [`TELLING`], one `name: value` each.
         headers: Vec<String>,
-        /// The begin of the body.
+        /// Its beginning.
         body: String,
     },
-    /// None.
     Nothing {
-        /// Why.
         error: String,
     },
 }
 
-/// Texts that must not be shown.
-pub struct Masks(Vec<String>);
+/// Makes findings fit to be shown.
+pub struct Scribe {
+    secrets: Vec<String>,
+    target: Target,
+}
 
-impl Masks {
-    /// Everything secret in the settings and in the text of the signing key, in the forms in which
-    /// a receiver may repeat it.
-    pub fn new(settings: &WebhookSettings, signing_key: Option<&SecretString>) -> Self {
+impl Scribe {
+    /// Keeps back everything secret in the settings and in the text of the signing key, in the forms
+    /// in which a receiver may repeat it.
+    pub fn new(
+        settings: &WebhookSettings,
+        signing_key: Option<&SecretString>,
+        patience: Duration,
+    ) -> Self {
         let mut secrets: Vec<String> = Vec::new();
         secrets.extend(settings.secret.as_ref().map(|secret| secret.expose_secret().to_owned()));
         if let Some(key) = signing_key {
@@ -187,12 +203,45 @@ impl Masks {
         // A short one may be part of a long one.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
-        Self(secrets)
+        let signed = settings.signing_key.is_some();
+        Self { secrets, target: Target { url: settings.shown_url(), signed, patience } }
     }
 
-    /// The text with each of them as `***`.
-    pub fn apply(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    /// The text with each secret as `***`.
+    pub fn masked(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+
+    pub fn evidence(&self, exchange: &Exchange, check: &Check) -> Evidence {
+        Evidence {
+            sent: Sent {
+                method: exchange.sending.method().to_string(),
+                url: self.target.url.clone(),
+                headers: sent_headers(&exchange.headers, exchange.sending.alteration),
+                body: excerpt(exchange.sending.body(), EXCERPT),
+            },
+            came: match &exchange.came {
+                Came::Answer(answer) => self.answer(answer),
+                Came::Silence => Back::Nothing { error: "no answer in time".to_owned() },
+                Came::Broken { code, error } => {
+                    Back::Nothing { error: self.masked(&format!("{error} ({code})")) }
+                }
+            },
+            took_ms: millis(exchange.took),
+            curl: curl::line(exchange, &self.target, check.times),
+        }
+    }
+
+    fn answer(&self, answer: &Answer) -> Back {
+        let shown = |bytes: &[u8]| excerpt(&self.masked(&String::from_utf8_lossy(bytes)), EXCERPT);
+        let told = TELLING.iter().filter_map(|name| {
+            Some(format!("{name}: {}", shown(answer.headers.get(*name)?.as_bytes())))
+        });
+        Back::Answer {
+            status: answer.status.as_u16(),
+            headers: told.collect(),
+            body: shown(&answer.body),
+        }
     }
 }
 
@@ -205,64 +254,11 @@ fn json_escaped(text: &str) -> String {
     quoted[1..quoted.len() - 1].to_owned()
 }
 
-/// Makes evidence of exchanges.
-pub struct Scribe {
-    masks: Masks,
-    target: Target,
-}
-
-impl Scribe {
-    /// For one receiver.
-    pub fn new(settings: &WebhookSettings, masks: Masks, patience: Duration) -> Self {
-        let signed = settings.signing_key.is_some();
-        Self { masks, target: Target { url: settings.shown_url(), signed, patience } }
-    }
-
-    /// A reason, which may repeat what the receiver said.
-    pub fn reason(&self, text: &str) -> String {
-        self.masks.apply(text)
-    }
-
-    /// The exchange that settled the check.
-    pub fn evidence(&self, exchange: &Exchange, check: &Check) -> Evidence {
-        Evidence {
-            sent: Sent {
-                method: exchange.sending.method.to_string(),
-                url: self.target.url.clone(),
-                headers: sent_headers(&exchange.headers, exchange.sending.secret),
-                body: excerpt(exchange.sending.body()),
-            },
-            came: match &exchange.came {
-                Came::Answer(answer) => self.answer(answer),
-                Came::Silence => Back::Nothing { error: "no answer in time".to_owned() },
-                Came::Broken { code, error } => {
-                    Back::Nothing { error: self.masks.apply(&format!("{error} ({code})")) }
-                }
-            },
-            took_ms: exchange.took.as_millis(),
-            curl: curl::line(exchange, &self.target, check.times),
-        }
-    }
-
-    fn answer(&self, answer: &Answer) -> Back {
-        let told = TELLING.iter().filter_map(|name| {
-            let value = answer.headers.get(*name)?.as_bytes();
-            let value = self.masks.apply(&String::from_utf8_lossy(value));
-            Some(format!("{name}: {}", excerpt(&value)))
-        });
-        Back::Answer {
-            status: answer.status.as_u16(),
-            headers: told.collect(),
-            body: excerpt(&self.masks.apply(&String::from_utf8_lossy(&answer.body))),
-        }
-    }
-}
-
-fn sent_headers(headers: &HeaderMap, secret: Secret) -> Vec<String> {
-    let line = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| {
+fn sent_headers(headers: &HeaderMap, alteration: Option<Alteration>) -> Vec<String> {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| {
         let value = if *name == AUTHORIZATION {
             "Basic $WEBHOOK_USER"
-        } else if *name == SECRET_HEADER && secret == Secret::Own {
+        } else if *name == SECRET_HEADER && alteration != Some(Alteration::WrongSecret) {
             "$SECRET"
         } else {
             value.to_str().unwrap_or_default()
@@ -270,14 +266,6 @@ fn sent_headers(headers: &HeaderMap, secret: Secret) -> Vec<String> {
         format!("{name}: {value}")
     };
     headers.iter().map(line).collect()
-}
-
-/// The begin of a long text.
-fn excerpt(text: &str) -> String {
-    match text.char_indices().nth(EXCERPT) {
-        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
-        None => text.to_owned(),
-    }
 }
 
 #[cfg(test)]
@@ -293,7 +281,7 @@ mod tests {
             signing_key: None,
         };
         let key = "whsec_MfKQ9r8GKYqr".into();
-        let masks = Masks::new(&settings, Some(&key));
+        let scribe = Scribe::new(&settings, Some(&key), Duration::ZERO);
         for (told, shown) in [
             ("got a\"b\\c", "got ***"),
             (r#"{"got":"a\"b\\c"}"#, r#"{"got":"***"}"#),
@@ -301,15 +289,7 @@ mod tests {
             ("p+q+r and p%2Bq+r", "*** and ***"),
             ("Basic dUB4OnArcSty", "Basic ***"),
         ] {
-            assert_eq!(masks.apply(told), shown);
+            assert_eq!(scribe.masked(told), shown);
         }
-    }
-
-    #[test]
-    fn a_long_text_is_cut_at_a_character() {
-        let long = "é".repeat(EXCERPT + 1);
-        let cut = excerpt(&long);
-        assert!(cut.starts_with(&"é".repeat(EXCERPT)) && cut.ends_with("… (1202 bytes)"));
-        assert_eq!(excerpt(&"é".repeat(EXCERPT)), "é".repeat(EXCERPT));
     }
 }

@@ -1,50 +1,41 @@
-//! The sender: makes a request just as callhook's delivery makes an attempt, and keeps what came
-//! back, be it a success or not.
+//! The sender: makes a request as callhook's delivery makes an attempt, and keeps what came back, be
+//! it a success or not.
 //!
-//! Limits: an answer is waited for [`Sender::patience`], which is longer than `--timeout`, so that a
-//! slow receiver fails the one check of time and not every check. At most
-//! [`MAX_ANSWER`] bytes of a body are read.
+//! Limits: waits for an answer for [`Sender::patience`], which is longer than `--timeout`, so that a
+//! slow receiver fails the one check of time and not every check; reads at most [`MAX_ANSWER`] bytes
+//! of a body.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper_util::client::legacy::connect::HttpInfo;
-use reqwest::Method;
 use reqwest::header::{CONNECTION, HeaderValue};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::exchange::{
-    Answer, Came, Exchange, OLD, Secret, Sending, Signature, WRONG_SECRET, WRONG_SIGNATURE,
-};
-use crate::delivery::signature::{SIGNATURE_HEADER, TIMESTAMP_HEADER};
-use crate::delivery::{MAX_ANSWER, SECRET_HEADER, Webhook, WebhookSettings, failure};
+use super::exchange::{Answer, Came, Exchange, Sending};
+use crate::delivery::{MAX_ANSWER, Webhook, WebhookSettings, failure};
 
-/// How much longer than `--timeout` an answer is waited for.
+/// How much longer than `--timeout` the sender waits.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How long a receiver that broke a connection may take to come back, as one does that its
 /// supervisor restarts.
 const RETURN: Duration = Duration::from_secs(3);
 
-/// How often it is looked for meanwhile.
+/// Between two looks for it.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Sends to one receiver.
 #[derive(Clone)]
 pub struct Sender {
     webhook: Webhook,
     settings: Arc<WebhookSettings>,
-    /// Whether connections are used again.
     keeps_alive: bool,
 }
 
 impl Sender {
     /// Prepares to send; connects to nothing yet.
-    ///
-    /// # Errors
-    /// Where the system's TLS certificates cannot be loaded.
     pub fn new(settings: WebhookSettings) -> Result<Self, reqwest::Error> {
         let webhook = Webhook::new(settings.clone(), None)?;
         Ok(Self { webhook, settings: Arc::new(settings), keeps_alive: true })
@@ -55,17 +46,14 @@ impl Sender {
         Self { keeps_alive: false, ..self }
     }
 
-    /// The receiver.
     pub fn settings(&self) -> &WebhookSettings {
         &self.settings
     }
 
-    /// How long an answer is waited for.
     pub fn patience(&self) -> Duration {
         self.settings.timeout + GRACE
     }
 
-    /// Makes one request.
     pub async fn send(&self, sending: Sending) -> Exchange {
         let request = self.request(&sending);
         let headers = request.headers().clone();
@@ -74,7 +62,7 @@ impl Sender {
         Exchange { sending, headers, came: came.unwrap_or(Came::Silence), took: begun.elapsed() }
     }
 
-    /// Whether the receiver takes connections, now or within three seconds.
+    /// Whether the receiver takes connections, now or within [`RETURN`].
     pub async fn finds_receiver(&self) -> bool {
         let begun = Instant::now();
         loop {
@@ -92,35 +80,12 @@ impl Sender {
 
     fn request(&self, sending: &Sending) -> reqwest::Request {
         let mut request = self.webhook.request(&sending.attempt);
-        if sending.method != Method::POST {
-            *request.method_mut() = sending.method.clone();
-            *request.body_mut() = None;
-        }
-        let headers = request.headers_mut();
-        match sending.secret {
-            Secret::Own => {}
-            Secret::Wrong => drop(headers.insert(SECRET_HEADER, fixed(WRONG_SECRET))),
-            Secret::Missing => drop(headers.remove(SECRET_HEADER)),
-        }
-        match (sending.signature, &self.settings.signing_key) {
-            (Signature::Own, _) | (_, None) => {}
-            (Signature::Wrong, Some(_)) => {
-                headers.insert(SIGNATURE_HEADER, fixed(WRONG_SIGNATURE));
-            }
-            (Signature::Missing, Some(_)) => {
-                headers.remove(TIMESTAMP_HEADER);
-                headers.remove(SIGNATURE_HEADER);
-            }
-            (Signature::Old, Some(key)) => {
-                let event = &sending.attempt.item.event;
-                let signed = key.sign(&event.id.to_string(), SystemTime::now() - OLD, &event.body);
-                let signature = HeaderValue::from_str(&signed.signature);
-                headers.insert(TIMESTAMP_HEADER, signed.timestamp.into());
-                headers.insert(SIGNATURE_HEADER, signature.expect("base64 is visible ASCII"));
-            }
+        if let Some(alteration) = sending.alteration {
+            let key = self.settings.signing_key.as_ref();
+            alteration.apply(&mut request, &sending.attempt.item.event, key);
         }
         if !self.keeps_alive {
-            headers.insert(CONNECTION, fixed("close"));
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         request
     }
@@ -139,18 +104,13 @@ impl Sender {
             status: response.status(),
             headers: response.headers().clone(),
             connection: info.map(HttpInfo::local_addr),
-            body: begin_of_body(response).await,
+            body: beginning_of_body(response).await,
         })
     }
 }
 
-fn fixed(text: &'static str) -> HeaderValue {
-    HeaderValue::from_static(text)
-}
-
-/// What there is of the body, up to the limit: a success is one whatever its body, so that what
-/// breaks in it is no fault here.
-async fn begin_of_body(mut response: reqwest::Response) -> Bytes {
+/// The body up to the limit, or up to where it breaks: a success is one whatever its body.
+async fn beginning_of_body(mut response: reqwest::Response) -> Bytes {
     let mut body = BytesMut::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         let room = MAX_ANSWER - body.len();

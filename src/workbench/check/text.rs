@@ -1,7 +1,9 @@
 //! The report for people at a terminal. Pure.
 
+use std::time::Duration;
+
 use super::catalogue::Level;
-use super::report::{Back, Evidence, Finding, Report, Verdict};
+use super::report::{Evidence, Finding, Report, Verdict};
 use crate::text::printable;
 
 /// The widest name and its mark.
@@ -10,29 +12,21 @@ const WIDTH: usize = 30;
 /// One line for a check, as soon as it is judged, under the name of its group where that is new.
 pub fn line(finding: &Finding, group_before: Option<&str>) -> String {
     let heading = match group_before {
-        Some(before) if before == finding.group => String::new(),
-        Some(_) | None => format!("\n{}\n", finding.group),
+        Some(before) if before == finding.check.group => String::new(),
+        Some(_) | None => format!("\n{}\n", finding.check.group),
     };
     let name = labelled(finding);
     let said = match finding.verdict {
         Verdict::Pass | Verdict::Fail => printable(&finding.reason),
         Verdict::Skipped => format!("skipped: {}", printable(&finding.reason)),
     };
-    format!("{heading}  {} {name:<WIDTH$} {said}\n", sign(finding.verdict))
-}
-
-fn sign(verdict: Verdict) -> char {
-    match verdict {
-        Verdict::Pass => '✓',
-        Verdict::Fail => '✗',
-        Verdict::Skipped => '–',
-    }
+    format!("{heading}  {} {name:<WIDTH$} {said}\n", finding.verdict.sign())
 }
 
 fn labelled(finding: &Finding) -> String {
-    match finding.level {
-        Level::Required => finding.name.to_owned(),
-        Level::Advised => format!("{} (advised)", finding.name),
+    match finding.check.level {
+        Level::Required => finding.check.name.to_owned(),
+        Level::Advised => format!("{} (advised)", finding.check.name),
     }
 }
 
@@ -40,17 +34,13 @@ fn labelled(finding: &Finding) -> String {
 pub fn closing(report: &Report) -> String {
     let failed = report.checks.iter().filter(|finding| finding.verdict == Verdict::Fail);
     let details: String = failed.map(details).collect();
-    let summary = report.summary;
-    let variables = variables(report);
     format!(
-        "{details}{variables}\n{}: {} passed, {} failed, {} advised failed, {} skipped; {} requests in {:.1} s\n",
+        "{details}{}\n{}: {}; {} requests in {:.1} s\n",
+        variables(report),
         if report.passed { "passed" } else { "failed" },
-        summary.passed,
-        summary.failed,
-        summary.advised_failed,
-        summary.skipped,
+        report.summary,
         report.requests,
-        seconds(report.took_ms),
+        Duration::from_millis(report.took_ms).as_secs_f64(),
     )
 }
 
@@ -73,7 +63,7 @@ fn variables(report: &Report) -> String {
 }
 
 fn details(finding: &Finding) -> String {
-    let mut text = format!("\n✗ {}: {}\n", labelled(finding), finding.claim);
+    let mut text = format!("\n✗ {}: {}\n", labelled(finding), finding.check.claim);
     text.push_str(&format!("  {}\n", printable(&finding.reason)));
     if let Some(advice) = finding.advice {
         text.push_str(&format!("  {advice}\n"));
@@ -85,23 +75,13 @@ fn details(finding: &Finding) -> String {
 }
 
 fn shown(evidence: &Evidence) -> String {
-    let sent = &evidence.sent;
-    let mut lines = vec![format!("{} {}", sent.method, sent.url)];
-    lines.extend(sent.headers.iter().cloned());
-    lines.push(sent.body.clone());
-    let mut text = block("sent", &lines);
-    let lines = match &evidence.came {
-        Back::Answer { status, headers, body } => {
-            let mut lines = vec![format!("{status} after {} ms", evidence.took_ms)];
-            lines.extend(headers.iter().cloned());
-            lines.push(body.clone());
-            lines
-        }
-        Back::Nothing { error } => vec![format!("{error}, after {} ms", evidence.took_ms)],
-    };
-    text.push_str(&block("came", &lines));
-    text.push_str(&block("again", std::slice::from_ref(&evidence.curl)));
-    text
+    let again = std::slice::from_ref(&evidence.curl);
+    [
+        block("sent", &evidence.sent_lines()),
+        block("came", &evidence.came_lines()),
+        block("again", again),
+    ]
+    .concat()
 }
 
 /// Lines with a name before the first.
@@ -109,9 +89,4 @@ fn block(name: &str, lines: &[String]) -> String {
     let lines = lines.iter().flat_map(|line| line.lines()).filter(|line| !line.is_empty());
     let names = std::iter::once(name).chain(std::iter::repeat(""));
     names.zip(lines).map(|(name, line)| format!("    {name:<5}  {}\n", printable(line))).collect()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a run takes some seconds")]
-fn seconds(millis: u128) -> f64 {
-    millis as f64 / 1000.0
 }

@@ -1,5 +1,5 @@
-//! The trial of one check: sends what the check wants to be sent, keeps every exchange, and stops the
-//! check at the first one that settles it.
+//! The trial of one check: sends what the check asks for, keeps every exchange, and stops the check
+//! at the first one that settles it.
 //!
 //! Silence, a broken connection and a 429 mean the same to every check, so they are dealt with here;
 //! any other answer is for the check's own rule.
@@ -17,11 +17,9 @@ use super::sender::Sender;
 /// Why a check did not pass.
 #[derive(Debug)]
 pub enum Stop {
-    /// The receiver does not do what is asked.
     Fail(Complaint),
     /// The receiver answered 429: that is for the check of the rate, and this one cannot be judged.
     Limited,
-    /// There is nothing to judge.
     Skip(String),
 }
 
@@ -31,23 +29,40 @@ impl From<Complaint> for Stop {
     }
 }
 
+impl Stop {
+    /// Says of a failure what it happened to.
+    pub fn of(self, what: &str) -> Self {
+        match self {
+            Self::Fail(complaint) if !what.is_empty() => {
+                let reason = format!("{what}: {}", complaint.reason);
+                Self::Fail(Complaint { reason, ..complaint })
+            }
+            stop => stop,
+        }
+    }
+
+    /// Gives other advice about a failure.
+    pub fn advise(self, advice: &'static str) -> Self {
+        match self {
+            Self::Fail(Complaint { reason, .. }) => Complaint::new(reason, advice).into(),
+            stop => stop,
+        }
+    }
+}
+
 /// How a check ended: with what was seen in plain words, where it passes.
 pub type Ruling = Result<String, Stop>;
 
-/// What earlier checks found out.
 #[derive(Clone, Debug)]
 pub struct Known {
     /// A `call_initiated` is answered with 2xx.
     pub routes: bool,
     /// Twenty calls at once are no trouble.
     pub crowds: bool,
-    /// Requests until now.
     pub requests: usize,
     /// The number of the request that was first answered 429.
     pub limited_at: Option<usize>,
-    /// Requests that took longer than `--timeout`.
     pub late: usize,
-    /// The request that took longest.
     pub slowest: Option<Exchange>,
 }
 
@@ -62,32 +77,23 @@ impl Known {
     pub fn learn(&mut self, exchanges: &[Exchange], limit: Duration) {
         for exchange in exchanges {
             self.requests += 1;
-            let answered = match &exchange.came {
-                Came::Answer(answer) => {
-                    if is_limited(answer) {
-                        self.limited_at.get_or_insert(self.requests);
-                    }
-                    true
+            match &exchange.came {
+                Came::Answer(answer) if is_limited(answer) => {
+                    self.limited_at.get_or_insert(self.requests);
                 }
-                Came::Silence => true,
-                Came::Broken { .. } => false,
-            };
-            if answered {
-                self.late += usize::from(exchange.took > limit);
-                let slowest = self.slowest.as_ref().map_or(Duration::ZERO, |slowest| slowest.took);
-                if exchange.took > slowest {
-                    self.slowest = Some(exchange.clone());
-                }
+                Came::Answer(_) | Came::Silence => {}
+                Came::Broken { .. } => continue,
+            }
+            self.late += usize::from(exchange.took > limit);
+            if self.slowest.as_ref().is_none_or(|slowest| exchange.took > slowest.took) {
+                self.slowest = Some(exchange.clone());
             }
         }
     }
 }
 
-/// One check at work.
 pub struct Trial {
-    /// Who sends.
     pub sender: Sender,
-    /// What earlier checks found out.
     pub known: Known,
     /// Every exchange of this check.
     pub exchanges: Vec<Exchange>,
@@ -96,15 +102,11 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// A check that has sent nothing yet.
     pub fn new(sender: Sender, known: Known) -> Self {
         Self { sender, known, exchanges: Vec::new(), telling: None }
     }
 
     /// Sends one request and holds the answer against the rule.
-    ///
-    /// # Errors
-    /// [`Stop`] where the check ends with this exchange.
     pub async fn expect(&mut self, sending: Sending, rule: Rule) -> Result<Answer, Stop> {
         let exchange = self.sender.send(sending).await;
         let ruling = judge(&exchange, rule, self.sender.patience());
@@ -114,9 +116,6 @@ impl Trial {
 
     /// Sends calls at once, the events of each one at a time and in order, as callhook does. Once a
     /// request settles the check, no further one goes out.
-    ///
-    /// # Errors
-    /// [`Stop`] of the first exchange that settles the check.
     pub async fn expect_calls(&mut self, calls: Vec<Vec<Sending>>, rule: Rule) -> Result<(), Stop> {
         let settled = Cell::new(false);
         let (sender, patience) = (&self.sender, self.sender.patience());
@@ -152,21 +151,21 @@ fn judge(exchange: &Exchange, rule: Rule, patience: Duration) -> Result<Answer, 
     let what = exchange.sending.what();
     match &exchange.came {
         Came::Answer(answer) if is_limited(answer) => Err(Stop::Limited),
-        Came::Answer(answer) => Ok(rule(answer, what).map(|()| answer.clone())?),
-        Came::Silence => Err(silent(what, patience).into()),
+        Came::Answer(answer) => Ok(rule.judge(answer, &what).map(|()| answer.clone())?),
+        Came::Silence => {
+            let waited = patience.as_millis();
+            let reason = format!("{what} got no answer within {waited} ms, --timeout and 5 s more");
+            let advice =
+                "Answer as soon as the event is taken, and do what takes longer afterwards.";
+            Err(Complaint::new(reason, advice).into())
+        }
         Came::Broken { code, error } => {
-            let complaint = Complaint::new(format!("{what} got no answer: {error} ({code})"));
-            Err(complaint
-                .advise("The receiver closed the connection, or ended. Its own log should say why.")
-                .into())
+            let reason = format!("{what} got no answer: {error} ({code})");
+            let advice =
+                "The receiver closed the connection, or crashed. Its own log should say why.";
+            Err(Complaint::new(reason, advice).into())
         }
     }
-}
-
-fn silent(what: &str, patience: Duration) -> Complaint {
-    let waited = patience.as_millis();
-    Complaint::new(format!("{what} got no answer within {waited} ms, --timeout and 5 s more"))
-        .advise("Answer as soon as the event is taken, and do what takes longer afterwards.")
 }
 
 fn is_limited(answer: &Answer) -> bool {
