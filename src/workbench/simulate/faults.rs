@@ -99,7 +99,7 @@ impl Args for Shares {
                 .default_missing_value("5%")
                 .default_value("0%")
                 .hide_default_value(true)
-                .help(fault.get_documentation().unwrap_or_default().replace('\n', " "))
+                .help(fault.get_documentation().unwrap_or_default().trim_end().replace('\n', " "))
                 .help_heading("Faults on purpose, each with a share (5% where none is given)")
         }))
     }
