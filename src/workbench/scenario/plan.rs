@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Scenario;
-use super::script::{Act, Body, Script, Step, Takes};
+use super::file::Scenario;
+use super::script::{Act, Body, Script, Step};
 use super::text::Cast;
+use super::time::Time;
 use crate::event::{CallId, EventType, Payload};
+use crate::time::millis;
 use crate::workbench::dice::Dice;
 
 /// How long a character takes to be spoken: a thousand in a minute.
@@ -22,13 +24,9 @@ const CHARACTER: Duration = Duration::from_millis(60);
 /// A call as it is to be played.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The call.
     pub call: CallId,
-    /// The scenario it follows.
     pub scenario: String,
-    /// The script of it.
     pub script: String,
-    /// Its events, in their order.
     pub events: Vec<Planned>,
     /// How long it lasts, up to its last step.
     pub length: Duration,
@@ -39,9 +37,7 @@ pub struct Plan {
 pub struct Planned {
     /// When, from the beginning of the call.
     pub at: Duration,
-    /// Its type.
     pub kind: EventType,
-    /// Its payload.
     pub payload: Payload,
 }
 
@@ -54,7 +50,7 @@ pub fn plan(scenarios: &[Scenario], seed: u64, number: u64) -> Plan {
     let scenario = dice.pick(scenarios).expect("there is a scenario to play");
     let script = choose(scenario, &mut dice);
     let cast = Cast::throw(&scenario.lists, number, &mut dice);
-    let mut call = Course {
+    let mut call = Draft {
         cast,
         dice,
         details: scenario.call_ended_details,
@@ -87,7 +83,7 @@ fn choose<'s>(scenario: &'s Scenario, dice: &mut Dice) -> &'s Script {
 }
 
 /// A call in the making.
-struct Course<'s> {
+struct Draft<'s> {
     cast: Cast<'s>,
     dice: Dice,
     details: bool,
@@ -97,7 +93,7 @@ struct Course<'s> {
     events: Vec<Planned>,
 }
 
-impl Course<'_> {
+impl Draft<'_> {
     fn play(&mut self, steps: &[Step]) {
         for step in steps {
             self.now += step.after.throw(&mut self.dice);
@@ -164,11 +160,10 @@ impl Course<'_> {
         self.put(EventType::Transcription, &json!({"role": role, "text": text}));
     }
 
-    fn hang_up(&mut self, reasons: &[String]) {
+    fn hang_up(&mut self, reasons: &[&str]) {
         let reason = self.dice.pick(reasons).expect("a hang-up has at least one reason");
-        let lasted = (self.now - self.started).as_millis();
-        let details =
-            json!({"reason": reason, "duration_ms": u64::try_from(lasted).unwrap_or(u64::MAX)});
+        let lasted = millis(self.now - self.started);
+        let details = json!({"reason": reason, "duration_ms": lasted});
         let payload = if self.details { details } else { json!({}) };
         self.put(EventType::CallEnded, &payload);
     }
@@ -177,10 +172,10 @@ impl Course<'_> {
         self.events.push(Planned { at: self.now, kind, payload: payload(value) });
     }
 
-    fn takes(&mut self, text: &str, takes: Takes) -> Duration {
-        match takes {
-            Takes::Given(time) => time.throw(&mut self.dice),
-            Takes::AsSpoken => CHARACTER * u32::try_from(text.chars().count()).unwrap_or(u32::MAX),
+    fn takes(&mut self, text: &str, given: Option<Time>) -> Duration {
+        match given {
+            Some(time) => time.throw(&mut self.dice),
+            None => CHARACTER * u32::try_from(text.chars().count()).unwrap_or(u32::MAX),
         }
     }
 }

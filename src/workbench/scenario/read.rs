@@ -1,33 +1,34 @@
 //! Read: from TOML to values, with the place of everything that is wrong.
 //!
-//! Owns the kinds of values, the unknown keys and the places. What the keys mean is
-//! [`super::script`]'s. Goes on after a mistake, so that a file's writer learns of all at once.
+//! Tables and lists are walked here, so that all mistakes of a file are told at once; each value in
+//! them is read by serde, whose errors carry the place within the value. What the keys mean is
+//! [`super::script`]'s.
 
 use std::fmt;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, Unexpected, Visitor};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::text::{nearest, printable};
 
-/// A value and where it stands.
+/// A value with its place.
 pub type Node<'t> = Spanned<DeValue<'t>>;
 
 /// The most mistakes that are told of one file; the first ones explain the others.
 pub const MAX_MISTAKES: usize = 20;
 
-/// What is wrong at one place of a scenario file. Lines and columns count from 1, columns in
-/// characters.
+/// The most of a value that is shown, in characters.
+const EXCERPT: usize = 40;
+
+/// What is wrong, and what is expected, at one place of a scenario file. Lines and columns count
+/// from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
-    /// The file, as it was named.
     pub file: String,
-    /// The line.
     pub line: usize,
-    /// The column.
     pub column: usize,
-    /// What is wrong, and what is expected.
     pub text: String,
 }
 
@@ -45,7 +46,6 @@ pub struct Reader<'s> {
 }
 
 impl<'s> Reader<'s> {
-    /// A reader of this text.
     pub fn new(file: &'s str, source: &'s str) -> Self {
         Self { file, source, mistakes: Vec::new() }
     }
@@ -65,11 +65,19 @@ impl<'s> Reader<'s> {
         });
     }
 
-    /// As [`Reader::fault`], at the first place within the range where `part` stands as it is.
+    /// As [`Reader::fault`], at the first occurrence of `part` within the range.
     pub fn fault_within(&mut self, range: Range<usize>, part: &str, text: impl Into<String>) {
         let found = self.source.get(range.clone()).and_then(|source| source.find(part));
         let start = range.start + found.unwrap_or_default();
         self.fault(start..range.end, text);
+    }
+
+    /// As [`Reader::fault`], with what stands there.
+    pub fn expected(&mut self, node: &Node<'_>, what: &str, expected: &str) {
+        let source = self.source.get(node.span()).unwrap_or_default();
+        let found: String = source.chars().take(EXCERPT).collect();
+        let found = printable(&found);
+        self.fault(node.span(), format!("{what}: expected {expected}, found {found}"));
     }
 
     /// How much was wrong so far.
@@ -83,25 +91,20 @@ impl<'s> Reader<'s> {
         self.mistakes
     }
 
-    /// Whether a table has known keys alone; tells the others, each with the name that is nearest.
+    /// Whether a table has known keys alone.
     pub fn keys(&mut self, table: &DeTable<'_>, what: &str, known: &[&str]) -> bool {
         let before = self.mistakes.len();
-        for (key, _) in table.iter() {
-            let name = key.get_ref().as_ref();
-            if !known.contains(&name) {
-                let nearest = nearest(name, known).unwrap_or_default();
-                let listed = known.join(", ");
-                let name = printable(name);
-                let text = format!(
-                    "{what} has no `{name}`; did you mean `{nearest}`? (it may have {listed})"
-                );
-                self.fault(key.span(), text);
-            }
+        for (key, _) in table.iter().filter(|(key, _)| !known.contains(&key.get_ref().as_ref())) {
+            let nearest = nearest(key.get_ref(), known).unwrap_or_default();
+            let (name, listed) = (printable(key.get_ref()), known.join(", "));
+            self.fault(
+                key.span(),
+                format!("{what} has no `{name}`; did you mean `{nearest}`? (it may have {listed})"),
+            );
         }
         self.mistakes.len() == before
     }
 
-    /// A table.
     pub fn table<'n, 't>(&mut self, node: &'n Node<'t>, what: &str) -> Option<&'n DeTable<'t>> {
         let table = node.get_ref().as_table();
         if table.is_none() {
@@ -110,7 +113,6 @@ impl<'s> Reader<'s> {
         table
     }
 
-    /// A list of values.
     pub fn list<'n, 't>(&mut self, node: &'n Node<'t>, what: &str) -> Option<&'n [Node<'t>]> {
         let list = node.get_ref().as_array();
         if list.is_none() {
@@ -119,12 +121,28 @@ impl<'s> Reader<'s> {
         list.map(|list| &**list)
     }
 
+    /// A value of the kind that serde reads into a `T`.
+    pub fn value<T: DeserializeOwned>(&mut self, node: &Node<'_>, what: &str) -> Option<T> {
+        let read = T::deserialize(ValueDeserializer::from(node.clone()));
+        read.map_err(|error| {
+            let place = error.span().unwrap_or_else(|| node.span());
+            self.fault(place, format!("{what}: {}", printable(&suggesting(error.message()))));
+        })
+        .ok()
+    }
+
+    /// The value of a key that a table need not have; the outer `None` where it is wrong.
+    pub fn field<T: DeserializeOwned>(
+        &mut self,
+        table: &DeTable<'_>,
+        key: &str,
+    ) -> Option<Option<T>> {
+        table.get(key).map_or(Some(None), |node| self.value(node, key).map(Some))
+    }
+
     /// A text of at most so many bytes.
-    pub fn text<'n>(&mut self, node: &'n Node<'_>, what: &str, most: usize) -> Option<&'n str> {
-        let Some(text) = node.get_ref().as_str() else {
-            self.expected(node, what, "a text in quotes");
-            return None;
-        };
+    pub fn text(&mut self, node: &Node<'_>, what: &str, most: usize) -> Option<String> {
+        let text: String = self.value(node, what)?;
         if text.len() > most {
             let length = text.len();
             self.fault(
@@ -135,55 +153,50 @@ impl<'s> Reader<'s> {
         }
         Some(text)
     }
+}
 
-    /// A text of 1 to so many bytes.
-    pub fn name<'n>(&mut self, node: &'n Node<'_>, what: &str, most: usize) -> Option<&'n str> {
-        let text = self.text(node, what, most)?;
-        if text.is_empty() {
-            self.fault(node.span(), format!("{what} is empty"));
-            return None;
+/// serde's word, with the name that is nearest to an unknown one: all names are in backticks.
+fn suggesting(message: &str) -> String {
+    let names: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    match names.split_first() {
+        Some((unknown, known)) if message.starts_with("unknown") => {
+            let nearest = nearest(unknown, known).unwrap_or_default();
+            format!("{message}; did you mean `{nearest}`?")
         }
-        Some(text)
+        Some(_) | None => message.to_owned(),
+    }
+}
+
+/// A whole number from 0 to `MOST`.
+#[derive(Clone, Copy, Debug)]
+pub struct UpTo<const MOST: u64>(pub u64);
+
+impl<'de, const MOST: u64> Deserialize<'de> for UpTo<MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_u64(UpToVisitor)
+    }
+}
+
+struct UpToVisitor<const MOST: u64>;
+
+impl<const MOST: u64> Visitor<'_> for UpToVisitor<MOST> {
+    type Value = UpTo<MOST>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from 0 to {MOST}")
     }
 
-    /// A whole number within the range.
-    pub fn whole(
-        &mut self,
-        node: &Node<'_>,
-        what: &str,
-        range: RangeInclusive<u64>,
-    ) -> Option<u64> {
-        let given = node.get_ref().as_integer();
-        let number =
-            given.and_then(|given| u64::from_str_radix(given.as_str(), given.radix()).ok());
-        let number = number.filter(|number| range.contains(number));
-        if number.is_none() {
-            let (least, most) = range.into_inner();
-            self.expected(node, what, &format!("a whole number from {least} to {most}"));
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
         }
-        number
     }
 
-    /// `true` or `false`.
-    pub fn switch(&mut self, node: &Node<'_>, what: &str) -> Option<bool> {
-        let given = node.get_ref().as_bool();
-        if given.is_none() {
-            self.expected(node, what, "true or false");
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        if number > MOST {
+            return Err(E::invalid_value(Unexpected::Unsigned(number), &self));
         }
-        given
-    }
-
-    /// Remembers that something else is expected here, and what was found.
-    pub fn expected(&mut self, node: &Node<'_>, what: &str, expected: &str) {
-        let found = match node.get_ref() {
-            DeValue::Integer(number) => format!("{number}"),
-            DeValue::Float(number) => format!("{number}"),
-            DeValue::Boolean(switch) => format!("{switch}"),
-            DeValue::String(_) => "a text".to_owned(),
-            DeValue::Datetime(_) => "a date".to_owned(),
-            DeValue::Array(_) => "a list".to_owned(),
-            DeValue::Table(_) => "a table".to_owned(),
-        };
-        self.fault(node.span(), format!("{what}: expected {expected}, found {found}"));
+        Ok(UpTo(number))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::Planned;
+use super::plan::Planned;
 use super::script::{MAX_EVENTS, MAX_JSON};
 use super::text::MAX_NAME;
 use super::time::MAX_TIME;

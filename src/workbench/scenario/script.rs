@@ -3,11 +3,14 @@
 //! Owns the steps, their keys and their limits. Which may follow which is [`super::stage`]'s, what
 //! they come to in a call [`super::plan()`]'s.
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
+use strum::VariantNames as _;
+use toml::Spanned;
 use toml::de::DeTable;
 
-use super::read::{Node, Reader};
-use super::stage::{Stage, Turn};
+use super::read::{Node, Reader, UpTo};
+use super::stage::{Stage, Verb};
 use super::text::{Lists, MAX_NAME, MAX_TEXT, Text, Tree};
 use super::time::Time;
 use crate::event::{EventType, Payload};
@@ -24,7 +27,6 @@ pub const MAX_JSON: usize = 64 * 1024;
 /// How often steps can be repeated at most.
 pub const MAX_TIMES: u64 = 1000;
 
-/// The greatest weight of a script.
 const MAX_WEIGHT: u64 = 1_000_000;
 
 /// What a telephone's keys send.
@@ -37,74 +39,44 @@ const REASONS: [&str; 7] =
 /// Between two keys, where a step does not say: a person who dials.
 const BETWEEN_KEYS: Time = Time::Fixed(300);
 
-const SCRIPT_KEYS: [&str; 3] = ["name", "weight", "steps"];
+/// The keys of a step beside its verb.
+const MODIFIERS: [&str; 6] = ["after", "takes", "every", "payload", "json", "steps"];
 
-/// What a step can be, and the keys that go with it besides `after`.
-const VERBS: [(&str, &[&str]); 12] = [
-    ("initiated", &[]),
-    ("started", &[]),
-    ("agent", &["takes"]),
-    ("user", &["takes"]),
-    ("barge_in", &[]),
-    ("dtmf", &["every"]),
-    ("pause", &[]),
-    ("event", &["payload", "json"]),
-    ("repeat", &["steps"]),
-    ("hang_up", &[]),
-    ("abandoned", &[]),
-    ("lost", &[]),
-];
-
-/// One way in which a call can go.
 #[derive(Clone, Debug)]
 pub struct Script {
-    /// Its name.
     pub name: String,
     /// How often it is played, against its file's other scripts.
     pub weight: u64,
-    /// Its steps.
     pub steps: Vec<Step>,
 }
 
-/// A step, after a wait.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// How long after the last step.
     pub after: Time,
-    /// What happens.
     pub act: Act,
 }
 
 /// What happens in a step.
 #[derive(Clone, Debug)]
 pub enum Act {
-    /// Nothing, for a time.
     Pause(Time),
-    /// An event.
     Emit(EventType, Body),
-    /// The agent begins to say this: its transcript, then the time it takes to speak.
-    Agent(Text, Takes),
+    /// The agent begins to say this: its transcript, then the time it takes to speak, by its length
+    /// where none is given.
+    Agent(Text, Option<Time>),
     /// The caller has said this: the time it takes to speak, then its transcript.
-    User(Text, Takes),
+    User(Text, Option<Time>),
     /// The caller breaks in, so long after the agent began to speak.
     BargeIn(Time),
     /// The caller presses these keys, with a time between them.
     Dtmf(Text, Time),
     /// The call ends for one of these reasons.
-    HangUp(Vec<String>),
+    HangUp(Vec<&'static str>),
     /// These steps, at least and at most so many times.
     Repeat(u64, u64, Vec<Step>),
     /// Nothing more is heard of the call.
     Silence,
-}
-
-/// How long it takes to say something.
-#[derive(Clone, Copy, Debug)]
-pub enum Takes {
-    /// As long as its length needs.
-    AsSpoken,
-    /// So long.
-    Given(Time),
 }
 
 /// An event's payload.
@@ -116,155 +88,179 @@ pub enum Body {
     Json(Payload),
 }
 
+impl Verb {
+    /// The keys that go with it, besides `after`.
+    fn modifiers(self) -> &'static [&'static str] {
+        match self {
+            Self::Agent | Self::User => &["takes"],
+            Self::Dtmf => &["every"],
+            Self::Event => &["payload", "json"],
+            Self::Repeat => &["steps"],
+            Self::Initiated | Self::Started | Self::BargeIn | Self::Pause => &[],
+            Self::HangUp | Self::Abandoned | Self::Lost => &[],
+        }
+    }
+}
+
 impl Script {
     /// Reads `[[script]]`.
     pub fn read(reader: &mut Reader<'_>, node: &Node<'_>, lists: &Lists) -> Option<Self> {
         let table = reader.table(node, "script")?;
-        reader.keys(table, "a script", &SCRIPT_KEYS);
-        let name = table.get("name").and_then(|name| reader.name(name, "name", MAX_NAME));
-        let weight = table.get("weight");
-        let weight = weight.map_or(Some(1), |node| reader.whole(node, "weight", 0..=MAX_WEIGHT));
-        let Some(steps) = table.get("steps") else {
+        reader.keys(table, "a script", &["name", "weight", "steps"]);
+        let name = table.get("name").and_then(|node| name(reader, node));
+        let weight: Option<Option<UpTo<MAX_WEIGHT>>> = reader.field(table, "weight");
+        let Some(node) = table.get("steps") else {
             reader.fault(node.span(), "a script needs steps");
             return None;
         };
-        let (mut stage, mut events, mistakes) = (Stage::New, 0, reader.count());
-        let read = Steps { lists, repeated: false }.read(reader, steps, &mut stage, &mut events);
+        let mistakes = reader.count();
+        let mut course = Course { reader, lists, stage: Stage::New, events: 0, repeated: false };
+        let steps = course.steps(node);
+        let Course { stage, events, .. } = course;
         if stage != Stage::Over && reader.count() == mistakes {
             let text = "the last step of a script says how it ends: hang_up = \"hangup\", \
                         lost = true or abandoned = true";
-            reader.fault(steps.span(), text);
+            reader.fault(node.span(), text);
         }
         if events > MAX_EVENTS {
             let text =
                 format!("the call can come to {events} events; at most {MAX_EVENTS} are played");
-            reader.fault(steps.span(), text);
+            reader.fault(node.span(), text);
         }
-        Some(Self { name: name.unwrap_or_default().to_owned(), weight: weight?, steps: read? })
+        let weight = weight?.map_or(1, |UpTo(weight)| weight);
+        Some(Self { name: name.unwrap_or_default(), weight, steps: steps? })
     }
 }
 
-/// Reads steps, in a script or in a repeat.
-struct Steps<'l> {
-    lists: &'l Lists,
+fn name(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
+    let name = reader.text(node, "name", MAX_NAME)?;
+    if name.is_empty() {
+        reader.fault(node.span(), "name is empty");
+    }
+    Some(name)
+}
+
+/// Reads the steps of a script, or those in a repeat.
+struct Course<'r, 's> {
+    reader: &'r mut Reader<'s>,
+    lists: &'r Lists,
+    /// How far the steps so far bring the call.
+    stage: Stage,
+    /// What they come to at their most.
+    events: usize,
     repeated: bool,
 }
 
-impl Steps<'_> {
-    fn read(
-        &self,
-        reader: &mut Reader<'_>,
-        node: &Node<'_>,
-        stage: &mut Stage,
-        events: &mut usize,
-    ) -> Option<Vec<Step>> {
-        let steps = reader.list(node, "steps")?;
+impl Course<'_, '_> {
+    fn steps(&mut self, node: &Node<'_>) -> Option<Vec<Step>> {
+        let steps = self.reader.list(node, "steps")?;
         if steps.len() > MAX_STEPS {
             let text = format!("{} steps; at most {MAX_STEPS} are taken", steps.len());
-            reader.fault(node.span(), text);
+            self.reader.fault(node.span(), text);
             return None;
         }
         // All are read before any is missed, so that all mistakes are told.
-        let steps: Vec<Option<Step>> =
-            steps.iter().map(|step| self.step(reader, step, stage, events)).collect();
+        let steps: Vec<Option<Step>> = steps.iter().map(|step| self.step(step)).collect();
         steps.into_iter().collect()
     }
 
-    fn step(
-        &self,
-        reader: &mut Reader<'_>,
-        node: &Node<'_>,
-        stage: &mut Stage,
-        events: &mut usize,
-    ) -> Option<Step> {
-        let table = reader.table(node, "a step")?;
-        let (verb, value) = verb(reader, node, table)?;
-        let after =
-            table.get("after").map_or(Some(Time::ZERO), |node| Time::read(reader, node, "after"));
-        let act = if verb == "repeat" {
-            self.repeat(reader, node, table, value, stage, events)
-        } else {
-            advance(reader, node, verb, stage);
-            self.act(reader, verb, value, table, events)
-        };
-        Some(Step { after: after?, act: act? })
+    fn step(&mut self, node: &Node<'_>) -> Option<Step> {
+        let table = self.reader.table(node, "a step")?;
+        let (verb, value) = verb(self.reader, node, table)?;
+        let after = Time::field(self.reader, table, "after");
+        self.stage = self.stage.after(verb).unwrap_or_else(|why| {
+            self.reader.fault(node.span(), format!("{verb} cannot stand here: {why}"));
+            self.stage.taken(verb)
+        });
+        let act = self.act(verb, value, table, node);
+        Some(Step { after: after?.unwrap_or(Time::ZERO), act: act? })
     }
 
     fn act(
-        &self,
-        reader: &mut Reader<'_>,
-        verb: &str,
+        &mut self,
+        verb: Verb,
         value: &Node<'_>,
         table: &DeTable<'_>,
-        events: &mut usize,
+        node: &Node<'_>,
     ) -> Option<Act> {
-        let lists = self.lists;
-        *events += usize::from(!matches!(verb, "pause" | "dtmf" | "abandoned" | "lost"));
+        let (reader, lists) = (&mut *self.reader, self.lists);
+        let name = verb.into();
+        let emits = match verb {
+            Verb::Initiated | Verb::Started | Verb::Event | Verb::HangUp => 1,
+            Verb::Agent | Verb::User | Verb::BargeIn => 1,
+            Verb::Dtmf | Verb::Repeat | Verb::Pause | Verb::Abandoned | Verb::Lost => 0,
+        };
+        self.events += emits;
         match verb {
-            "initiated" => {
-                object(reader, value, lists).map(|body| Act::Emit(EventType::CallInitiated, body))
+            Verb::Initiated => {
+                Some(Act::Emit(EventType::CallInitiated, object(reader, value, lists)?))
             }
-            "started" => {
-                object(reader, value, lists).map(|body| Act::Emit(EventType::CallStarted, body))
+            Verb::Started => Some(Act::Emit(EventType::CallStarted, object(reader, value, lists)?)),
+            Verb::Agent | Verb::User => {
+                let takes = Time::field(reader, table, "takes");
+                let (text, takes) = (Text::read(reader, value, name, lists)?, takes?);
+                Some(if verb == Verb::Agent {
+                    Act::Agent(text, takes)
+                } else {
+                    Act::User(text, takes)
+                })
             }
-            "agent" => {
-                let takes = takes(reader, table);
-                Some(Act::Agent(Text::read(reader, value, verb, lists)?, takes?))
+            Verb::BargeIn => Time::read(reader, value, name).map(Act::BargeIn),
+            Verb::Pause => Time::read(reader, value, name).map(Act::Pause),
+            Verb::Dtmf => {
+                let every = Time::field(reader, table, "every");
+                let keys = self.keys(value)?;
+                Some(Act::Dtmf(keys, every?.unwrap_or(BETWEEN_KEYS)))
             }
-            "user" => {
-                let takes = takes(reader, table);
-                Some(Act::User(Text::read(reader, value, verb, lists)?, takes?))
-            }
-            "barge_in" => Time::read(reader, value, verb).map(Act::BargeIn),
-            "dtmf" => {
-                let every = table.get("every");
-                let every =
-                    every.map_or(Some(BETWEEN_KEYS), |node| Time::read(reader, node, "every"));
-                Some(Act::Dtmf(keys(reader, value, lists, events)?, every?))
-            }
-            "pause" => Time::read(reader, value, verb).map(Act::Pause),
-            "event" => event(reader, value, table, lists),
-            "hang_up" => reasons(reader, value).map(Act::HangUp),
-            _ => {
-                let said = reader.switch(value, verb)?;
-                if !said {
-                    reader.fault(value.span(), format!("{verb} = true, or no {verb} at all"));
+            Verb::Event => event(reader, value, table, lists),
+            Verb::Repeat => self.repeat(value, table, node),
+            Verb::HangUp => reasons(reader, value).map(Act::HangUp),
+            Verb::Abandoned | Verb::Lost => {
+                if !reader.value::<bool>(value, name)? {
+                    reader.fault(value.span(), format!("{name} = true, or no {name} at all"));
                 }
                 Some(Act::Silence)
             }
         }
     }
 
-    fn repeat(
-        &self,
-        reader: &mut Reader<'_>,
-        node: &Node<'_>,
-        table: &DeTable<'_>,
-        value: &Node<'_>,
-        stage: &mut Stage,
-        events: &mut usize,
-    ) -> Option<Act> {
+    fn keys(&mut self, node: &Node<'_>) -> Option<Text> {
+        let keys = Text::read(self.reader, node, "dtmf", self.lists)?;
+        let longest = keys.longest_of(DIGITS, self.lists).filter(|longest| *longest > 0);
+        if longest.is_none() {
+            let text =
+                format!("dtmf: expected keys out of {DIGITS}, in every entry of a list, too");
+            self.reader.fault(node.span(), text);
+        }
+        self.events += longest?;
+        Some(keys)
+    }
+
+    fn repeat(&mut self, value: &Node<'_>, table: &DeTable<'_>, node: &Node<'_>) -> Option<Act> {
         if self.repeated {
-            reader.fault(node.span(), "repeat cannot stand in repeat");
+            self.reader.fault(node.span(), "repeat cannot stand in repeat");
             return None;
         }
-        if !matches!(stage, Stage::Talking | Stage::AgentSpeaks) {
-            reader.fault(node.span(), "repeat stands between started and the end of the call");
-        }
-        let times = times(reader, value);
+        let times = times(self.reader, value);
         let Some(steps) = table.get("steps") else {
-            reader.fault(node.span(), "repeat needs steps");
+            self.reader.fault(node.span(), "repeat needs steps");
             return None;
         };
-        let (mut within, mut once) = (Stage::Talking, 0);
-        let read =
-            Steps { lists: self.lists, repeated: true }.read(reader, steps, &mut within, &mut once);
-        if within == Stage::Over {
-            reader.fault(steps.span(), "a call cannot end in repeat: its end comes after");
+        let mut within = Course {
+            reader: self.reader,
+            lists: self.lists,
+            stage: Stage::Talking,
+            events: 0,
+            repeated: true,
+        };
+        let read = within.steps(steps);
+        let Course { stage, events, .. } = within;
+        if stage == Stage::Over {
+            let text = "a call cannot end in repeat: its end comes after";
+            self.reader.fault(steps.span(), text);
         }
-        *stage = Stage::Talking;
         let (least, most) = times?;
-        *events += once.saturating_mul(usize::try_from(most).unwrap_or(usize::MAX));
+        self.events += events.saturating_mul(usize::try_from(most).unwrap_or(usize::MAX));
         Some(Act::Repeat(least, most, read?))
     }
 }
@@ -274,84 +270,33 @@ fn verb<'n, 't>(
     reader: &mut Reader<'_>,
     node: &Node<'_>,
     table: &'n DeTable<'t>,
-) -> Option<(&'static str, &'n Node<'t>)> {
-    let modifiers = ["after", "takes", "every", "payload", "json", "steps"];
-    let names: Vec<&str> = VERBS.iter().map(|(verb, _)| *verb).chain(modifiers).collect();
-    let all_known = reader.keys(table, "a step", &names);
-    let mut found = VERBS.iter().filter_map(|(verb, with)| Some((*verb, *with, table.get(*verb)?)));
-    let Some((verb, with, value)) = found.next() else {
-        let verbs: Vec<&str> = VERBS.iter().map(|(verb, _)| *verb).collect();
+) -> Option<(Verb, &'n Node<'t>)> {
+    let all_known = reader.keys(table, "a step", &[Verb::VARIANTS, &MODIFIERS].concat());
+    let verb_of = |key: &str| key.parse::<Verb>().ok();
+    let mut found = table.iter().filter_map(|(key, value)| Some((verb_of(key.get_ref())?, value)));
+    let Some((verb, value)) = found.next() else {
         if all_known {
-            reader.fault(node.span(), format!("a step is one of {}", verbs.join(", ")));
+            let text = format!("a step is one of {}", Verb::VARIANTS.join(", "));
+            reader.fault(node.span(), text);
         }
         return None;
     };
-    if let Some((other, _, _)) = found.next() {
+    if let Some((other, _)) = found.next() {
         reader.fault(node.span(), format!("a step is one thing: not both {verb} and {other}"));
         return None;
     }
     for (key, _) in table.iter() {
         let name = key.get_ref().as_ref();
-        if modifiers.contains(&name) && name != "after" && !with.contains(&name) {
+        if MODIFIERS[1..].contains(&name) && !verb.modifiers().contains(&name) {
             reader.fault(key.span(), format!("`{name}` does not go with {verb}"));
         }
     }
     Some((verb, value))
 }
 
-fn advance(reader: &mut Reader<'_>, node: &Node<'_>, verb: &str, stage: &mut Stage) {
-    let turn = match verb {
-        "initiated" => Turn::Initiated,
-        "started" => Turn::Started,
-        "agent" => Turn::Agent,
-        "user" | "dtmf" => Turn::Caller,
-        "barge_in" => Turn::BargeIn,
-        "pause" => Turn::Pause,
-        "hang_up" => Turn::HangUp,
-        "abandoned" => Turn::Abandoned,
-        "lost" => Turn::Lost,
-        _ => Turn::Free,
-    };
-    match stage.after(turn) {
-        Ok(next) => *stage = next,
-        Err(why) => {
-            reader.fault(node.span(), format!("{verb} cannot stand here: {why}"));
-            *stage = stage.taken(turn);
-        }
-    }
-}
-
-/// How long the words take, where the step says it.
-fn takes(reader: &mut Reader<'_>, table: &DeTable<'_>) -> Option<Takes> {
-    table
-        .get("takes")
-        .map_or(Some(Takes::AsSpoken), |node| Time::read(reader, node, "takes").map(Takes::Given))
-}
-
 fn object(reader: &mut Reader<'_>, node: &Node<'_>, lists: &Lists) -> Option<Body> {
     reader.table(node, "a payload")?;
     Tree::read(reader, node, lists).map(Body::Tree)
-}
-
-fn keys(
-    reader: &mut Reader<'_>,
-    node: &Node<'_>,
-    lists: &Lists,
-    events: &mut usize,
-) -> Option<Text> {
-    let digits = Text::read(reader, node, "dtmf", lists)?;
-    match digits.longest_of(DIGITS, lists) {
-        Some(0) | None => {
-            let text =
-                format!("dtmf: expected keys out of {DIGITS}, in every entry of a list, too");
-            reader.fault(node.span(), text);
-            None
-        }
-        Some(longest) => {
-            *events += longest;
-            Some(digits)
-        }
-    }
 }
 
 fn event(
@@ -360,14 +305,8 @@ fn event(
     table: &DeTable<'_>,
     lists: &Lists,
 ) -> Option<Act> {
-    let name = reader.text(node, "event", MAX_TEXT)?;
-    let kind: EventType = match name.parse() {
-        Ok(kind) => kind,
-        Err(why) => {
-            reader.fault(node.span(), format!("event: {why}"));
-            return None;
-        }
-    };
+    let kind = reader.text(node, "event", MAX_TEXT)?.parse::<EventType>();
+    let kind = kind.map_err(|why| reader.fault(node.span(), format!("event: {why}"))).ok()?;
     let body = match (table.get("payload"), table.get("json")) {
         (Some(_), Some(json)) => {
             reader.fault(json.span(), "payload and json are two ways to say the same; use one");
@@ -382,48 +321,51 @@ fn event(
 
 fn verbatim(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Payload> {
     let text = reader.text(node, "json", MAX_JSON)?;
-    let raw = serde_json::from_str::<Box<RawValue>>(text).map_err(|error| error.to_string());
-    match raw.and_then(|raw| Payload::from_json(raw).map_err(|error| error.to_string())) {
-        Ok(payload) => Some(payload),
-        Err(why) => {
-            reader.fault(node.span(), format!("json: {why}"));
-            None
-        }
-    }
+    let raw = serde_json::from_str::<Box<RawValue>>(&text).map_err(|error| error.to_string());
+    let payload = raw.and_then(|raw| Payload::from_json(raw).map_err(|error| error.to_string()));
+    payload.map_err(|why| reader.fault(node.span(), format!("json: {why}"))).ok()
 }
 
-fn reasons(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Vec<String>> {
-    let one = std::slice::from_ref(node);
-    let nodes = node.get_ref().as_array().map_or(one, |list| &**list);
+/// One reason, or a list of them.
+fn reasons(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Vec<&'static str>> {
+    let nodes = node.get_ref().as_array().map_or(std::slice::from_ref(node), |list| &**list);
     if nodes.is_empty() {
         reader.fault(node.span(), "hang_up: expected at least one reason");
         return None;
     }
     let reasons = nodes.iter().map(|node| {
-        let reason = reader.text(node, "hang_up", MAX_TEXT)?;
-        if !REASONS.contains(&reason) {
-            reader.fault(node.span(), format!("hang_up: expected one of {}", REASONS.join(", ")));
-            return None;
+        let given = reader.text(node, "hang_up", MAX_TEXT)?;
+        let reason = REASONS.into_iter().find(|reason| *reason == given);
+        if reason.is_none() {
+            reader.expected(node, "hang_up", &format!("one of {}", REASONS.join(", ")));
         }
-        Some(reason.to_owned())
+        reason
     });
     reasons.collect()
 }
 
+type Times = UpTo<MAX_TIMES>;
+
+/// How often steps are repeated, where that is left to chance.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TimesBetween {
+    uniform: [Spanned<Times>; 2],
+}
+
 fn times(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<(u64, u64)> {
-    let Some(table) = node.get_ref().as_table() else {
-        let times = reader.whole(node, "repeat", 0..=MAX_TIMES)?;
+    if !node.get_ref().is_table() {
+        let UpTo(times) = reader.value::<Times>(node, "repeat")?;
         return Some((times, times));
-    };
-    if !reader.keys(table, "repeat", &["uniform"]) {
+    }
+    let TimesBetween { uniform: [least, most] } = reader.value(node, "repeat")?;
+    let (UpTo(least), UpTo(greatest)) = (*least.get_ref(), *most.get_ref());
+    if greatest < least {
+        let text = format!(
+            "repeat: expected a whole number from {least} to {MAX_TIMES}, found {greatest}"
+        );
+        reader.fault(most.span(), text);
         return None;
     }
-    let pair = table.get("uniform").and_then(|node| reader.list(node, "repeat"));
-    let Some([least, most]) = pair else {
-        reader.fault(node.span(), "repeat: expected a number, or { uniform = [least, most] }");
-        return None;
-    };
-    let least = reader.whole(least, "repeat", 0..=MAX_TIMES);
-    let most = reader.whole(most, "repeat", least.unwrap_or_default()..=MAX_TIMES);
-    Some((least?, most?))
+    Some((least, greatest))
 }

@@ -11,7 +11,7 @@
 //!
 //! Invariant: a text that was read names only what exists.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 use toml::de::DeValue;
 
 use super::read::{Node, Reader};
@@ -86,16 +86,13 @@ fn entries(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<Vec<S
         );
         return None;
     }
-    let entry = |node| reader.text(node, name, MAX_TEXT).map(str::to_owned);
-    list.iter().map(entry).collect()
+    list.iter().map(|node| reader.text(node, name, MAX_TEXT)).collect()
 }
 
-/// What a call's variables stand for.
 #[derive(Debug)]
 pub struct Cast<'s> {
-    /// The call.
     pub call: CallId,
-    /// Its number: 1, 2, …
+    /// 1, 2, …
     pub number: u64,
     caller: String,
     lists: &'s Lists,
@@ -137,7 +134,6 @@ enum Piece {
 }
 
 impl Text {
-    /// Reads a text.
     pub fn read(
         reader: &mut Reader<'_>,
         node: &Node<'_>,
@@ -145,7 +141,7 @@ impl Text {
         lists: &Lists,
     ) -> Option<Self> {
         let text = reader.text(node, what, MAX_TEXT)?;
-        let (mut pieces, mut rest) = (Vec::new(), text);
+        let (mut pieces, mut rest) = (Vec::new(), text.as_str());
         while let Some((before, after)) = rest.split_once("{{") {
             if !before.is_empty() {
                 pieces.push(Piece::Plain(before.to_owned()));
@@ -168,7 +164,6 @@ impl Text {
         Some(Self(pieces))
     }
 
-    /// The text in this call.
     pub fn spoken(&self, cast: &Cast<'_>, dice: &mut Dice) -> String {
         let mut spoken = String::new();
         for piece in &self.0 {
@@ -240,30 +235,28 @@ fn unknown(name: &str, lists: &Lists) -> String {
 pub enum Tree {
     /// What needs no variables.
     Plain(Value),
-    /// A text.
     Text(Text),
-    /// A list.
     List(Vec<Tree>),
     /// An object, its fields in the file's order.
     Object(Vec<(String, Tree)>),
 }
 
 impl Tree {
-    /// Reads a value of any kind.
     pub fn read(reader: &mut Reader<'_>, node: &Node<'_>, lists: &Lists) -> Option<Self> {
         match node.get_ref() {
             DeValue::String(_) => {
                 Text::read(reader, node, "a payload's text", lists).map(Self::Text)
             }
-            DeValue::Boolean(switch) => Some(Self::Plain((*switch).into())),
             DeValue::Datetime(date) => Some(Self::Plain(date.to_string().into())),
-            DeValue::Integer(number) => {
-                let number = i64::from_str_radix(number.as_str(), number.radix()).ok();
-                Self::number(reader, node, number.map(Value::from))
+            DeValue::Boolean(_) | DeValue::Integer(_) => {
+                reader.value(node, "a payload's value").map(Self::Plain)
             }
-            DeValue::Float(number) => {
-                let number = number.as_str().parse().ok().and_then(serde_json::Number::from_f64);
-                Self::number(reader, node, number.map(Value::from))
+            DeValue::Float(_) => {
+                let number = reader.value(node, "a payload's number").and_then(Number::from_f64);
+                if number.is_none() {
+                    reader.expected(node, "a payload's number", "one that JSON can hold");
+                }
+                number.map(|number| Self::Plain(number.into()))
             }
             DeValue::Array(items) => {
                 let items = items.iter().map(|item| Self::read(reader, item, lists));
@@ -278,14 +271,6 @@ impl Tree {
         }
     }
 
-    fn number(reader: &mut Reader<'_>, node: &Node<'_>, number: Option<Value>) -> Option<Self> {
-        if number.is_none() {
-            reader.expected(node, "a payload's number", "one that JSON can hold");
-        }
-        number.map(Self::Plain)
-    }
-
-    /// The value in this call.
     pub fn filled(&self, cast: &Cast<'_>, dice: &mut Dice) -> Value {
         match self {
             Self::Plain(value) => value.clone(),

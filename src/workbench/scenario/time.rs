@@ -7,8 +7,11 @@
 use std::time::Duration;
 
 use rand_distr::{Exp, Normal, Uniform};
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-use super::read::{Node, Reader};
+use super::read::{Node, Reader, UpTo};
 use crate::workbench::dice::Dice;
 
 /// The longest time of one step, in milliseconds: one hour, as calls of many hours are not played.
@@ -17,10 +20,8 @@ pub const MAX_TIME: u32 = 3_600_000;
 const EXPECTED: &str = "milliseconds, or one of { uniform = [least, most] }, \
                         { normal = [mean, deviation] }, { exponential = mean }";
 
-/// A time, or how it is thrown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Time {
-    /// Always the same.
     Fixed(u32),
     /// Each from the first to the second as likely.
     Uniform(Uniform<u32>),
@@ -30,8 +31,18 @@ pub enum Time {
     Exponential(Exp<f64>),
 }
 
+/// As a file writes what is left to chance.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Chance {
+    Uniform(Spanned<[Millis; 2]>),
+    Normal([Millis; 2]),
+    Exponential(Millis),
+}
+
+type Millis = UpTo<{ MAX_TIME as u64 }>;
+
 impl Time {
-    /// No time.
     pub const ZERO: Self = Self::Fixed(0);
 
     /// One throw.
@@ -45,75 +56,58 @@ impl Time {
         Duration::from_millis(millis.into())
     }
 
+    /// Reads the time of a key that a step need not have; the outer `None` where it is wrong.
+    pub fn field(reader: &mut Reader<'_>, table: &DeTable<'_>, key: &str) -> Option<Option<Self>> {
+        table.get(key).map_or(Some(None), |node| Self::read(reader, node, key).map(Some))
+    }
+
     /// Reads a time; what is wrong is told to the reader.
     pub fn read(reader: &mut Reader<'_>, node: &Node<'_>, what: &str) -> Option<Self> {
-        if node.get_ref().is_integer() {
-            return millis(reader, node, what).map(Self::Fixed);
+        match node.get_ref() {
+            DeValue::Integer(_) => {
+                reader.value(node, what).map(|millis: Millis| Self::Fixed(millis.short()))
+            }
+            DeValue::Table(table) if table.len() == 1 => {
+                let chance = reader.value(node, what)?;
+                Self::by_chance(chance, reader, what)
+            }
+            _ => {
+                reader.expected(node, what, EXPECTED);
+                None
+            }
         }
-        let Some(table) = node.get_ref().as_table() else {
-            reader.expected(node, what, EXPECTED);
-            return None;
-        };
-        if !reader.keys(table, what, &["uniform", "normal", "exponential"]) {
-            return None;
-        }
-        let mut entries = table.iter();
-        let (Some((name, value)), None) = (entries.next(), entries.next()) else {
-            reader.fault(node.span(), format!("{what}: expected {EXPECTED}"));
-            return None;
-        };
-        match name.get_ref().as_ref() {
-            "uniform" => uniform(reader, value),
-            "normal" => normal(reader, value),
-            "exponential" => exponential(reader, value),
-            // It was told with the keys.
-            _ => None,
+    }
+
+    fn by_chance(chance: Chance, reader: &mut Reader<'_>, what: &str) -> Option<Self> {
+        match chance {
+            Chance::Uniform(pair) => {
+                let [least, most] = pair.get_ref().map(Millis::short);
+                let uniform = Uniform::new_inclusive(least, most).ok();
+                if uniform.is_none() {
+                    let text =
+                        format!("{what}: {least} is more than {most}; write the least first");
+                    reader.fault(pair.span(), text);
+                }
+                uniform.map(Self::Uniform)
+            }
+            Chance::Normal(pair) => {
+                let [mean, deviation] = pair.map(|millis| millis.short().into());
+                let normal = Normal::new(mean, deviation);
+                Some(Self::Normal(normal.expect("whole milliseconds are finite")))
+            }
+            Chance::Exponential(UpTo(0)) => Some(Self::ZERO),
+            Chance::Exponential(mean) => {
+                let exponential = Exp::new(1.0 / f64::from(mean.short()));
+                Some(Self::Exponential(exponential.expect("the mean is above 0")))
+            }
         }
     }
 }
 
-fn uniform(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Time> {
-    let [least, most] = pair(reader, node, "uniform", "[least, most]")?;
-    if least > most {
-        reader.fault(
-            node.span(),
-            format!("uniform: {least} is more than {most}; write the least first"),
-        );
-        return None;
+impl Millis {
+    fn short(self) -> u32 {
+        u32::try_from(self.0).expect("it is at most MAX_TIME")
     }
-    let uniform = Uniform::new_inclusive(least, most).expect("the least is not above the most");
-    Some(Time::Uniform(uniform))
-}
-
-fn normal(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Time> {
-    let [mean, deviation] = pair(reader, node, "normal", "[mean, deviation]")?;
-    let normal = Normal::new(mean.into(), deviation.into());
-    Some(Time::Normal(normal.expect("whole milliseconds are finite")))
-}
-
-fn exponential(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Time> {
-    let mean = millis(reader, node, "exponential")?;
-    if mean == 0 {
-        return Some(Time::ZERO);
-    }
-    let exponential = Exp::new(1.0 / f64::from(mean)).expect("the mean is above 0");
-    Some(Time::Exponential(exponential))
-}
-
-fn pair(reader: &mut Reader<'_>, node: &Node<'_>, what: &str, shape: &str) -> Option<[u32; 2]> {
-    let list = reader.list(node, what)?;
-    let [first, second] = list else {
-        let found = list.len();
-        reader.fault(node.span(), format!("{what}: expected {shape}, found {found} values"));
-        return None;
-    };
-    let (first, second) = (millis(reader, first, what), millis(reader, second, what));
-    Some([first?, second?])
-}
-
-fn millis(reader: &mut Reader<'_>, node: &Node<'_>, what: &str) -> Option<u32> {
-    let millis = reader.whole(node, &format!("{what} (milliseconds)"), 0..=MAX_TIME.into())?;
-    u32::try_from(millis).ok()
 }
 
 /// Whole milliseconds within the limits.
