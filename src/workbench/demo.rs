@@ -11,7 +11,7 @@ mod speech;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
@@ -22,8 +22,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::agent::{Agent, Turn};
-use self::phone::{Exchange, Impression, Step};
-use super::receive::{Answer, Behaviour, Ended, Notice, Received, Receiver};
+use self::phone::{CallerStep, Exchange, Impression};
+use super::receive::{Conduct, Ending, EventBody, Notice, Received, Receiver, Reply};
 use crate::app::App;
 use crate::config::Settings;
 use crate::event::CallId;
@@ -36,16 +36,77 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FAULTS: u32 = 2;
 
 /// A call that the demo plays.
-struct Script {
+struct DemoCall {
     name: &'static str,
     from: &'static str,
     /// When it begins, in milliseconds.
     after: u64,
-    /// What the caller does.
-    caller: Vec<Step>,
+    agent: &'static [Turn],
+    caller: &'static [CallerStep],
     /// The events that must come of it.
-    events: Vec<&'static str>,
+    events: &'static [&'static str],
 }
+
+const CALLS: [DemoCall; 3] = [
+    DemoCall {
+        name: "alice",
+        from: "2001",
+        after: 0,
+        agent: &[
+            Turn::Says("Good morning, how can I help?", 700),
+            Turn::Hears("A table for two, tonight at eight."),
+            Turn::Says("Booked. Anything else?", 500),
+        ],
+        caller: &[CallerStep::HearsOut, CallerStep::Says(500), CallerStep::HearsOut],
+        events: &[
+            "call_initiated",
+            "call_started",
+            "transcription",
+            "transcription",
+            "transcription",
+            "call_ended",
+        ],
+    },
+    DemoCall {
+        name: "bob",
+        from: "2002",
+        after: 60,
+        agent: &[
+            Turn::Says("Buongiorno! Per prenotare prema uno, per cambiare…", 3000),
+            Turn::IsInterrupted,
+            Turn::WaitsForKey,
+            Turn::Says("Grazie, a presto.", 400),
+        ],
+        caller: &[
+            CallerStep::Hears(600),
+            CallerStep::Says(300),
+            CallerStep::Waits(100),
+            CallerStep::Presses('1'),
+            CallerStep::HearsOut,
+        ],
+        events: &[
+            "call_initiated",
+            "call_started",
+            "transcription",
+            "interruption",
+            "dtmf_digit",
+            "transcription",
+            "call_ended",
+        ],
+    },
+    DemoCall {
+        name: "carol",
+        from: "2003",
+        after: 110,
+        agent: &[
+            Turn::Says("Hello, you have reached the clinic. Hash ends the call.", 400),
+            Turn::WaitsForKey,
+            Turn::HangsUp,
+        ],
+        caller: &[CallerStep::HearsOut, CallerStep::Presses('#'), CallerStep::StaysOn],
+        events: &["call_initiated", "call_started", "transcription", "dtmf_digit", "call_ended"],
+    },
+];
 
 /// Plays the calls and prints the timeline.
 ///
@@ -53,7 +114,7 @@ struct Script {
 /// Where an event is missing or out of order, or nothing could be started.
 pub async fn run() -> anyhow::Result<()> {
     let agent = Agent::bind(part_for).await?;
-    let mut receiver = Receiver::start("127.0.0.1", 0, behaviour(agent.address)).await?;
+    let mut receiver = Receiver::start("127.0.0.1", 0, conduct(agent.address)).await?;
     let app = App::start(settings(receiver.address, agent.address)?).await?;
     println!(
         "callhook listens on http://{} and for AudioSocket on {},\nan agent on ws://{}, a receiver on \
@@ -79,27 +140,34 @@ pub async fn run() -> anyhow::Result<()> {
 
 /// Plays the calls, and checks what came of them; the last line to print.
 async fn play(app: &App, receiver: &mut Receiver) -> anyhow::Result<String> {
-    let scripts = scripts();
-    let calls: Vec<CallId> = scripts.iter().map(|_| CallId::random()).collect();
-    let names: BTreeMap<String, &str> =
-        calls.iter().zip(&scripts).map(|(id, script)| (id.to_string(), script.name)).collect();
-    let expected: usize = scripts.iter().map(|script| script.events.len()).sum();
+    let calls = CALLS.each_ref().map(|call| (CallId::random(), call));
+    let names = calls.iter().map(|(id, call)| (id.to_string(), call.name)).collect();
+    let expected: usize = CALLS.iter().map(|call| call.events.len()).sum();
     let exchange =
         Exchange { http: client_builder("http").build()?, front: app.front(), audio: app.audio() };
-    let playing = calls.iter().zip(&scripts).map(|(call, script)| {
-        let after = Duration::from_millis(script.after);
-        exchange.call(*call, script.from, after, &script.caller)
+    let playing = calls.iter().map(|(id, call)| {
+        let after = Duration::from_millis(call.after);
+        exchange.call(*id, call.from, after, call.caller)
     });
     let watching = watch(receiver, &names, expected);
     let (impressions, seen) = tokio::try_join!(try_join_all(playing), watching)?;
     println!();
-    for (script, Impression { route, heard }) in scripts.iter().zip(&impressions) {
+    for (call, Impression { route, heard }) in CALLS.iter().zip(&impressions) {
         let heard = heard.as_secs_f64();
-        println!("{:<6} heard {heard:.2} s of the agent, and was told {route}", script.name);
-        ensure!(heard > 0.0, "{} did not hear the agent", script.name);
+        println!("{:<6} heard {heard:.2} s of the agent, and was told {route}", call.name);
+        ensure!(heard > 0.0, "{} did not hear the agent", call.name);
     }
-    check_order(&scripts, &names, &seen)?;
-    Ok(format!("{expected} events of {} calls arrived, each call in its order", scripts.len()))
+    for (id, call) in calls {
+        let (id, expected) = (id.to_string(), call.events);
+        let of_call = seen.iter().filter(|event| event.uuid == id);
+        let arrived: Vec<&str> = of_call.map(|event| event.kind.as_str()).collect();
+        ensure!(
+            arrived == expected,
+            "{}: {expected:?} should have arrived, but {arrived:?} did",
+            call.name
+        );
+    }
+    Ok(format!("{expected} events of {} calls arrived, each call in its order", CALLS.len()))
 }
 
 fn settings(receiver: SocketAddr, agent: SocketAddr) -> anyhow::Result<Settings> {
@@ -121,102 +189,32 @@ fn settings(receiver: SocketAddr, agent: SocketAddr) -> anyhow::Result<Settings>
 }
 
 /// Routes bob elsewhere, and fails for carol's `call_started` twice.
-fn behaviour(agent: SocketAddr) -> Behaviour {
+fn conduct(agent: SocketAddr) -> Arc<dyn Conduct> {
     let elsewhere = format!("ws://{agent}/vip?language=it");
     let faults = Mutex::new(FAULTS);
-    let carol = Mutex::new(None::<String>);
+    let carol = OnceLock::new();
     Arc::new(move |received: &Received| {
         let event = &received.event;
         let from = event.payload.get("from").and_then(Value::as_str);
-        let mut carol = carol.lock().expect("nothing panics while it holds this lock");
         if from == Some("2003") {
-            *carol = Some(event.uuid.clone());
+            carol.get_or_init(|| event.uuid.clone());
         }
         let mut faults = faults.lock().expect("nothing panics while it holds this lock");
-        let fails =
-            carol.as_ref() == Some(&event.uuid) && event.kind == "call_started" && *faults > 0;
+        let fails = carol.get() == Some(&event.uuid) && event.kind == "call_started" && *faults > 0;
         *faults -= u32::from(fails);
-        Answer {
-            status: if fails { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK },
-            sts_url: (from == Some("2002")).then(|| elsewhere.clone()),
-            ..Answer::default()
-        }
+        let ending = if fails {
+            Ending::Fault(StatusCode::INTERNAL_SERVER_ERROR)
+        } else {
+            Ending::Usual(StatusCode::OK)
+        };
+        let sts_url = (from == Some("2002")).then(|| elsewhere.clone());
+        Reply { sts_url, ..ending.into() }
     })
 }
 
 /// What the agent does for a caller of this number.
-fn part_for(from: &str) -> Vec<Turn> {
-    match from {
-        "2001" => vec![
-            Turn::Says("Good morning, how can I help?", 700),
-            Turn::Hears("A table for two, tonight at eight."),
-            Turn::Says("Booked. Anything else?", 500),
-        ],
-        "2002" => vec![
-            Turn::Says("Buongiorno! Per prenotare prema uno, per cambiare…", 3000),
-            Turn::IsInterrupted,
-            Turn::WaitsForKey,
-            Turn::Says("Grazie, a presto.", 400),
-        ],
-        _ => vec![
-            Turn::Says("Hello, you have reached the clinic. Hash ends the call.", 400),
-            Turn::WaitsForKey,
-            Turn::HangsUp,
-        ],
-    }
-}
-
-fn scripts() -> Vec<Script> {
-    vec![
-        Script {
-            name: "alice",
-            from: "2001",
-            after: 0,
-            caller: vec![Step::HearsOut, Step::Says(500), Step::HearsOut],
-            events: vec![
-                "call_initiated",
-                "call_started",
-                "transcription",
-                "transcription",
-                "transcription",
-                "call_ended",
-            ],
-        },
-        Script {
-            name: "bob",
-            from: "2002",
-            after: 60,
-            caller: vec![
-                Step::Hears(600),
-                Step::Says(300),
-                Step::Waits(100),
-                Step::Presses('1'),
-                Step::HearsOut,
-            ],
-            events: vec![
-                "call_initiated",
-                "call_started",
-                "transcription",
-                "interruption",
-                "dtmf_digit",
-                "transcription",
-                "call_ended",
-            ],
-        },
-        Script {
-            name: "carol",
-            from: "2003",
-            after: 110,
-            caller: vec![Step::HearsOut, Step::Presses('#'), Step::StaysOn],
-            events: vec![
-                "call_initiated",
-                "call_started",
-                "transcription",
-                "dtmf_digit",
-                "call_ended",
-            ],
-        },
-    ]
+fn part_for(from: &str) -> &'static [Turn] {
+    CALLS.iter().find(|call| call.from == from).map_or(&[], |call| call.agent)
 }
 
 /// Prints what arrives until the expected number of events was answered with 2xx.
@@ -224,7 +222,7 @@ async fn watch(
     receiver: &mut Receiver,
     names: &BTreeMap<String, &str>,
     expected: usize,
-) -> anyhow::Result<Vec<Ended>> {
+) -> anyhow::Result<Vec<EventBody>> {
     let begun = Instant::now();
     let mut delivered = Vec::new();
     while delivered.len() < expected {
@@ -232,52 +230,33 @@ async fn watch(
             bail!("only {} of {expected} events arrived", delivered.len());
         };
         // Nothing else is sent here, and no answer takes its time.
-        let Notice::Ended(ended) = notice else { continue };
-        println!("{}", line(&ended, begun, names));
-        if ended.answer.status.is_success() {
-            delivered.push(*ended);
+        let Notice::Ended { received, reply, .. } = notice else { continue };
+        println!("{}", line(&received, &reply.ending, begun, names));
+        if reply.ending.takes() {
+            delivered.push(received.event.clone());
         }
     }
     Ok(delivered)
 }
 
-fn line(ended: &Ended, begun: Instant, names: &BTreeMap<String, &str>) -> String {
-    let (received, status) = (&ended.received, ended.answer.status);
+fn line(
+    received: &Received,
+    ending: &Ending,
+    begun: Instant,
+    names: &BTreeMap<String, &str>,
+) -> String {
     let event = &received.event;
     let attempt = received.attempt().unwrap_or_default();
     let sequence = received.sequence().unwrap_or_default();
     let name = names.get(&event.uuid).copied().unwrap_or("?");
     let after = received.at.duration_since(begun).as_secs_f64();
-    let fault = if status.is_success() {
-        String::new()
-    } else {
-        format!("   → {} on attempt {attempt}, will be tried again", status.as_u16())
+    let status = ending.status().unwrap_or_default().as_u16();
+    let outcome = match attempt {
+        _ if !ending.takes() => {
+            format!("   → {status} on attempt {attempt}, will be tried again")
+        }
+        2.. => format!("   → {status} at last"),
+        _ => String::new(),
     };
-    let again = if attempt > 1 && status.is_success() { "   → 200 at last" } else { "" };
-    format!(
-        "{after:6.3} s  {name:<6} #{sequence} {:<14} {}{fault}{again}",
-        event.kind, event.payload
-    )
-}
-
-fn check_order(
-    scripts: &[Script],
-    names: &BTreeMap<String, &str>,
-    seen: &[Ended],
-) -> anyhow::Result<()> {
-    for script in scripts {
-        let arrived: Vec<&str> = seen
-            .iter()
-            .map(|ended| &ended.received.event)
-            .filter(|event| names.get(&event.uuid) == Some(&script.name))
-            .map(|event| event.kind.as_str())
-            .collect();
-        let expected = &script.events;
-        ensure!(
-            arrived == *expected,
-            "{}: {expected:?} should have arrived, but {arrived:?} did",
-            script.name
-        );
-    }
-    Ok(())
+    format!("{after:6.3} s  {name:<6} #{sequence} {:<14} {}{outcome}", event.kind, event.payload)
 }

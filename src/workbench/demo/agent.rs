@@ -1,8 +1,7 @@
 //! The demo's agent: a speech-to-speech server that plays a part.
 //!
-//! It speaks, transcribes, notices that it is interrupted and hears keys, as AVR's servers do; what it
-//! says was written before. Which part it plays it learns from the URL, where the payload of
-//! `POST /call` stands.
+//! It speaks, transcribes, notices that it is interrupted and hears keys, as AVR's servers do; its lines
+//! are fixed. Which part it plays it learns from the URL, which has the payload of `POST /call`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,24 +32,21 @@ const PITCH: f64 = 190.0;
 /// What the agent does next.
 #[derive(Clone, Debug)]
 pub enum Turn {
-    /// Says this, for so many milliseconds.
+    /// Says this, for some milliseconds.
     Says(&'static str, u32),
     /// Waits for the caller to say something, which is this.
     Hears(&'static str),
     /// Is interrupted as soon as the caller says anything.
     IsInterrupted,
-    /// Waits for a key.
     WaitsForKey,
-    /// Closes the connection.
     HangsUp,
 }
 
 /// The parts, by the caller's number.
-pub type Parts = fn(&str) -> Vec<Turn>;
+pub type Parts = fn(&str) -> &'static [Turn];
 
 /// The agent, listening.
 pub struct Agent {
-    /// Where it listens.
     pub address: SocketAddr,
     listener: TcpListener,
     parts: Parts,
@@ -62,11 +58,11 @@ impl Agent {
     /// # Errors
     /// Where there is none.
     pub async fn bind(parts: Parts) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("no port for the agent")?;
+        let listener =
+            TcpListener::bind("127.0.0.1:0").await.context("cannot listen for the agent")?;
         Ok(Self { address: listener.local_addr()?, listener, parts })
     }
 
-    /// Takes calls until `stop`.
     pub async fn serve(self, stop: CancellationToken) {
         let parts = self.parts;
         let calls = stop.clone();
@@ -102,24 +98,23 @@ struct Part {
     pcm: Vec<u8>,
 }
 
-/// What the caller does.
-enum Heard {
+enum CallerSound {
     Voice,
     Silence,
     Key,
 }
 
 impl Part {
-    async fn play(mut self, turns: Vec<Turn>) -> Option<()> {
+    async fn play(mut self, turns: &[Turn]) -> Option<()> {
         for turn in turns {
             match turn {
-                Turn::Says(text, milliseconds) => self.say(text, milliseconds).await?,
+                Turn::Says(text, milliseconds) => self.say(text, *milliseconds).await?,
                 Turn::Hears(text) => self.hear_out(text).await?,
                 Turn::IsInterrupted => {
-                    while !matches!(self.hear().await?, Heard::Voice) {}
+                    while !matches!(self.hear().await?, CallerSound::Voice) {}
                     self.send(json!({"type": "interruption"})).await?;
                 }
-                Turn::WaitsForKey => while !matches!(self.hear().await?, Heard::Key) {},
+                Turn::WaitsForKey => while !matches!(self.hear().await?, CallerSound::Key) {},
                 Turn::HangsUp => return self.web.close(None).await.ok(),
             }
         }
@@ -135,16 +130,17 @@ impl Part {
     }
 
     async fn hear_out(&mut self, text: &str) -> Option<()> {
-        while !matches!(self.hear().await?, Heard::Voice) {}
+        while !matches!(self.hear().await?, CallerSound::Voice) {}
         let mut silent = 0;
         while silent < PAUSE {
-            silent = if matches!(self.hear().await?, Heard::Silence) { silent + 1 } else { 0 };
+            silent =
+                if matches!(self.hear().await?, CallerSound::Silence) { silent + 1 } else { 0 };
         }
         self.send(json!({"type": "transcript", "role": "user", "text": text})).await
     }
 
     /// The next audio or key of the caller.
-    async fn hear(&mut self) -> Option<Heard> {
+    async fn hear(&mut self) -> Option<CallerSound> {
         loop {
             let Message::Text(text) = self.web.next().await?.ok()? else {
                 continue;
@@ -154,9 +150,9 @@ impl Part {
                 "audio" => {
                     sts::decode_audio(message["audio"].as_str()?, &mut self.pcm);
                     let voice = is_voice(&self.pcm);
-                    return Some(if voice { Heard::Voice } else { Heard::Silence });
+                    return Some(if voice { CallerSound::Voice } else { CallerSound::Silence });
                 }
-                "dtmf_digit" => return Some(Heard::Key),
+                "dtmf_digit" => return Some(CallerSound::Key),
                 _ => {}
             }
         }

@@ -25,16 +25,15 @@ const PAUSE: u32 = 10;
 
 /// What a caller does next.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub enum CallerStep {
     /// Listens until the agent has said something and is silent.
     HearsOut,
-    /// Listens for so many milliseconds from when the agent begins to speak.
+    /// Listens for some milliseconds from when the agent begins to speak.
     Hears(u32),
-    /// Says something for so many milliseconds.
+    /// In milliseconds.
     Says(u32),
-    /// Is silent for so many milliseconds.
+    /// Is silent for some milliseconds.
     Waits(u32),
-    /// Presses a key.
     Presses(char),
     /// Waits for the other end to hang up.
     StaysOn,
@@ -43,19 +42,15 @@ pub enum Step {
 /// The ports that Asterisk uses.
 #[derive(Clone)]
 pub struct Exchange {
-    /// For the front.
     pub http: reqwest::Client,
-    /// The front.
     pub front: SocketAddr,
-    /// AudioSocket.
     pub audio: SocketAddr,
 }
 
-/// What a call was like.
 pub struct Impression {
     /// What `POST /call` answered.
     pub route: String,
-    /// How much of the agent was heard.
+    /// Of the agent.
     pub heard: Duration,
 }
 
@@ -69,7 +64,7 @@ impl Exchange {
         call: CallId,
         from: &str,
         after: Duration,
-        steps: &[Step],
+        steps: &[CallerStep],
     ) -> anyhow::Result<Impression> {
         sleep(after).await;
         let payload =
@@ -78,7 +73,7 @@ impl Exchange {
         let stream = TcpStream::connect(self.audio).await.context("AudioSocket")?;
         let (mut reader, mut writer) = stream.into_split();
         writer.write_all(&[&[0x01, 0, 16], &call.to_bytes()[..]].concat()).await?;
-        let mut line = Line { frames: 0, silent: 0, ended: false, buffer: Vec::new() };
+        let mut line = FarEnd { frames: 0, silent: 0, ended: false, buffer: Vec::new() };
         let mut clock = interval(FRAME_TIME);
         clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut said = VecDeque::new();
@@ -113,7 +108,7 @@ impl Exchange {
 }
 
 /// What came from the other end.
-struct Line {
+struct FarEnd {
     /// Frames of audio.
     frames: u32,
     /// Ticks since the last one.
@@ -122,7 +117,7 @@ struct Line {
     buffer: Vec<u8>,
 }
 
-impl Line {
+impl FarEnd {
     fn take(&mut self, bytes: usize) {
         self.ended |= bytes == 0;
         let mut start = 0;
@@ -142,7 +137,7 @@ impl Line {
 
 /// How far a step is.
 struct Progress<'a> {
-    step: &'a Step,
+    step: &'a CallerStep,
     /// What is to be sent for it.
     frames: Vec<Vec<u8>>,
     ticks: u32,
@@ -150,26 +145,29 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    fn of(step: &'a Step, line: &Line) -> Self {
+    fn of(step: &'a CallerStep, line: &FarEnd) -> Self {
         let frames = match step {
-            Step::Says(milliseconds) => {
+            CallerStep::Says(milliseconds) => {
                 speech(*milliseconds, PITCH).as_chunks().0.iter().map(audio).collect()
             }
-            Step::Presses(digit) => vec![vec![0x03, 0, 1, *digit as u8]],
-            Step::HearsOut | Step::Hears(_) | Step::Waits(_) | Step::StaysOn => Vec::new(),
+            CallerStep::Presses(digit) => vec![vec![0x03, 0, 1, *digit as u8]],
+            CallerStep::HearsOut
+            | CallerStep::Hears(_)
+            | CallerStep::Waits(_)
+            | CallerStep::StaysOn => Vec::new(),
         };
         Self { step, frames, ticks: 0, heard_before: line.frames }
     }
 
-    fn is_over(&self, line: &Line) -> bool {
+    fn is_over(&self, line: &FarEnd) -> bool {
         let heard = line.frames - self.heard_before;
         let frames = |milliseconds: &u32| milliseconds / 20;
         match self.step {
-            Step::HearsOut => heard > 0 && line.silent >= PAUSE,
-            Step::Hears(milliseconds) => heard >= frames(milliseconds),
-            Step::Waits(milliseconds) => self.ticks >= frames(milliseconds),
-            Step::Says(_) | Step::Presses(_) => true,
-            Step::StaysOn => false,
+            CallerStep::HearsOut => heard > 0 && line.silent >= PAUSE,
+            CallerStep::Hears(milliseconds) => heard >= frames(milliseconds),
+            CallerStep::Waits(milliseconds) => self.ticks >= frames(milliseconds),
+            CallerStep::Says(_) | CallerStep::Presses(_) => true,
+            CallerStep::StaysOn => false,
         }
     }
 }

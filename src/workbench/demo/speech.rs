@@ -18,7 +18,7 @@ const WIDTH: f64 = 150.0;
 /// The loudest that it gets: a quarter of what 16 bit hold.
 const LOUDEST: f64 = 8000.0;
 
-/// So many milliseconds of a voice of that pitch (in Hz), as 16 bit little-endian at 8 kHz.
+/// A voice of that pitch (in Hz), as 16 bit little-endian at 8 kHz.
 pub fn speech(milliseconds: u32, pitch: f64) -> Vec<u8> {
     let overtones: Vec<(f64, f64)> = (1..)
         .map(|n| f64::from(n) * pitch)
@@ -45,7 +45,6 @@ fn strength(hertz: f64) -> f64 {
     FORMANTS.into_iter().map(near).sum()
 }
 
-/// Whether a frame holds a voice, and not silence.
 pub fn is_voice(pcm: &[u8]) -> bool {
     pcm.as_chunks().0.iter().any(|sample| i16::from_le_bytes(*sample).unsigned_abs() > 500)
 }

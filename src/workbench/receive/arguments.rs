@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::ArgGroup;
 use clap::builder::NonEmptyStringValueParser;
 
-use super::orders::{DelayOrder, DropOrder, FailOrder};
+use super::orders::{self, FaultOrder};
+use super::reply::Ending;
 use crate::workbench::credentials::{Hushed, KeyText, Secret};
 
 /// The longest `--for`: a week.
@@ -18,7 +19,6 @@ const LONGEST_RETRY_AFTER: i64 = 24 * 60 * 60;
 
 const FAULTS: &str = "Faults on order, which can be given more than once and add up";
 
-/// The command's options.
 #[derive(Clone, Debug, clap::Args)]
 #[command(group(ArgGroup::new("credentials").multiple(true)))]
 #[command(after_help = "\
@@ -72,24 +72,23 @@ pub struct Options {
     /// Keep the calls, up to 10,000 of them or 16 MiB, as a scenario for callhook simulate
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// What goes wrong
     #[command(flatten)]
     pub faults: FaultOptions,
 }
 
-/// What goes wrong.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = FAULTS)]
 pub struct FaultOptions {
     /// Answer so many requests with STATUS, 503 if none is given
-    #[arg(long, value_name = "[TYPE:]SHARE[:STATUS]")]
-    pub fail: Vec<FailOrder>,
+    #[arg(long, value_name = "[TYPE:]SHARE[:STATUS]", value_parser = orders::fail)]
+    pub fail: Vec<FaultOrder<Ending>>,
     /// Close the connection of so many requests without an answer; of all, if no share is given
-    #[arg(long, value_name = "[TYPE:]SHARE", num_args = 0..=1, default_missing_value = "100%")]
-    pub drop: Vec<DropOrder>,
+    #[arg(long, value_name = "[TYPE:]SHARE", num_args = 0..=1, default_missing_value = "100%",
+        value_parser = orders::drop)]
+    pub drop: Vec<FaultOrder<Ending>>,
     /// Wait before the answers to so many requests, or to all
-    #[arg(long, value_name = "[TYPE:][SHARE:]TIME")]
-    pub delay: Vec<DelayOrder>,
+    #[arg(long, value_name = "[TYPE:][SHARE:]TIME", value_parser = orders::delay)]
+    pub delay: Vec<FaultOrder<Duration>>,
     /// Send Retry-After with every 429 and 503
     #[arg(long, value_name = "SECONDS",
         value_parser = clap::value_parser!(u32).range(0..=LONGEST_RETRY_AFTER))]

@@ -14,59 +14,62 @@ use std::time::SystemTime;
 use axum::http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
+use super::arguments::Options;
 use super::event::Received;
-use super::faults::{Fault, Faults};
+use super::faults::Faults;
 use super::line::{MOST_NAME, cut};
 use super::record::Recorder;
-use super::report::Report;
-use super::server::{Answer, Conduct, End, Stray, Verdict};
+use super::reply::{Ending, Reply};
+use super::report::ReceiveReport;
+use super::server::{Conduct, Stray};
 use super::trust::Trust;
 use super::watch::{Sighting, Watch};
 
-/// How events are usually answered.
-#[derive(Clone, Debug)]
-pub struct Usual {
-    /// The status.
-    pub status: StatusCode,
-    /// `sts_url` for `call_initiated`.
-    pub sts_url: Option<String>,
-    /// `Retry-After` where the status is 429 or 503, in seconds.
-    pub retry_after: Option<u32>,
-}
-
-/// Decides and keeps.
 #[derive(Debug)]
 pub struct Desk {
-    usual: Usual,
+    status: StatusCode,
+    /// For `call_initiated`, where the status is 2xx.
+    sts_url: Option<String>,
+    /// In seconds, where the status is 429 or 503.
+    retry_after: Option<u32>,
     trust: Trust,
-    /// After so many events that were answered as usual it is enough.
+    /// It is enough after this many events that were answered as usual.
     most: Option<u64>,
-    /// It is enough.
     enough: CancellationToken,
     hasher: RandomState,
-    state: Mutex<State>,
+    seen: Mutex<Seen>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Seen {
     faults: Faults,
     watch: Watch,
     recorder: Option<Recorder>,
+    /// Events that were answered as usual.
     taken: u64,
 }
 
 impl Desk {
-    /// A desk that nobody has come to yet.
-    pub fn new(
-        usual: Usual,
-        trust: Trust,
-        faults: Faults,
-        recorder: Option<Recorder>,
-        most: Option<u64>,
-    ) -> Self {
-        let state = State { faults, watch: Watch::default(), recorder, taken: 0 };
-        let (enough, hasher) = (CancellationToken::new(), RandomState::new());
-        Self { usual, trust, most, enough, hasher, state: Mutex::new(state) }
+    /// # Errors
+    /// Where the recording cannot be written.
+    pub fn open(options: &Options, seed: u64) -> io::Result<Self> {
+        let orders = &options.faults;
+        let endings = orders.drop.iter().chain(&orders.fail).cloned().collect();
+        let faults = Faults::new(endings, orders.delay.clone(), seed);
+        let recorder = options.record.as_deref().map(Recorder::create).transpose()?;
+        Ok(Self {
+            status: StatusCode::from_u16(options.status).expect("clap checked the range"),
+            sts_url: options.sts_url.clone(),
+            retry_after: orders.retry_after,
+            trust: Trust {
+                secret: options.secret.clone().map(|secret| secret.0),
+                key: options.signing_key.clone().map(|signing| signing.key),
+            },
+            most: options.events.map(Into::into),
+            enough: CancellationToken::new(),
+            hasher: RandomState::new(),
+            seen: Mutex::new(Seen { faults, watch: Watch::default(), recorder, taken: 0 }),
+        })
     }
 
     /// Waits until as many events as were asked for have been answered as usual.
@@ -76,87 +79,73 @@ impl Desk {
 
     /// Whether any fault depends on the seed.
     pub fn by_chance(&self) -> bool {
-        self.state().faults.by_chance()
+        self.seen().faults.by_chance()
     }
 
-    /// What came of it. The recording is written now; whether that went well.
-    pub fn close(&self) -> (Report, io::Result<()>) {
-        let mut state = self.state();
-        let mut report = state.watch.report();
-        let written = match state.recorder.as_mut().map(Recorder::write) {
-            Some(Err(error)) => Err(error),
-            Some(Ok(recorded)) => {
-                report.recorded = Some(recorded);
-                Ok(())
-            }
-            None => Ok(()),
-        };
+    /// Writes the recording.
+    pub fn close(&self) -> (ReceiveReport, io::Result<()>) {
+        let mut seen = self.seen();
+        let mut report = seen.watch.report();
+        let written = seen.recorder.as_mut().map(Recorder::write).transpose();
+        let written = written.map(|recorded| report.recorded = recorded);
         (report, written)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds this lock")
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("nothing panics while it holds this lock")
     }
 
-    fn places(&self, received: &Received) -> (u64, Option<u64>) {
+    /// Keys for the call, and for the event, if that can be recognised.
+    fn keys(&self, received: &Received) -> (u64, Option<u64>) {
         let event = received.identity().map(|identity| self.hasher.hash_one(identity));
         (self.hasher.hash_one(&received.event.uuid), event)
     }
 
-    fn answer(&self, status: StatusCode, verdict: Verdict) -> Answer {
-        let busy =
-            matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        let retry_after = self.usual.retry_after.filter(|_| busy);
-        Answer { status, verdict, retry_after, ..Answer::default() }
+    fn reply(&self, ending: Ending) -> Reply {
+        let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE];
+        let is_busy = ending.status().is_some_and(|status| busy.contains(&status));
+        let retry_after = self.retry_after.filter(|_| is_busy);
+        Reply { retry_after, ..Reply::from(ending) }
     }
 }
 
 impl Conduct for Desk {
-    fn arrived(&self, received: &Received) -> Answer {
+    fn arrived(&self, received: &Received) -> Reply {
         let trusted = self.trust.judge(&received.headers, &received.body, SystemTime::now());
-        let (call, event) = self.places(received);
-        let kind = cut(&received.event.kind, MOST_NAME);
-        let mut state = self.state();
-        if let Err(refusal) = trusted {
-            state.watch.refused();
-            return self.answer(StatusCode::UNAUTHORIZED, Verdict::Refused(refusal));
+        let (call, event) = self.keys(received);
+        let mut seen = self.seen();
+        if let Err(distrust) = trusted {
+            seen.watch.refused();
+            return Ending::Refused(distrust).into();
         }
+        let kind = cut(&received.event.kind, MOST_NAME);
         let uuid = cut(&received.event.uuid, MOST_NAME);
         let (attempt, sequence) = (received.attempt(), received.sequence());
         let sighting = Sighting { call, event, uuid, kind, attempt, sequence };
-        let (fresh, remarks) = state.watch.arrived(&sighting);
-        if let Some(recorder) = state.recorder.as_mut().filter(|_| fresh) {
+        let (fresh, remarks) = seen.watch.arrived(&sighting);
+        if let Some(recorder) = seen.recorder.as_mut().filter(|_| fresh) {
             recorder.take(call, received);
         }
-        let fate = state.faults.fate(call, kind);
-        let answer = match fate.fault {
-            Some(Fault::Drop) => self.answer(StatusCode::OK, Verdict::Drop),
-            Some(Fault::Status(status)) => self.answer(status, Verdict::Fault),
-            None => {
-                let status = self.usual.status;
-                let routes = kind == "call_initiated" && status.is_success();
-                let sts_url = self.usual.sts_url.clone().filter(|_| routes);
-                Answer { sts_url, ..self.answer(status, Verdict::Usual) }
-            }
-        };
-        Answer { delay: fate.delay, remarks, ..answer }
+        let (delay, fault) = seen.faults.fate(call, kind);
+        let routes = fault.is_none() && kind == "call_initiated" && self.status.is_success();
+        let sts_url = self.sts_url.clone().filter(|_| routes);
+        let ending = fault.unwrap_or(Ending::Usual(self.status));
+        Reply { sts_url, delay, remarks, ..self.reply(ending) }
     }
 
-    fn ended(&self, received: &Received, answer: &Answer, end: End) {
-        let (call, event) = self.places(received);
-        let mut state = self.state();
-        if matches!(answer.verdict, Verdict::Refused(_)) {
-            state.watch.refused_ended(end);
+    fn ended(&self, received: &Received, reply: &Reply) {
+        if matches!(reply.ending, Ending::Refused(_)) {
             return;
         }
-        let usual = answer.verdict == Verdict::Usual;
-        state.taken += u64::from(state.watch.ended(call, event, end, usual));
-        if self.most.is_some_and(|most| state.taken >= most) {
+        let (call, event) = self.keys(received);
+        let mut seen = self.seen();
+        seen.taken += u64::from(seen.watch.ended(call, event, &reply.ending));
+        if self.most.is_some_and(|most| seen.taken >= most) {
             self.enough.cancel();
         }
     }
 
     fn strayed(&self, stray: &Stray) {
-        self.state().watch.strayed(stray.status);
+        self.seen().watch.strayed(stray.status);
     }
 }

@@ -1,5 +1,5 @@
-//! The event as it was received: its envelope, read leniently, and the headers that tell which
-//! attempt at which event of its call it is.
+//! The event as it was received: its body, read leniently, and the headers that tell which attempt
+//! at which event of its call it is.
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -18,43 +18,35 @@ pub struct Received {
     pub at: Instant,
     /// When its body had, by the wall clock.
     pub time: DateTime<Utc>,
-    /// The path that it was sent to.
     pub path: String,
-    /// Its headers.
     pub headers: HeaderMap,
-    /// Its body.
     pub body: Bytes,
-    /// What the body says.
-    pub event: Envelope,
+    pub event: EventBody,
 }
 
-/// The body of a webhook, read leniently: more fields may stand in it, or fewer.
+/// What the body says, read leniently: it may have more fields, or fewer.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Envelope {
-    /// The call.
+pub struct EventBody {
     pub uuid: String,
-    /// The event type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// When it happened.
     pub timestamp: String,
-    /// What happened.
     pub payload: Value,
 }
 
-impl Envelope {
+impl EventBody {
     /// Reads a body.
     ///
     /// # Errors
-    /// Why it is no event.
+    /// Why it is not an event.
     pub fn read(body: &[u8]) -> Result<Self, String> {
         // serde would take a list of four for the object of four fields.
         if !body.trim_ascii_start().starts_with(b"{") {
-            return Err("the body is no JSON object of an event".to_owned());
+            return Err("the body is not the JSON object of an event".to_owned());
         }
         let event: Self = serde_json::from_slice(body)
-            .map_err(|error| format!("the body is no JSON object of an event: {error}"))?;
+            .map_err(|error| format!("the body is not the JSON object of an event: {error}"))?;
         match (event.uuid.as_str(), event.kind.as_str()) {
             ("", _) => Err("the event has no uuid".to_owned()),
             (_, "") => Err("the event has no type".to_owned()),
@@ -80,7 +72,6 @@ impl Received {
         id.or_else(|| (!self.event.timestamp.is_empty()).then_some(&self.body))
     }
 
-    /// A header as text.
     pub fn header(&self, name: &HeaderName) -> Option<String> {
         Some(String::from_utf8_lossy(self.headers.get(name)?.as_bytes()).into_owned())
     }

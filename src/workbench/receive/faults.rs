@@ -13,101 +13,84 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use lru::LruCache;
 use rand_distr::StandardUniform;
 
-use super::orders::{DelayOrder, Dose, DropOrder, FailOrder, Scope};
+use super::orders::{Dose, FaultOrder};
+use super::reply::Ending;
 use crate::workbench::dice::Dice;
 
 /// How many calls are remembered; those that were silent the longest are forgotten first.
 pub const CALLS: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not 0");
 
-/// So many bits of the dice's stream are the request's place in its call, the others the call's.
+/// The low bits of a dice stream are the request's place in its call, the others the call's number.
 const REQUESTS_BITS: u32 = 24;
-
-/// What becomes of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fate {
-    /// How much later the answer comes.
-    pub delay: Duration,
-    /// What goes wrong.
-    pub fault: Option<Fault>,
-}
-
-/// What goes wrong with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It is answered with this status.
-    Status(StatusCode),
-    /// The connection is closed.
-    Drop,
-}
 
 /// The orders, and how far each call has come with them.
 #[derive(Debug)]
 pub struct Faults {
-    faults: Vec<(Scope, Fault)>,
-    delays: Vec<DelayOrder>,
+    endings: Vec<FaultOrder<Ending>>,
+    delays: Vec<FaultOrder<Duration>>,
     seed: u64,
-    calls: LruCache<u64, Course>,
+    calls: LruCache<u64, OrderedCall>,
     /// Calls seen so far.
     begun: u64,
 }
 
 #[derive(Debug)]
-struct Course {
-    /// The call's number: 1, 2, …
+struct OrderedCall {
+    /// 1, 2, …
     number: u64,
     requests: u64,
-    /// For each order, faults first, how often it struck by count.
+    /// For each order, endings first, how often it struck by count.
     spent: Box<[u8]>,
 }
 
 impl Faults {
-    /// These orders.
-    pub fn new(drops: &[DropOrder], fails: &[FailOrder], delays: &[DelayOrder], seed: u64) -> Self {
-        let drops = drops.iter().map(|DropOrder(scope)| (scope.clone(), Fault::Drop));
-        let fails = fails.iter().map(|order| (order.scope.clone(), Fault::Status(order.status)));
-        let faults = drops.chain(fails).collect();
-        Self { faults, delays: delays.to_vec(), seed, calls: LruCache::new(CALLS), begun: 0 }
+    pub fn new(
+        endings: Vec<FaultOrder<Ending>>,
+        delays: Vec<FaultOrder<Duration>>,
+        seed: u64,
+    ) -> Self {
+        Self { endings, delays, seed, calls: LruCache::new(CALLS), begun: 0 }
     }
 
     /// Whether anything depends on the seed.
     pub fn by_chance(&self) -> bool {
-        let faults = self.faults.iter().map(|(scope, _)| scope);
-        let mut scopes = faults.chain(self.delays.iter().map(|order| &order.scope));
+        let endings = self.endings.iter().map(|order| order.dose);
+        let mut doses = endings.chain(self.delays.iter().map(|order| order.dose));
         let uncertain = |share: f64| share > 0.0 && share < 1.0;
-        scopes.any(|scope| matches!(scope.dose, Dose::Share(share) if uncertain(share.fraction())))
+        doses.any(|dose| matches!(dose, Dose::Share(share) if uncertain(share.fraction())))
     }
 
-    /// What becomes of the next request of this call and type.
-    pub fn fate(&mut self, call: u64, kind: &str) -> Fate {
-        let (begun, orders) = (&mut self.begun, self.faults.len() + self.delays.len());
-        let course = self.calls.get_or_insert_mut(call, || {
+    /// What becomes of the next request of this call and type: how much later it is answered, and
+    /// what goes wrong.
+    pub fn fate(&mut self, call: u64, kind: &str) -> (Duration, Option<Ending>) {
+        let (begun, orders) = (&mut self.begun, self.endings.len() + self.delays.len());
+        let call = self.calls.get_or_insert_mut(call, || {
             *begun += 1;
-            Course { number: *begun, requests: 0, spent: vec![0; orders].into() }
+            OrderedCall { number: *begun, requests: 0, spent: vec![0; orders].into() }
         });
-        course.requests += 1;
-        let stream = (course.number << REQUESTS_BITS) ^ course.requests;
+        call.requests += 1;
+        let stream = (call.number << REQUESTS_BITS) ^ call.requests;
         let mut dice = Dice::new(self.seed, stream);
-        let (for_faults, for_delays) = course.spent.split_at_mut(self.faults.len());
+        let (for_endings, for_delays) = call.spent.split_at_mut(self.endings.len());
         // One throw for all shares, which therefore add up; those below the throw have been passed.
         let throw: f64 = dice.throw(&StandardUniform);
         let mut passed = 0.0;
-        let mut orders = self.faults.iter().zip(for_faults);
-        let fault = orders.find_map(|((scope, fault), spent)| {
-            let meant = scope.admits(kind);
-            (meant && strikes(scope.dose, spent, throw, &mut passed)).then_some(*fault)
+        let mut orders = self.endings.iter().zip(for_endings);
+        let ending = orders.find_map(|(order, spent)| {
+            let meant = order.admits(kind);
+            (meant && strikes(order.dose, spent, throw, &mut passed)).then(|| order.effect.clone())
         });
         let mut delay = Duration::ZERO;
         for (order, spent) in self.delays.iter().zip(for_delays) {
             let throw: f64 = dice.throw(&StandardUniform);
-            if order.scope.admits(kind) && strikes(order.scope.dose, spent, throw, &mut 0.0) {
-                delay += order.time;
+            if order.admits(kind) && strikes(order.dose, spent, throw, &mut 0.0) {
+                delay += order.effect;
             }
         }
-        Fate { delay, fault }
+        (delay, ending)
     }
 }
 
@@ -127,20 +110,23 @@ fn strikes(dose: Dose, spent: &mut u8, throw: f64, passed: &mut f64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+
+    use super::super::orders;
     use super::*;
 
     fn faults(fails: &[&str], drops: &[&str], delays: &[&str], seed: u64) -> Faults {
-        let fails: Vec<FailOrder> = fails.iter().map(|text| text.parse().unwrap()).collect();
-        let drops: Vec<DropOrder> = drops.iter().map(|text| text.parse().unwrap()).collect();
-        let delays: Vec<DelayOrder> = delays.iter().map(|text| text.parse().unwrap()).collect();
-        Faults::new(&drops, &fails, &delays, seed)
+        let drops = drops.iter().map(|text| orders::drop(text).unwrap());
+        let endings = drops.chain(fails.iter().map(|text| orders::fail(text).unwrap())).collect();
+        let delays = delays.iter().map(|text| orders::delay(text).unwrap()).collect();
+        Faults::new(endings, delays, seed)
     }
 
+    /// 0 for a closed connection.
     fn statuses(faults: &mut Faults, calls: u64, requests: u64) -> Vec<u16> {
         let places = (0..calls).flat_map(|call| (0..requests).map(move |_| call));
-        let fate = places.map(|call| match faults.fate(call, "transcription").fault {
-            Some(Fault::Status(status)) => status.as_u16(),
-            Some(Fault::Drop) => 0,
+        let fate = places.map(|call| match faults.fate(call, "transcription").1 {
+            Some(ending) => ending.status().map_or(0, |status| status.as_u16()),
             None => 200,
         });
         fate.collect()
@@ -166,19 +152,19 @@ mod tests {
     #[test]
     fn a_type_is_counted_for_itself() {
         let mut faults = faults(&["call_ended:1:500"], &[], &["call_ended:1s", "2s"], 1);
-        for (kind, fault, seconds) in [
+        for (kind, ending, seconds) in [
             ("call_started", None, 2),
-            ("call_ended", Some(Fault::Status(StatusCode::INTERNAL_SERVER_ERROR)), 3),
+            ("call_ended", Some(Ending::Fault(StatusCode::INTERNAL_SERVER_ERROR)), 3),
             ("call_ended", None, 3),
         ] {
             let delay = Duration::from_secs(seconds);
-            assert_eq!(faults.fate(1, kind), Fate { delay, fault }, "{kind}");
+            assert_eq!(faults.fate(1, kind), (delay, ending), "{kind}");
         }
     }
 
     #[test]
     fn a_seed_repeats_the_shares_for_calls_with_other_names() {
-        let throws = |seed, named: u64| -> Vec<Fate> {
+        let throws = |seed, named: u64| -> Vec<(Duration, Option<Ending>)> {
             let mut faults = faults(&["30%"], &[], &["30%:1s"], seed);
             (0..200).map(|n| faults.fate(named + n % 7, "x")).collect()
         };
@@ -191,8 +177,8 @@ mod tests {
         let mut faults = faults(&["1:500"], &[], &[], 1);
         let most = u64::try_from(CALLS.get()).unwrap();
         assert!(statuses(&mut faults, most, 1).iter().all(|status| *status == 500));
-        assert_eq!(faults.fate(0, "x").fault, None, "it is remembered still");
-        assert!(faults.fate(most, "x").fault.is_some());
-        assert!(faults.fate(1, "x").fault.is_some(), "it was silent the longest");
+        assert_eq!(faults.fate(0, "x").1, None, "it is remembered still");
+        assert!(faults.fate(most, "x").1.is_some());
+        assert!(faults.fate(1, "x").1.is_some(), "it was silent the longest");
     }
 }

@@ -4,28 +4,30 @@
 //! characters are escaped, so that nothing is lost; in text they are replaced.
 //!
 //! Limits of text, in characters: [`MOST_NAME`], [`MOST_PAYLOAD`], [`MOST_BODY`]. JSON holds it all,
-//! but for the body of a request that is no event ([`MOST_BODY`]).
+//! but for the body of a request without a valid event ([`MOST_BODY`]).
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::event::Received;
-use super::server::{End, Ended, Notice, Stray, Verdict};
+use super::remark::Remark;
+use super::reply::{Ending, Reply};
+use super::server::{Notice, Stray};
 use crate::delivery::signature::{ID_HEADER, TIMESTAMP_HEADER};
 use crate::delivery::{AGENT_HEADER, ATTEMPT_HEADER, SEQUENCE_HEADER};
 use crate::text::{disturbs_terminal, printable};
+use crate::time::{millis, timestamp};
 
 /// The most that is shown of a uuid, a type or a path.
 pub const MOST_NAME: usize = 64;
 
-/// The most that is shown of a payload.
 pub const MOST_PAYLOAD: usize = 1000;
 
-/// The most that is shown of a body that is no event.
+/// The most that is shown of a body that is not an event.
 pub const MOST_BODY: usize = 200;
 
 /// The headers that JSON lines have. The secret and the signature are not among them.
@@ -45,7 +47,7 @@ pub fn text(notice: &Notice) -> String {
         Notice::Arrived(received, delay) => {
             format!("{} … answer in {delay:?}", about(received, received.time))
         }
-        Notice::Ended(ended) => ended_text(ended),
+        Notice::Ended { received, reply, took } => ended_text(received, reply, *took),
         Notice::Strayed(stray) => stray_text(stray),
     }
 }
@@ -58,10 +60,10 @@ pub fn json(notice: &Notice) -> String {
             fields.insert("delay_ms".to_owned(), millis(*delay).into());
             fields.into()
         }
-        Notice::Ended(ended) => ended_json(ended),
+        Notice::Ended { received, reply, took } => ended_json(received, reply, *took),
         Notice::Strayed(stray) => json!({
             "line": "no_event",
-            "time": stamp(stray.time),
+            "time": timestamp(stray.time),
             "method": stray.method.as_str(),
             "path": stray.path,
             "body": excerpt(stray),
@@ -73,8 +75,8 @@ pub fn json(notice: &Notice) -> String {
     escaped(&value)
 }
 
-/// The value's text, with what a terminal would obey escaped. Such a character can only stand in a
-/// string, and JSON can escape every one of them.
+/// The value's JSON, with what a terminal would obey escaped: such characters occur in strings only,
+/// where JSON can escape them all.
 pub fn escaped(value: &Value) -> String {
     let text = value.to_string();
     if !text.contains(disturbs_terminal) {
@@ -91,7 +93,7 @@ pub fn escaped(value: &Value) -> String {
     escaped
 }
 
-/// The text, cut after so many characters.
+/// The first `most` characters.
 pub fn cut(text: &str, most: usize) -> &str {
     text.char_indices().nth(most).map_or(text, |(end, _)| &text[..end])
 }
@@ -105,40 +107,35 @@ fn shown(text: &str, most: usize) -> String {
     }
 }
 
-fn stamp(time: DateTime<Utc>) -> String {
-    time.to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
 fn about(received: &Received, time: DateTime<Utc>) -> String {
     let event = &received.event;
     let sequence = received.sequence().map_or("-".to_owned(), |number| format!("#{number}"));
     format!(
         "{} {} {sequence} {:<14} {}",
-        stamp(time),
+        timestamp(time),
         shown(&event.uuid, MOST_NAME),
         shown(&event.kind, MOST_NAME),
         shown(&event.payload.to_string(), MOST_PAYLOAD),
     )
 }
 
-fn ended_text(ended: &Ended) -> String {
-    let Ended { received, answer, end, took } = ended;
-    let mut line = format!("{} → ", about(received, received.time + *took));
-    line += &match end {
-        End::Answered(status) => status.as_u16().to_string(),
-        End::Closed => "closed".to_owned(),
-        End::Gone => "no answer".to_owned(),
+fn ended_text(received: &Received, reply: &Reply, took: Duration) -> String {
+    let mut line = format!("{} → ", about(received, received.time + took));
+    line += &match (&reply.ending, reply.ending.status()) {
+        (_, Some(status)) => status.as_u16().to_string(),
+        (Ending::Gone, None) => "no answer".to_owned(),
+        (_, None) => "closed".to_owned(),
     };
     if let Some(attempt) = received.attempt().filter(|attempt| *attempt > 1) {
         line += &format!(" (attempt {attempt})");
     }
-    line += &match (end, &answer.verdict) {
-        (End::Gone, _) => format!(", the sender went away after {:.1} s", took.as_secs_f64()),
-        (_, Verdict::Refused(refusal)) => format!(" refused: {refusal}"),
-        (_, Verdict::Fault | Verdict::Drop) => " on order".to_owned(),
-        (_, Verdict::Usual) => String::new(),
+    line += &match &reply.ending {
+        Ending::Usual(_) => String::new(),
+        Ending::Fault(_) | Ending::Closed => " on order".to_owned(),
+        Ending::Refused(distrust) => format!(" refused: {distrust}"),
+        Ending::Gone => format!(", the sender went away after {:.1} s", took.as_secs_f64()),
     };
-    for remark in &answer.remarks {
+    for remark in &reply.remarks {
         line += &format!(" ! {remark}");
     }
     line
@@ -149,7 +146,7 @@ fn stray_text(stray: &Stray) -> String {
     let (method, path) = (shown(method.as_str(), MOST_NAME), shown(path, MOST_NAME));
     let reason = shown(reason, MOST_BODY);
     let body = if body.is_empty() { String::new() } else { format!(" {}", excerpt(stray)) };
-    format!("{} {method} {path}{body} → {} {reason}", stamp(*time), status.as_u16())
+    format!("{} {method} {path}{body} → {} {reason}", timestamp(*time), status.as_u16())
 }
 
 /// The body's beginning, and how long it is.
@@ -171,7 +168,7 @@ fn fields(line: &str, received: &Received) -> Map<String, Value> {
         .collect();
     let fields = json!({
         "line": line,
-        "time": stamp(received.time),
+        "time": timestamp(received.time),
         "path": received.path,
         "uuid": event.uuid,
         "type": event.kind,
@@ -185,39 +182,25 @@ fn fields(line: &str, received: &Received) -> Map<String, Value> {
     fields
 }
 
-fn ended_json(ended: &Ended) -> Value {
-    let Ended { received, answer, end, took } = ended;
-    let (status, reason) = match end {
-        End::Answered(status) => (Some(status.as_u16()), None),
-        End::Closed => (None, None),
-        End::Gone => (None, Some("the sender went away".to_owned())),
+fn ended_json(received: &Received, reply: &Reply, took: Duration) -> Value {
+    let (verdict, reason) = match &reply.ending {
+        Ending::Usual(_) => ("usual", None),
+        Ending::Fault(_) => ("fault", None),
+        Ending::Closed => ("closed", None),
+        Ending::Refused(distrust) => ("refused", Some(distrust.to_string())),
+        Ending::Gone => ("gone", Some("the sender went away".to_owned())),
     };
-    let (verdict, why) = match (end, &answer.verdict) {
-        (End::Gone, _) => ("gone", None),
-        (_, Verdict::Usual) => ("usual", None),
-        (_, Verdict::Fault) => ("fault", None),
-        (_, Verdict::Drop) => ("closed", None),
-        (_, Verdict::Refused(refusal)) => ("refused", Some(refusal.to_string())),
-    };
-    let remarks: Vec<Value> = answer
-        .remarks
-        .iter()
-        .map(|remark| json!({"name": remark.name(), "text": remark.to_string()}))
-        .collect();
+    let named = |remark: &Remark| json!({"name": <&str>::from(remark), "text": remark.to_string()});
+    let remarks: Vec<Value> = reply.remarks.iter().map(named).collect();
     let mut fields = fields("event", received);
     fields.extend([
-        ("status".to_owned(), status.into()),
+        ("status".to_owned(), reply.ending.status().map(|status| status.as_u16()).into()),
         ("verdict".to_owned(), verdict.into()),
-        ("reason".to_owned(), reason.or(why).into()),
+        ("reason".to_owned(), reason.into()),
         ("remarks".to_owned(), remarks.into()),
-        ("took_ms".to_owned(), millis(*took).into()),
+        ("took_ms".to_owned(), millis(took).into()),
     ]);
     fields.into()
-}
-
-/// Whole milliseconds.
-pub fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

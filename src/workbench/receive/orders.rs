@@ -9,131 +9,106 @@
 //! SHARE is a percentage of the requests, or a count from 1 to [`MOST_TIMES`]: the first requests of
 //! each call. TIME is whole milliseconds, or a number with its unit, up to [`LONGEST`].
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::StatusCode;
 
+use super::reply::Ending;
 use crate::event::EventType;
 use crate::workbench::share::Share;
 
-/// The greatest count: above it stands what is meant as a status.
+/// The greatest count: what is above it is meant as a status.
 pub const MOST_TIMES: u8 = 99;
 
 /// The longest delay of an answer: one hour, longer than any sender waits.
 pub const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-/// Which requests are meant.
+/// What some requests are to meet with: an ending, or a delay.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scope {
-    /// Of this type, or of any.
+pub struct FaultOrder<T> {
+    /// The events' type; `None` for all.
     pub kind: Option<EventType>,
-    /// How many of them.
     pub dose: Dose,
+    pub effect: T,
 }
 
 /// How many requests are meant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Dose {
-    /// So many of all, by chance.
+    /// This share of all, by chance.
     Share(Share),
     /// The first ones of each call.
     Times(u8),
 }
 
-impl Scope {
-    /// Whether this type is meant.
+impl<T> FaultOrder<T> {
     pub fn admits(&self, kind: &str) -> bool {
         self.kind.as_ref().is_none_or(|own| own.name() == kind)
     }
 }
 
-/// `--fail`: a status in place of the usual answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FailOrder {
-    /// Which requests.
-    pub scope: Scope,
-    /// The status, 503 where none is given.
-    pub status: StatusCode,
-}
-
-/// `--drop`: the connection is closed in place of an answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DropOrder(pub Scope);
-
-/// `--delay`: the answer comes later.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DelayOrder {
-    /// Which requests.
-    pub scope: Scope,
-    /// How much later.
-    pub time: Duration,
-}
-
-/// The text is no order.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadOrder {
-    /// For `--fail`.
-    #[error(
-        "expected [TYPE:]SHARE[:STATUS], such as 10%:503, call_started:2:500 (its first two in each \
-         call) or 100%:429; SHARE is a percentage or a count from 1 to {MOST_TIMES}, STATUS is from \
-         300 to 599"
-    )]
-    Fail,
-    /// For `--drop`.
-    #[error(
-        "expected [TYPE:]SHARE, such as 5%, dtmf_digit:100% or 1 (the first request of each call); \
-         SHARE is a percentage or a count from 1 to {MOST_TIMES}"
-    )]
-    Drop,
-    /// For `--delay`.
-    #[error(
-        "expected [TYPE:][SHARE:]TIME, such as 2s, 20%:2s, transcription:1s or 300 (milliseconds); \
-         SHARE is a percentage or a count from 1 to {MOST_TIMES}, TIME is at most one hour"
-    )]
-    Delay,
-}
-
-impl FromStr for FailOrder {
-    type Err = BadOrder;
-
-    fn from_str(text: &str) -> Result<Self, BadOrder> {
-        let (kind, rest) = typed(text).ok_or(BadOrder::Fail)?;
+/// Reads `--fail`: a status in place of the usual answer, 503 where none is given.
+///
+/// # Errors
+/// What is expected.
+pub fn fail(text: &str) -> Result<FaultOrder<Ending>, String> {
+    let order = || {
+        let (kind, rest) = typed(text)?;
         let (share, status) = rest.split_once(':').unwrap_or((rest, "503"));
-        let status: Option<u16> = status.parse().ok().filter(|code| (300..=599).contains(code));
-        let status = status.and_then(|code| StatusCode::from_u16(code).ok());
-        Ok(Self {
-            scope: Scope { kind, dose: dose(share).ok_or(BadOrder::Fail)? },
-            status: status.ok_or(BadOrder::Fail)?,
-        })
-    }
+        let status: u16 = status.parse().ok().filter(|code| (300..=599).contains(code))?;
+        let effect = Ending::Fault(StatusCode::from_u16(status).ok()?);
+        Some(FaultOrder { kind, dose: dose(share)?, effect })
+    };
+    order().ok_or_else(|| {
+        expected(
+            "[TYPE:]SHARE[:STATUS], such as 10%:503, call_started:2:500 (its first two in each call) \
+             or 100%:429",
+            ", STATUS is from 300 to 599",
+        )
+    })
 }
 
-impl FromStr for DropOrder {
-    type Err = BadOrder;
-
-    fn from_str(text: &str) -> Result<Self, BadOrder> {
-        let (kind, share) = typed(text).ok_or(BadOrder::Drop)?;
-        Ok(Self(Scope { kind, dose: dose(share).ok_or(BadOrder::Drop)? }))
-    }
+/// Reads `--drop`: the connection is closed in place of an answer.
+///
+/// # Errors
+/// What is expected.
+pub fn drop(text: &str) -> Result<FaultOrder<Ending>, String> {
+    let order = || {
+        let (kind, share) = typed(text)?;
+        Some(FaultOrder { kind, dose: dose(share)?, effect: Ending::Closed })
+    };
+    order().ok_or_else(|| {
+        expected(
+            "[TYPE:]SHARE, such as 5%, dtmf_digit:100% or 1 (the first request of each call)",
+            "",
+        )
+    })
 }
 
-impl FromStr for DelayOrder {
-    type Err = BadOrder;
-
-    fn from_str(text: &str) -> Result<Self, BadOrder> {
-        let (scope, time) = text.rsplit_once(':').unwrap_or(("", text));
-        let time = millis_or_unit(time).filter(|time| *time <= LONGEST).ok_or(BadOrder::Delay)?;
+/// Reads `--delay`: the answer comes later.
+///
+/// # Errors
+/// What is expected.
+pub fn delay(text: &str) -> Result<FaultOrder<Duration>, String> {
+    let order = || {
+        let (scope, time) = text.rsplit_once(':').unwrap_or(("100%", text));
+        let effect = millis_or_unit(time).filter(|time| *time <= LONGEST)?;
         let (kind, share) = match scope {
-            "" if text.starts_with(':') => return Err(BadOrder::Delay),
-            "" => (None, "100%"),
-            _ if scope.contains(':') || begins_with_share(scope) => {
-                typed(scope).ok_or(BadOrder::Delay)?
-            }
-            _ => (Some(scope.parse().map_err(|_| BadOrder::Delay)?), "100%"),
+            _ if scope.contains(':') || begins_with_share(scope) => typed(scope)?,
+            _ => (Some(scope.parse().ok()?), "100%"),
         };
-        Ok(Self { scope: Scope { kind, dose: dose(share).ok_or(BadOrder::Delay)? }, time })
-    }
+        Some(FaultOrder { kind, dose: dose(share)?, effect })
+    };
+    order().ok_or_else(|| {
+        expected(
+            "[TYPE:][SHARE:]TIME, such as 2s, 20%:2s, transcription:1s or 300 (milliseconds)",
+            ", TIME is at most one hour",
+        )
+    })
+}
+
+fn expected(grammar: &str, more: &str) -> String {
+    format!("expected {grammar}; SHARE is a percentage or a count from 1 to {MOST_TIMES}{more}")
 }
 
 /// Whole milliseconds, or a number with its unit.
@@ -144,7 +119,7 @@ fn millis_or_unit(text: &str) -> Option<Duration> {
     }
 }
 
-/// The type, where one stands first, and the rest.
+/// The type, where the text begins with one, and the rest.
 fn typed(text: &str) -> Option<(Option<EventType>, &str)> {
     if begins_with_share(text) {
         return Some((None, text));
@@ -170,8 +145,8 @@ fn dose(text: &str) -> Option<Dose> {
 mod tests {
     use super::*;
 
-    fn scope(kind: Option<&str>, dose: Dose) -> Scope {
-        Scope { kind: kind.map(|kind| kind.parse().unwrap()), dose }
+    fn order<T>(kind: Option<&str>, dose: Dose, effect: T) -> FaultOrder<T> {
+        FaultOrder { kind: kind.map(|kind| kind.parse().unwrap()), dose, effect }
     }
 
     fn share(text: &str) -> Dose {
@@ -189,25 +164,25 @@ mod tests {
             ("tool:0.5%", Some("tool"), share("0.5%"), 503),
             ("99:599", None, Dose::Times(99), 599),
         ] {
-            let order: FailOrder = text.parse().unwrap();
-            assert_eq!((order.scope, order.status.as_u16()), (scope(kind, dose), status), "{text}");
+            let effect = Ending::Fault(StatusCode::from_u16(status).unwrap());
+            assert_eq!(fail(text), Ok(order(kind, dose, effect)), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_order_is_refused() {
         for bad in ["", ":", "503", "100", "0", "101%", "call_started", "call_started:", "%:503"] {
-            assert_eq!(bad.parse::<FailOrder>(), Err(BadOrder::Fail), "{bad}");
+            assert!(fail(bad).unwrap_err().contains("[TYPE:]SHARE[:STATUS]"), "{bad}");
         }
         for bad in ["10%:200", "10%:600", "10%:", "10%:503:", "a b:10%", "x:10%:503:1", "-1"] {
-            assert_eq!(bad.parse::<FailOrder>(), Err(BadOrder::Fail), "{bad}");
+            assert!(fail(bad).unwrap_err().contains("[TYPE:]SHARE[:STATUS]"), "{bad}");
         }
         for bad in ["", "503", "5%:503", "x", "x:y:5%"] {
-            assert_eq!(bad.parse::<DropOrder>(), Err(BadOrder::Drop), "{bad}");
+            assert!(drop(bad).unwrap_err().contains("[TYPE:]SHARE,"), "{bad}");
         }
         for bad in ["", ":", ":2s", "10%:", "10%", "2 parsecs", "2h", "3600001", "x:y:2s", "a b:2"]
         {
-            assert_eq!(bad.parse::<DelayOrder>(), Err(BadOrder::Delay), "{bad}");
+            assert!(delay(bad).unwrap_err().contains("[TYPE:][SHARE:]TIME"), "{bad}");
         }
     }
 
@@ -224,9 +199,8 @@ mod tests {
             ("5:300", None, Dose::Times(5), 300),
             ("1h", None, all, 3_600_000),
         ] {
-            let order: DelayOrder = text.parse().unwrap();
             let time = Duration::from_millis(millis);
-            assert_eq!(order, DelayOrder { scope: scope(kind, dose), time }, "{text}");
+            assert_eq!(delay(text), Ok(order(kind, dose, time)), "{text}");
         }
     }
 }

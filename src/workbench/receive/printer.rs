@@ -15,16 +15,14 @@ use super::server::Notice;
 /// The most notices that are written in one go.
 const BATCH: usize = 256;
 
-/// Writes lines.
 pub struct Printer {
     out: Stdout,
     json: bool,
-    /// What is not written yet. It stays here when a write is broken off.
+    /// What is not written yet, also after a write that was cancelled.
     pending: Vec<u8>,
 }
 
 impl Printer {
-    /// A printer of JSON, or of text.
     pub fn new(json: bool) -> Self {
         Self { out: stdout(), json, pending: Vec::new() }
     }
@@ -46,7 +44,7 @@ impl Printer {
     /// Writes notices as they come, until there are no more.
     ///
     /// # Errors
-    /// Where the output takes no more.
+    /// Where the output cannot be written to.
     pub async fn follow(&mut self, notices: &mut mpsc::Receiver<Notice>) -> io::Result<()> {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -65,10 +63,8 @@ impl Printer {
         }
     }
 
-    /// Writes what is left.
-    ///
     /// # Errors
-    /// Where the output takes no more.
+    /// Where the output cannot be written to.
     pub async fn flush(&mut self) -> io::Result<()> {
         while !self.pending.is_empty() {
             let written = self.out.write(&self.pending).await?;

@@ -24,26 +24,25 @@ use crate::text::printable;
 use crate::workbench::scenario::script::{MAX_EVENTS, MAX_JSON};
 use crate::workbench::scenario::{MAX_FILE, MAX_SCRIPTS, Planned, record};
 
-/// What an event takes in memory and in the file besides its payload, in bytes, about.
+/// What an event takes besides its payload, in memory and in the file, in bytes, about.
 const AROUND: usize = 128;
 
-/// A recording under way.
 #[derive(Debug)]
 pub struct Recorder {
     path: PathBuf,
     file: File,
     /// The file was not there before, and has nothing in it yet.
     is_new: bool,
-    calls: Vec<Course>,
-    /// The place of each call.
-    places: HashMap<u64, usize>,
-    /// Bytes kept.
+    calls: HashMap<u64, RecordedCall>,
+    /// Bytes kept, in memory and so in the file, about.
     size: usize,
     left_out: u64,
 }
 
 #[derive(Debug)]
-struct Course {
+struct RecordedCall {
+    /// 0, 1, …
+    number: usize,
     uuid: String,
     events: Vec<Planned>,
     /// When the last event happened, and when it arrived.
@@ -68,14 +67,13 @@ impl Recorder {
             path: path.to_owned(),
             file,
             is_new,
-            calls: Vec::new(),
-            places: HashMap::new(),
+            calls: HashMap::new(),
             size: 0,
             left_out: 0,
         })
     }
 
-    /// Keeps an event that is new.
+    /// Keeps a new event, or counts it as left out.
     pub fn take(&mut self, call: u64, received: &Received) {
         if self.keep(call, received).is_none() {
             self.left_out += 1;
@@ -95,28 +93,25 @@ impl Recorder {
         if length > MAX_JSON || size > MAX_FILE {
             return None;
         }
-        let course = self.course(call, received)?;
-        let at = course.at(received);
-        if course.events.len() == MAX_EVENTS {
+        let call = self.call(call, received)?;
+        let at = call.at(received);
+        if call.events.len() == MAX_EVENTS {
             return None;
         }
-        course.events.push(Planned { at, kind, payload });
+        call.events.push(Planned { at, kind, payload });
         self.size = size;
         Some(())
     }
 
-    fn course(&mut self, call: u64, received: &Received) -> Option<&mut Course> {
-        if let Some(place) = self.places.get(&call) {
-            return self.calls.get_mut(*place);
-        }
-        if self.calls.len() == MAX_SCRIPTS {
+    fn call(&mut self, call: u64, received: &Received) -> Option<&mut RecordedCall> {
+        let number = self.calls.len();
+        if number == MAX_SCRIPTS && !self.calls.contains_key(&call) {
             return None;
         }
-        self.places.insert(call, self.calls.len());
-        let last = (happened(received), received.time);
-        let uuid = printable(&received.event.uuid);
-        self.calls.push(Course { uuid, events: Vec::new(), last });
-        self.calls.last_mut()
+        Some(self.calls.entry(call).or_insert_with(|| {
+            let last = (happened(received), received.time);
+            RecordedCall { number, uuid: printable(&received.event.uuid), events: Vec::new(), last }
+        }))
     }
 
     /// Writes the file. Where nothing was recorded, it is left as it was.
@@ -126,9 +121,11 @@ impl Recorder {
     pub fn write(&mut self) -> io::Result<Recorded> {
         let (mut calls, mut events) = (0, 0);
         let mut text = head(self.calls.len());
-        for course in &self.calls {
-            let count = course.events.len() as u64;
-            match record::script(&course.uuid, &course.events) {
+        let mut recorded: Vec<&RecordedCall> = self.calls.values().collect();
+        recorded.sort_by_key(|call| call.number);
+        for call in recorded {
+            let count = call.events.len() as u64;
+            match record::script(&call.uuid, &call.events) {
                 Some(script) if text.len() + 1 + script.len() <= MAX_FILE => {
                     text.push('\n');
                     text.push_str(&script);
@@ -148,9 +145,7 @@ impl Recorder {
         let file = printable(&self.path.display().to_string());
         Ok(Recorded { file, calls, events, left_out: self.left_out })
     }
-}
 
-impl Recorder {
     /// Leaves nothing behind that was not there.
     fn leave(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.is_new) { remove_file(&self.path) } else { Ok(()) }
@@ -159,12 +154,12 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        // An empty file does no harm, and there is nobody to tell.
+        // An empty file does no harm.
         self.leave().ok();
     }
 }
 
-impl Course {
+impl RecordedCall {
     /// When an event happened, from the beginning of the call.
     fn at(&mut self, received: &Received) -> Duration {
         let now = (happened(received), received.time);

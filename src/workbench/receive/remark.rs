@@ -4,8 +4,12 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-/// Something that should not be, or is worth knowing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use strum::IntoStaticStr;
+
+/// Something that should not be, or is worth knowing. Its name in JSON is the variant's, in snake
+/// case.
+#[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Remark {
     /// The event was answered with 2xx before.
     Duplicate,
@@ -13,8 +17,7 @@ pub enum Remark {
     Overlap,
     /// Another request of the call is not answered yet.
     AtOnce,
-    /// The call had ended.
-    AfterEnd,
+    AfterCallEnded,
     /// These numbers are missing.
     Gap(RangeInclusive<u64>),
     /// The number belongs before one that came already.
@@ -24,35 +27,15 @@ pub enum Remark {
     },
     /// Another event of the call had this number.
     NumberTwice(u64),
-    /// The call's numbers begin anew.
-    Anew,
+    /// The number is 1 again.
+    NumbersAnew,
     /// The attempts do not count up by one.
     Attempt {
-        /// The one before.
         before: u32,
-        /// This one.
         now: u32,
     },
     /// The event's id was one of another call's.
     OtherCall,
-}
-
-impl Remark {
-    /// Its name in JSON.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Duplicate => "duplicate",
-            Self::Overlap => "overlap",
-            Self::AtOnce => "at_once",
-            Self::AfterEnd => "after_call_ended",
-            Self::Gap(_) => "gap",
-            Self::OutOfOrder { .. } => "out_of_order",
-            Self::NumberTwice(_) => "number_twice",
-            Self::Anew => "numbers_anew",
-            Self::Attempt { .. } => "attempt",
-            Self::OtherCall => "other_call",
-        }
-    }
 }
 
 impl fmt::Display for Remark {
@@ -61,7 +44,7 @@ impl fmt::Display for Remark {
             Self::Duplicate => f.write_str("duplicate: it was answered with 2xx before"),
             Self::Overlap => f.write_str("it came again before it was answered"),
             Self::AtOnce => f.write_str("two at once: another of this call is not answered yet"),
-            Self::AfterEnd => f.write_str("after call_ended"),
+            Self::AfterCallEnded => f.write_str("after call_ended"),
             Self::Gap(missing) if missing.start() == missing.end() => {
                 write!(f, "gap: #{} is missing", missing.start())
             }
@@ -70,7 +53,7 @@ impl fmt::Display for Remark {
             }
             Self::OutOfOrder { after } => write!(f, "out of order: #{after} came before"),
             Self::NumberTwice(number) => write!(f, "another event was #{number}"),
-            Self::Anew => f.write_str("the numbers begin anew"),
+            Self::NumbersAnew => f.write_str("the numbers begin anew"),
             Self::Attempt { before, now } => write!(f, "attempt {now} follows attempt {before}"),
             Self::OtherCall => f.write_str("its webhook-id was another call's"),
         }

@@ -7,21 +7,22 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::remark::Remark;
-use super::watch::NAMED;
+use super::reply::Ending;
 use crate::text::printable;
+
+/// How many calls without `call_ended` are named.
+pub const NAMED: usize = 10;
 
 /// Counts over all that was received.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Report {
-    /// How long it took, in milliseconds.
+pub struct ReceiveReport {
     pub took_ms: u64,
     /// Requests of any kind.
     pub requests: u64,
     /// Calls that events came of.
     pub calls: u64,
-    /// Events, each counted once however often it came.
+    /// Each counted once however often it came.
     pub events: u64,
-    /// Events by type.
     pub types: BTreeMap<String, u64>,
     /// Requests by the status of their answer.
     pub answers: BTreeMap<u16, u64>,
@@ -39,10 +40,9 @@ pub struct Report {
     pub gaps: u64,
     /// Requests that came while another one of their call was not answered.
     pub at_once: u64,
-    /// Events that came after `call_ended`.
     pub after_call_ended: u64,
-    /// Other remarks: numbers that came twice or began anew, attempts that did not count up by one,
-    /// ids of other calls.
+    /// Numbers that came twice or began anew, attempts that did not count up by one, ids of other
+    /// calls.
     pub other_remarks: u64,
     /// Requests that were refused with 401.
     pub refused: u64,
@@ -50,36 +50,31 @@ pub struct Report {
     pub no_events: u64,
     /// Calls that had begun and did not end.
     pub without_call_ended: u64,
-    /// Some of them.
+    /// The first [`NAMED`] of them.
     pub unended: Vec<String>,
     /// Calls that had a `call_initiated` and nothing else.
     pub announced_only: u64,
     /// Calls that were forgotten, for want of room, before they ended.
     pub forgotten: u64,
-    /// What was recorded.
     pub recorded: Option<Recorded>,
 }
 
 /// What a recording holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Recorded {
-    /// The file.
     pub file: String,
-    /// Calls in it.
     pub calls: u64,
-    /// Events in it.
     pub events: u64,
     /// Events that it could not hold.
     pub left_out: u64,
 }
 
-impl Report {
-    /// Counts a remark.
+impl ReceiveReport {
     pub fn count(&mut self, remark: &Remark) {
         match remark {
             Remark::Duplicate => self.duplicates += 1,
             Remark::AtOnce => self.at_once += 1,
-            Remark::AfterEnd => self.after_call_ended += 1,
+            Remark::AfterCallEnded => self.after_call_ended += 1,
             Remark::Gap(missing) => {
                 let missing = (missing.end() - missing.start()).saturating_add(1);
                 self.gaps = self.gaps.saturating_add(missing);
@@ -90,10 +85,18 @@ impl Report {
             }
             // What overlaps is at once, too.
             Remark::Overlap => {}
-            Remark::NumberTwice(_) | Remark::Anew | Remark::Attempt { .. } | Remark::OtherCall => {
-                self.other_remarks += 1
-            }
+            Remark::NumberTwice(_) | Remark::NumbersAnew => self.other_remarks += 1,
+            Remark::Attempt { .. } | Remark::OtherCall => self.other_remarks += 1,
         }
+    }
+
+    /// Counts the end of a request.
+    pub fn end(&mut self, ending: &Ending) {
+        if let Some(status) = ending.status() {
+            *self.answers.entry(status.as_u16()).or_default() += 1;
+        }
+        self.closed += u64::from(*ending == Ending::Closed);
+        self.gone += u64::from(*ending == Ending::Gone);
     }
 
     /// Counts how far a call came that is remembered.
@@ -136,7 +139,7 @@ impl Report {
     }
 }
 
-impl Display for Report {
+impl Display for ReceiveReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let took = Duration::from_millis(self.took_ms).as_secs_f64();
         let (calls, events) = (plural(self.calls, "call"), plural(self.events, "event"));

@@ -7,23 +7,10 @@
 
 use std::ops::RangeInclusive;
 
+use super::remark::Remark;
+
 /// The most gaps of a call that are remembered; the oldest is forgotten first.
 pub const MAX_GAPS: usize = 64;
-
-/// How a number stands to those before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// It is the next one.
-    Next,
-    /// These are missing before it.
-    Gap(RangeInclusive<u64>),
-    /// It was missing, and came after this one.
-    Late(u64),
-    /// It came before, as the number of another event.
-    Again,
-    /// It is 1 again: the numbers begin anew.
-    Anew,
-}
 
 /// The numbers of a call.
 #[derive(Clone, Debug, Default)]
@@ -35,29 +22,30 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Takes the number of a new event.
-    pub fn take(&mut self, number: u64) -> Place {
+    /// Takes the number of a new event; what is odd about it.
+    pub fn take(&mut self, number: u64) -> Option<Remark> {
         if number > self.highest {
             let gap = self.highest + 1..=number - 1;
             self.highest = number;
             if gap.is_empty() {
-                return Place::Next;
+                return None;
             }
             if self.gaps.len() == MAX_GAPS {
                 self.gaps.remove(0);
                 self.forgot = true;
             }
             self.gaps.push(gap.clone());
-            return Place::Gap(gap);
+            return Some(Remark::Gap(gap));
         }
+        let late = Some(Remark::OutOfOrder { after: self.highest });
         if self.fill(number) {
-            return Place::Late(self.highest);
+            return late;
         }
         if number == 1 {
             *self = Self { highest: 1, ..Self::default() };
-            return Place::Anew;
+            return Some(Remark::NumbersAnew);
         }
-        if self.forgot { Place::Late(self.highest) } else { Place::Again }
+        if self.forgot { late } else { Some(Remark::NumberTwice(number)) }
     }
 
     /// Takes a number out of the gaps; whether it was in one.
@@ -79,41 +67,53 @@ impl Sequence {
 mod tests {
     use super::*;
 
+    fn gap(missing: RangeInclusive<u64>) -> Option<Remark> {
+        Some(Remark::Gap(missing))
+    }
+
+    fn late(after: u64) -> Option<Remark> {
+        Some(Remark::OutOfOrder { after })
+    }
+
+    fn twice(number: u64) -> Option<Remark> {
+        Some(Remark::NumberTwice(number))
+    }
+
     #[test]
     fn every_number_has_its_place() {
         let mut sequence = Sequence::default();
-        for (number, place) in [
-            (1, Place::Next),
-            (2, Place::Next),
-            (6, Place::Gap(3..=5)),
-            (4, Place::Late(6)),
-            (4, Place::Again),
-            (2, Place::Again),
-            (7, Place::Next),
-            (3, Place::Late(7)),
-            (5, Place::Late(7)),
-            (9, Place::Gap(8..=8)),
-            (1, Place::Anew),
-            (2, Place::Next),
+        for (number, remark) in [
+            (1, None),
+            (2, None),
+            (6, gap(3..=5)),
+            (4, late(6)),
+            (4, twice(4)),
+            (2, twice(2)),
+            (7, None),
+            (3, late(7)),
+            (5, late(7)),
+            (9, gap(8..=8)),
+            (1, Some(Remark::NumbersAnew)),
+            (2, None),
         ] {
-            assert_eq!(sequence.take(number), place, "{number}");
+            assert_eq!(sequence.take(number), remark, "{number}");
         }
     }
 
     #[test]
     fn a_number_that_came_late_can_be_the_first() {
         let mut sequence = Sequence::default();
-        assert_eq!(sequence.take(2), Place::Gap(1..=1));
-        assert_eq!(sequence.take(1), Place::Late(2));
-        assert_eq!(sequence.take(1), Place::Anew);
+        assert_eq!(sequence.take(2), gap(1..=1));
+        assert_eq!(sequence.take(1), late(2));
+        assert_eq!(sequence.take(1), Some(Remark::NumbersAnew));
     }
 
     #[test]
     fn the_greatest_numbers_are_numbers_like_others() {
         let mut sequence = Sequence::default();
-        assert_eq!(sequence.take(u64::MAX), Place::Gap(1..=u64::MAX - 1));
-        assert_eq!(sequence.take(u64::MAX), Place::Again);
-        assert_eq!(sequence.take(u64::MAX - 1), Place::Late(u64::MAX));
+        assert_eq!(sequence.take(u64::MAX), gap(1..=u64::MAX - 1));
+        assert_eq!(sequence.take(u64::MAX), twice(u64::MAX));
+        assert_eq!(sequence.take(u64::MAX - 1), late(u64::MAX));
     }
 
     #[test]
@@ -121,10 +121,10 @@ mod tests {
         let mut sequence = Sequence::default();
         let most = u64::try_from(MAX_GAPS).unwrap();
         for number in 1..=most + 1 {
-            assert_eq!(sequence.take(2 * number), Place::Gap(2 * number - 1..=2 * number - 1));
+            assert_eq!(sequence.take(2 * number), gap(2 * number - 1..=2 * number - 1));
         }
         assert_eq!(sequence.gaps.len(), MAX_GAPS);
-        assert_eq!(sequence.take(3), Place::Late(2 * most + 2));
-        assert_eq!(sequence.take(2), Place::Late(2 * most + 2));
+        assert_eq!(sequence.take(3), late(2 * most + 2));
+        assert_eq!(sequence.take(2), late(2 * most + 2));
     }
 }

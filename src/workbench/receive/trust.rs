@@ -19,48 +19,37 @@ pub const TOLERANCE: Duration = Duration::from_secs(5 * 60);
 /// What a sender has to know.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
-    /// The secret.
     pub secret: Option<SecretString>,
-    /// The signing key.
     pub key: Option<SigningKey>,
 }
 
 /// Why a request is not trusted. Repeats nothing of a secret or a signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Another secret.
-    #[error("X-AVR-WEBHOOK-SECRET is another one")]
+pub enum Distrust {
+    #[error("X-AVR-WEBHOOK-SECRET is wrong")]
     SecretWrong,
-    /// No secret.
     #[error("X-AVR-WEBHOOK-SECRET is missing")]
     SecretMissing,
-    /// A header of the signature is missing.
     #[error("{0} is missing")]
     Missing(HeaderName),
-    /// The timestamp is no number.
-    #[error("webhook-timestamp is no number of seconds")]
+    #[error("webhook-timestamp is not a number of seconds")]
     NoTimestamp,
-    /// So many seconds too old.
     #[error("webhook-timestamp is {0} s old; {most} s are taken", most = TOLERANCE.as_secs())]
     TooOld(u64),
-    /// So many seconds ahead.
     #[error("webhook-timestamp is {0} s ahead; {most} s are taken", most = TOLERANCE.as_secs())]
     TooNew(u64),
-    /// No signature is right.
-    #[error("webhook-signature is not by this key, of this body")]
+    #[error("webhook-signature is not this key's for this body")]
     SignatureWrong,
 }
 
 impl Trust {
-    /// Whether a request with these headers and this body can be trusted.
-    ///
     /// # Errors
-    /// The first reason why not.
-    pub fn judge(&self, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Result<(), Refusal> {
+    /// The first reason why a request with these headers and this body is not trusted.
+    pub fn judge(&self, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Result<(), Distrust> {
         if let Some(secret) = &self.secret {
-            let given = headers.get(SECRET_HEADER).ok_or(Refusal::SecretMissing)?;
+            let given = headers.get(SECRET_HEADER).ok_or(Distrust::SecretMissing)?;
             if !is_same_secret(given.as_bytes(), secret) {
-                return Err(Refusal::SecretWrong);
+                return Err(Distrust::SecretWrong);
             }
         }
         self.key.as_ref().map_or(Ok(()), |key| judge_signature(key, headers, body, now))
@@ -72,23 +61,23 @@ fn judge_signature(
     headers: &HeaderMap,
     body: &[u8],
     now: SystemTime,
-) -> Result<(), Refusal> {
+) -> Result<(), Distrust> {
     let text = |name: HeaderName| {
         let value = headers.get(&name).and_then(|value| value.to_str().ok());
-        value.ok_or(Refusal::Missing(name))
+        value.ok_or(Distrust::Missing(name))
     };
     let (id, timestamp) = (text(ID_HEADER)?, text(TIMESTAMP_HEADER)?);
     let signatures = text(SIGNATURE_HEADER)?;
-    let then: u64 = timestamp.parse().map_err(|_| Refusal::NoTimestamp)?;
+    let then: u64 = timestamp.parse().map_err(|_| Distrust::NoTimestamp)?;
     let now = now.duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_secs();
     if now.saturating_sub(then) > TOLERANCE.as_secs() {
-        return Err(Refusal::TooOld(now - then));
+        return Err(Distrust::TooOld(now - then));
     }
     if then.saturating_sub(now) > TOLERANCE.as_secs() {
-        return Err(Refusal::TooNew(then - now));
+        return Err(Distrust::TooNew(then - now));
     }
     let signed = key.has_signed(id, timestamp, body, signatures);
-    if signed { Ok(()) } else { Err(Refusal::SignatureWrong) }
+    if signed { Ok(()) } else { Err(Distrust::SignatureWrong) }
 }
 
 #[cfg(test)]
@@ -97,7 +86,7 @@ mod tests {
 
     const BODY: &[u8] = b"{}";
 
-    fn judged(then: u64, now: u64) -> Result<(), Refusal> {
+    fn judged(then: u64, now: u64) -> Result<(), Distrust> {
         let key: SigningKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         let signed = key.sign("a", at(then), BODY);
@@ -112,8 +101,8 @@ mod tests {
     fn a_signature_holds_for_five_minutes_either_way() {
         let now = 1_800_000_000;
         assert_eq!(judged(now - 300, now), Ok(()));
-        assert_eq!(judged(now - 301, now), Err(Refusal::TooOld(301)));
+        assert_eq!(judged(now - 301, now), Err(Distrust::TooOld(301)));
         assert_eq!(judged(now + 300, now), Ok(()));
-        assert_eq!(judged(now + 301, now), Err(Refusal::TooNew(301)));
+        assert_eq!(judged(now + 301, now), Err(Distrust::TooNew(301)));
     }
 }

@@ -1,12 +1,13 @@
 //! Watch: do the events of each call arrive as they were promised?
 //!
-//! Pure: who sent what and how it ended in, remarks and a report out. Knows no HTTP and no clock.
+//! Pure: who sent what and how it ended in, remarks and a report out. Knows no HTTP but statuses,
+//! and no clock.
 //!
 //! An event is known by its `webhook-id`, or, where the sender gives none, by its body, if that has
-//! a timestamp. A request that repeats one is no new event.
+//! a timestamp. A request that repeats one is not a new event.
 //!
 //! Limits: the last [`CALLS`] calls and [`EVENTS`] events are remembered, [`TYPES`] types counted by
-//! name, [`NAMED`] calls without an end named. What is beyond counts as new, or as others.
+//! name. Beyond that a call or event counts as new, a type as one of the others.
 
 use std::num::NonZeroUsize;
 
@@ -15,8 +16,9 @@ use lru::LruCache;
 
 pub use super::faults::CALLS;
 use super::remark::Remark;
-use super::report::Report;
-use super::sequence::{Place, Sequence};
+use super::reply::Ending;
+use super::report::ReceiveReport;
+use super::sequence::Sequence;
 
 /// How many events are remembered to know a repeat: a minute of thousands in a second.
 pub const EVENTS: NonZeroUsize = NonZeroUsize::new(100_000).expect("it is not 0");
@@ -24,42 +26,25 @@ pub const EVENTS: NonZeroUsize = NonZeroUsize::new(100_000).expect("it is not 0"
 /// How many types are counted by name; a phone has seven.
 pub const TYPES: usize = 50;
 
-/// How many calls without `call_ended` the report names.
-pub const NAMED: usize = 10;
-
 /// Under this the types beyond [`TYPES`] are counted.
 const OTHERS: &str = "(others)";
 
 /// A request with an event, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
 pub struct Sighting<'a> {
-    /// Stands for the call.
+    /// Hash of the uuid.
     pub call: u64,
-    /// Stands for the event, where it can be known again.
+    /// Hash of what the event is known by; `None` where a repeat cannot be recognised.
     pub event: Option<u64>,
     /// The call's uuid, to be shown.
     pub uuid: &'a str,
-    /// The event's type.
     pub kind: &'a str,
-    /// `X-AVR-WEBHOOK-ATTEMPT`.
     pub attempt: Option<u32>,
-    /// `X-AVR-WEBHOOK-SEQUENCE`.
     pub sequence: Option<u64>,
 }
 
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// With this status.
-    Answered(StatusCode),
-    /// The connection was closed in place of an answer.
-    Closed,
-    /// The sender went away before the answer was due.
-    Gone,
-}
-
 #[derive(Debug, Default)]
-struct Call {
+struct WatchedCall {
     uuid: Box<str>,
     started: bool,
     ended: bool,
@@ -68,33 +53,32 @@ struct Call {
 }
 
 #[derive(Debug)]
-struct Known {
+struct WatchedEvent {
     call: u64,
     attempt: Option<u32>,
-    state: State,
-    /// It was told to whoever counts the events that were taken.
+    progress: EventProgress,
+    /// [`Watch::ended`] has returned true for it.
     counted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum EventProgress {
     Open,
     Failed,
     Taken,
 }
 
-/// All that is remembered.
 #[derive(Debug)]
 pub struct Watch {
-    calls: LruCache<u64, Call>,
-    events: LruCache<u64, Known>,
-    report: Report,
+    calls: LruCache<u64, WatchedCall>,
+    events: LruCache<u64, WatchedEvent>,
+    report: ReceiveReport,
 }
 
 impl Default for Watch {
     fn default() -> Self {
         let (calls, events) = (LruCache::new(CALLS), LruCache::new(EVENTS));
-        Self { calls, events, report: Report::default() }
+        Self { calls, events, report: ReceiveReport::default() }
     }
 }
 
@@ -107,13 +91,9 @@ impl Watch {
         if let Some(known) = known {
             known.came_again(sighting, &mut remarks);
         } else if let Some(event) = sighting.event {
-            let known = Known {
-                call: sighting.call,
-                attempt: sighting.attempt,
-                state: State::Open,
-                counted: false,
-            };
-            self.events.put(event, known);
+            let Sighting { call, attempt, .. } = *sighting;
+            let progress = EventProgress::Open;
+            self.events.put(event, WatchedEvent { call, attempt, progress, counted: false });
         }
         self.call(sighting).arrived(sighting, fresh, &mut remarks);
         self.report.requests += 1;
@@ -129,48 +109,47 @@ impl Watch {
         (fresh, remarks)
     }
 
-    /// Takes the end of a request; `usual` is whether it was answered as events usually are.
-    /// Returns whether its event was answered so for the first time.
-    pub fn ended(&mut self, call: u64, event: Option<u64>, end: End, usual: bool) -> bool {
+    /// Takes the end of a request. Returns whether its event got its usual answer for the first
+    /// time.
+    pub fn ended(&mut self, call: u64, event: Option<u64>, ending: &Ending) -> bool {
         if let Some(call) = self.calls.get_mut(&call) {
             call.in_flight = call.in_flight.saturating_sub(1);
         }
-        self.count_end(end);
-        let taken = matches!(end, End::Answered(status) if status.is_success());
-        let usual = usual && matches!(end, End::Answered(_));
+        self.report.end(ending);
+        let usual = matches!(ending, Ending::Usual(_));
         let Some(known) = event.and_then(|event| self.events.get_mut(&event)) else {
             return usual;
         };
-        if taken {
-            known.state = State::Taken;
-        } else if known.state == State::Open {
-            known.state = State::Failed;
+        if ending.takes() {
+            known.progress = EventProgress::Taken;
+        } else if known.progress == EventProgress::Open {
+            known.progress = EventProgress::Failed;
         }
         let first = usual && !known.counted;
         known.counted |= usual;
         first
     }
 
-    /// Counts a request that was refused with 401.
+    /// Counts a request that is refused with 401.
     pub fn refused(&mut self) {
-        self.report.requests += 1;
         self.report.refused += 1;
-    }
-
-    /// Counts how a refused request ended.
-    pub fn refused_ended(&mut self, end: End) {
-        self.count_end(end);
+        self.apart(StatusCode::UNAUTHORIZED);
     }
 
     /// Counts a request without an event.
     pub fn strayed(&mut self, status: StatusCode) {
-        self.report.requests += 1;
         self.report.no_events += 1;
-        self.count_end(End::Answered(status));
+        self.apart(status);
+    }
+
+    /// Counts a request that is of no call.
+    fn apart(&mut self, status: StatusCode) {
+        self.report.requests += 1;
+        *self.report.answers.entry(status.as_u16()).or_default() += 1;
     }
 
     /// What came of it all so far.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> ReceiveReport {
         let mut report = self.report.clone();
         // Those that were silent the longest first.
         for (_, call) in self.calls.iter().rev() {
@@ -179,10 +158,10 @@ impl Watch {
         report
     }
 
-    fn call(&mut self, sighting: &Sighting<'_>) -> &mut Call {
+    fn call(&mut self, sighting: &Sighting<'_>) -> &mut WatchedCall {
         if !self.calls.contains(&sighting.call) {
             self.report.calls += 1;
-            let call = Call { uuid: sighting.uuid.into(), ..Call::default() };
+            let call = WatchedCall { uuid: sighting.uuid.into(), ..WatchedCall::default() };
             if let Some((_, forgotten)) = self.calls.push(sighting.call, call) {
                 self.report.forget(forgotten.started, forgotten.ended);
             }
@@ -192,34 +171,22 @@ impl Watch {
 
     fn count_type(&mut self, kind: &str) {
         let types = &mut self.report.types;
-        if let Some(count) = types.get_mut(kind) {
-            *count += 1;
-        } else {
-            let name = if types.len() < TYPES { kind } else { OTHERS };
-            *types.entry(name.to_owned()).or_default() += 1;
-        }
-    }
-
-    fn count_end(&mut self, end: End) {
-        match end {
-            End::Answered(status) => *self.report.answers.entry(status.as_u16()).or_default() += 1,
-            End::Closed => self.report.closed += 1,
-            End::Gone => self.report.gone += 1,
-        }
+        let name = if types.len() < TYPES || types.contains_key(kind) { kind } else { OTHERS };
+        *types.entry(name.to_owned()).or_default() += 1;
     }
 }
 
-impl Known {
+impl WatchedEvent {
     fn came_again(&mut self, sighting: &Sighting<'_>, remarks: &mut Vec<Remark>) {
         if self.call != sighting.call {
             remarks.push(Remark::OtherCall);
         }
-        match self.state {
+        match self.progress {
             // After a crash the sender may count its attempts from anywhere.
-            State::Taken => remarks.push(Remark::Duplicate),
-            State::Open => remarks.push(Remark::Overlap),
-            State::Failed => {
-                self.state = State::Open;
+            EventProgress::Taken => remarks.push(Remark::Duplicate),
+            EventProgress::Open => remarks.push(Remark::Overlap),
+            EventProgress::Failed => {
+                self.progress = EventProgress::Open;
                 if let (Some(before), Some(now)) = (self.attempt, sighting.attempt)
                     && before.checked_add(1) != Some(now)
                 {
@@ -231,7 +198,7 @@ impl Known {
     }
 }
 
-impl Call {
+impl WatchedCall {
     fn arrived(&mut self, sighting: &Sighting<'_>, fresh: bool, remarks: &mut Vec<Remark>) {
         if self.in_flight > 0 {
             remarks.push(Remark::AtOnce);
@@ -241,27 +208,22 @@ impl Call {
             return;
         }
         if self.ended {
-            remarks.push(Remark::AfterEnd);
+            remarks.push(Remark::AfterCallEnded);
         }
-        // Whoever gives up before the call is answered has a call_initiated and nothing else.
+        // A call that is given up before it is answered has a call_initiated and nothing else.
         self.started |= sighting.kind != "call_initiated";
         self.ended |= sighting.kind == "call_ended";
-        match sighting.sequence.map(|number| (number, self.sequence.take(number))) {
-            Some((_, Place::Gap(missing))) => remarks.push(Remark::Gap(missing)),
-            Some((_, Place::Late(after))) => remarks.push(Remark::OutOfOrder { after }),
-            Some((number, Place::Again)) => remarks.push(Remark::NumberTwice(number)),
-            Some((_, Place::Anew)) => remarks.push(Remark::Anew),
-            Some((_, Place::Next)) | None => {}
-        }
+        remarks.extend(sighting.sequence.and_then(|number| self.sequence.take(number)));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::NAMED;
     use super::*;
 
-    const OK: End = End::Answered(StatusCode::OK);
-    const BUSY: End = End::Answered(StatusCode::SERVICE_UNAVAILABLE);
+    const OK: Ending = Ending::Usual(StatusCode::OK);
+    const BUSY: Ending = Ending::Fault(StatusCode::SERVICE_UNAVAILABLE);
 
     fn sighting(call: u64, event: u64, kind: &str, sequence: u64) -> Sighting<'_> {
         let (event, sequence, attempt) = (Some(event), Some(sequence), Some(1));
@@ -269,9 +231,9 @@ mod tests {
     }
 
     /// Takes a request that ends so; its remarks.
-    fn take(watch: &mut Watch, sighting: &Sighting<'_>, end: End) -> Vec<Remark> {
+    fn take(watch: &mut Watch, sighting: &Sighting<'_>, ending: Ending) -> Vec<Remark> {
         let (_, remarks) = watch.arrived(sighting);
-        watch.ended(sighting.call, sighting.event, end, end == OK);
+        watch.ended(sighting.call, sighting.event, &ending);
         remarks
     }
 
@@ -281,7 +243,7 @@ mod tests {
         let first = sighting(1, 1, "call_started", 1);
         assert_eq!(take(&mut watch, &first, BUSY), []);
         let second = Sighting { attempt: Some(2), ..first };
-        assert_eq!(take(&mut watch, &second, End::Gone), []);
+        assert_eq!(take(&mut watch, &second, Ending::Gone), []);
         let third = Sighting { attempt: Some(3), ..first };
         assert_eq!(take(&mut watch, &third, OK), []);
         assert_eq!(take(&mut watch, &first, OK), [Remark::Duplicate]);
@@ -300,7 +262,7 @@ mod tests {
         assert_eq!(watch.arrived(&again).1, [Remark::Overlap, Remark::AtOnce]);
         assert_eq!(watch.arrived(&sighting(1, 3, "dtmf_digit", 2)).1, [Remark::AtOnce]);
         for event in [1, 1, 3] {
-            watch.ended(1, Some(event), OK, true);
+            watch.ended(1, Some(event), &OK);
         }
         assert_eq!(watch.arrived(&sighting(1, 4, "call_ended", 3)).1, []);
         assert_eq!(watch.report().at_once, 2);
@@ -314,7 +276,7 @@ mod tests {
             (2, 4, vec![Remark::Gap(2..=3)]),
             (3, 3, vec![Remark::OutOfOrder { after: 4 }]),
             (4, 4, vec![Remark::NumberTwice(4)]),
-            (5, 1, vec![Remark::Anew]),
+            (5, 1, vec![Remark::NumbersAnew]),
         ] {
             let sighting = sighting(1, event, "transcription", number);
             assert_eq!(take(&mut watch, &sighting, OK), remarks, "#{number}");
@@ -328,7 +290,7 @@ mod tests {
         let mut watch = Watch::default();
         assert_eq!(take(&mut watch, &sighting(1, 1, "call_ended", 1), OK), []);
         let late = sighting(1, 2, "transcription", 2);
-        assert_eq!(take(&mut watch, &late, OK), [Remark::AfterEnd]);
+        assert_eq!(take(&mut watch, &late, OK), [Remark::AfterCallEnded]);
         let other = sighting(2, 1, "call_ended", 1);
         let remarks = take(&mut watch, &other, OK);
         assert!(remarks.contains(&Remark::OtherCall), "{remarks:?}");
@@ -355,13 +317,11 @@ mod tests {
     fn an_event_is_counted_as_taken_once() {
         let mut watch = Watch::default();
         let one = sighting(1, 1, "call_started", 1);
-        for (end, usual, first) in
-            [(BUSY, false, false), (End::Closed, true, false), (OK, true, true), (OK, true, false)]
-        {
+        for (ending, first) in [(BUSY, false), (Ending::Closed, false), (OK, true), (OK, false)] {
             watch.arrived(&one);
-            assert_eq!(watch.ended(1, Some(1), end, usual), first, "{end:?}");
+            assert_eq!(watch.ended(1, Some(1), &ending), first, "{ending:?}");
         }
-        assert!(watch.ended(1, None, OK, true), "one that cannot be known again counts each time");
+        assert!(watch.ended(1, None, &OK), "one that cannot be known again counts each time");
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Scenario {
         parsed.and_then(|source| Self::parse(name, source)).map_err(LoadError::Wrong)
     }
 
-    /// Reads a scenario; `name` stands for it in mistakes and summaries.
+    /// Reads a scenario, which is called `name` in mistakes and summaries.
     ///
     /// # Errors
     /// Every mistake that was found, up to [`super::read::MAX_MISTAKES`].

@@ -21,7 +21,6 @@ use crate::workbench::dice::Dice;
 /// How long a character takes to be spoken: a thousand in a minute.
 const CHARACTER: Duration = Duration::from_millis(60);
 
-/// A call as it is to be played.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub call: CallId,
@@ -32,7 +31,6 @@ pub struct Plan {
     pub length: Duration,
 }
 
-/// An event as it is to happen.
 #[derive(Clone, Debug)]
 pub struct Planned {
     /// When, from the beginning of the call.

@@ -1,8 +1,8 @@
 //! Read: from TOML to values, with the place of everything that is wrong.
 //!
-//! Tables and lists are walked here, so that all mistakes of a file are told at once; each value in
-//! them is read by serde, whose errors carry the place within the value. What the keys mean is
-//! [`super::script`]'s.
+//! Tables and lists are walked here, so that all mistakes in a file are reported at once: serde would
+//! stop at the first. Each value in them is read by serde, whose errors carry the place within the
+//! value. What the keys mean is [`super::script`]'s.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::text::{nearest, printable};
 /// A value with its place.
 pub type Node<'t> = Spanned<DeValue<'t>>;
 
-/// The most mistakes that are told of one file; the first ones explain the others.
+/// The most mistakes that are reported of one file; the first ones explain the others.
 pub const MAX_MISTAKES: usize = 20;
 
 /// The most of a value that is shown, in characters.
@@ -72,7 +72,7 @@ impl<'s> Reader<'s> {
         self.fault(start..range.end, text);
     }
 
-    /// As [`Reader::fault`], with what stands there.
+    /// As [`Reader::fault`], with what is written there.
     pub fn expected(&mut self, node: &Node<'_>, what: &str, expected: &str) {
         let source = self.source.get(node.span()).unwrap_or_default();
         let found: String = source.chars().take(EXCERPT).collect();
@@ -140,7 +140,7 @@ impl<'s> Reader<'s> {
         table.get(key).map_or(Some(None), |node| self.value(node, key).map(Some))
     }
 
-    /// A text of at most so many bytes.
+    /// A text of at most `most` bytes.
     pub fn text(&mut self, node: &Node<'_>, what: &str, most: usize) -> Option<String> {
         let text: String = self.value(node, what)?;
         if text.len() > most {

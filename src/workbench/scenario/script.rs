@@ -73,7 +73,7 @@ pub enum Act {
     Dtmf(Text, Time),
     /// The call ends for one of these reasons.
     HangUp(Vec<&'static str>),
-    /// These steps, at least and at most so many times.
+    /// At least and at most how many times, and what.
     Repeat(u64, u64, Vec<Step>),
     /// Nothing more is heard of the call.
     Silence,
@@ -159,7 +159,7 @@ impl Course<'_, '_> {
             self.reader.fault(node.span(), text);
             return None;
         }
-        // All are read before any is missed, so that all mistakes are told.
+        // All are read before one that failed ends it, so that all mistakes are reported.
         let steps: Vec<Option<Step>> = steps.iter().map(|step| self.step(step)).collect();
         steps.into_iter().collect()
     }
@@ -169,7 +169,7 @@ impl Course<'_, '_> {
         let (verb, value) = verb(self.reader, node, table)?;
         let after = Time::field(self.reader, table, "after");
         self.stage = self.stage.after(verb).unwrap_or_else(|why| {
-            self.reader.fault(node.span(), format!("{verb} cannot stand here: {why}"));
+            self.reader.fault(node.span(), format!("{verb} cannot come here: {why}"));
             self.stage.taken(verb)
         });
         let act = self.act(verb, value, table, node);
@@ -238,7 +238,7 @@ impl Course<'_, '_> {
 
     fn repeat(&mut self, value: &Node<'_>, table: &DeTable<'_>, node: &Node<'_>) -> Option<Act> {
         if self.repeated {
-            self.reader.fault(node.span(), "repeat cannot stand in repeat");
+            self.reader.fault(node.span(), "repeat cannot be nested");
             return None;
         }
         let times = times(self.reader, value);
@@ -265,7 +265,7 @@ impl Course<'_, '_> {
     }
 }
 
-/// The one thing that a step does; its other keys have to go with it.
+/// The one thing that a step does; its other keys must belong to that.
 fn verb<'n, 't>(
     reader: &mut Reader<'_>,
     node: &Node<'_>,

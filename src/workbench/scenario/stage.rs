@@ -1,7 +1,7 @@
 //! Stage: which step can follow which.
 //!
 //! A state machine over the steps of a script, so that a call that no phone could make is a mistake
-//! in its file and not a riddle at the receiver. Free events may stand anywhere before the end.
+//! in its file and not a puzzle at the receiver. An event of any type may come anywhere before the end.
 
 use strum::{Display, EnumIter, EnumString, IntoStaticStr, VariantNames};
 
@@ -43,7 +43,7 @@ pub enum Stage {
     Talking,
     /// The agent speaks, and can be interrupted.
     AgentSpeaks,
-    /// It is over, or nobody will hear of it again.
+    /// It is over, or lost.
     Over,
 }
 
@@ -51,7 +51,7 @@ impl Stage {
     /// Where a step leads.
     ///
     /// # Errors
-    /// Why it cannot stand here.
+    /// Why it cannot come here.
     pub fn after(self, verb: Verb) -> Result<Self, &'static str> {
         use Verb as V;
         match (self, verb) {
@@ -86,8 +86,8 @@ impl Stage {
         }
     }
 
-    /// Where a step that cannot stand here would lead: one mistake is told once, and not again at
-    /// every step after it.
+    /// Where a step that cannot come here would lead: one mistake is reported once, and not again
+    /// at every step after it.
     pub fn taken(self, verb: Verb) -> Self {
         match verb {
             Verb::Started | Verb::User | Verb::Dtmf | Verb::BargeIn | Verb::Repeat => Self::Talking,

@@ -1,4 +1,4 @@
-//! Text: what stands between quotes in a scenario, with variables for what differs from call to call.
+//! Text: what a scenario has in quotes, with variables for what differs from call to call.
 //!
 //! | written | becomes |
 //! | --- | --- |
@@ -105,7 +105,7 @@ impl<'s> Cast<'s> {
     pub fn throw(lists: &'s Lists, number: u64, dice: &mut Dice) -> Self {
         let id = uuid::Builder::from_random_bytes(dice.bytes()).into_uuid();
         let call = CallId::from_bytes(id.into_bytes());
-        // Numbers that Ofcom keeps for drama: nobody is ever called there.
+        // Ofcom reserves these for drama: they are nobody's numbers.
         let caller = format!("+441632960{:03}", dice.below(1000));
         let picks =
             lists.0.iter().map(|(_, entries)| dice.pick(entries).map_or("", String::as_str));
@@ -224,8 +224,8 @@ fn unknown(name: &str, lists: &Lists) -> String {
     let known: Vec<&str> = own.chain(RESERVED).chain([CALLER]).collect();
     let nearest = nearest(name.trim_start_matches(ANEW), &known).unwrap_or_default();
     format!(
-        "{{{{{}}}}} is no variable; did you mean {{{{{nearest}}}}}? \
-         (a list of one's own stands under [lists])",
+        "{{{{{}}}}} is not a variable; did you mean {{{{{nearest}}}}}? \
+         (your own lists go under [lists])",
         printable(name)
     )
 }

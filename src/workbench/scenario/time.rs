@@ -45,7 +45,6 @@ type Millis = UpTo<{ MAX_TIME as u64 }>;
 impl Time {
     pub const ZERO: Self = Self::Fixed(0);
 
-    /// One throw.
     pub fn throw(self, dice: &mut Dice) -> Duration {
         let millis = match self {
             Self::Fixed(millis) => millis,
@@ -61,7 +60,6 @@ impl Time {
         table.get(key).map_or(Some(None), |node| Self::read(reader, node, key).map(Some))
     }
 
-    /// Reads a time; what is wrong is told to the reader.
     pub fn read(reader: &mut Reader<'_>, node: &Node<'_>, what: &str) -> Option<Self> {
         match node.get_ref() {
             DeValue::Integer(_) => {

@@ -51,7 +51,7 @@ async fn a_refusal_says_why_in_the_answer_and_in_its_line() {
     let now = Duration::ZERO;
     for (secret, (key, content, age), missing, reason) in [
         (None, (KEY, &*body, now), None, "X-AVR-WEBHOOK-SECRET is missing"),
-        (Some("rose"), (KEY, &body, now), None, "X-AVR-WEBHOOK-SECRET is another one"),
+        (Some("rose"), (KEY, &body, now), None, "X-AVR-WEBHOOK-SECRET is wrong"),
         (Some("tulip"), (KEY, &body, now), Some("webhook-id"), "webhook-id is missing"),
         (
             Some("tulip"),
@@ -65,8 +65,8 @@ async fn a_refusal_says_why_in_the_answer_and_in_its_line() {
             Some("webhook-signature"),
             "webhook-signature is missing",
         ),
-        (Some("tulip"), (OTHER, &body, now), None, "webhook-signature is not by this key"),
-        (Some("tulip"), (KEY, "{}", now), None, "webhook-signature is not by this key"),
+        (Some("tulip"), (OTHER, &body, now), None, "webhook-signature is not this key's"),
+        (Some("tulip"), (KEY, "{}", now), None, "webhook-signature is not this key's"),
         (Some("tulip"), (KEY, &body, minutes(6)), None, " s old; 300 s are taken"),
     ] {
         let signed = signed(key, content, age);

@@ -58,7 +58,7 @@ fn a_mistake_is_not_told_again_at_every_step_after_it() {
     ));
     let [misspelt, missing] = told.as_slice() else { panic!("{told:#?}") };
     assert!(misspelt.starts_with("3:3: a step has no `strated`"), "{misspelt}");
-    assert!(missing.starts_with("4:1: agent cannot stand here"), "{missing}");
+    assert!(missing.starts_with("4:1: agent cannot come here"), "{missing}");
 }
 
 /// Each kind of mistake in steps, its place and a part of what is said.
@@ -113,7 +113,7 @@ fn every_kind_of_mistake_in_a_repeat_has_its_place_and_its_word() {
         (
             "{ repeat = 2, steps = [{ repeat = 2, steps = [] }] }",
             "4:24:",
-            "repeat cannot stand in repeat",
+            "repeat cannot be nested",
         ),
         ("{ repeat = 2, steps = [{ barge_in = 2 }] }", "4:24:", "barge_in follows"),
         (r#"{ repeat = 2, after = 1, steps = [{ usr = "a" }] }"#, "4:37:", "did you mean `user`?"),
