@@ -76,16 +76,17 @@ impl Exchange {
         let mut line = FarEnd { frames: 0, silent: 0, ended: false, buffer: Vec::new() };
         let mut clock = interval(FRAME_TIME);
         clock.set_missed_tick_behavior(MissedTickBehavior::Burst);
-        let mut said = VecDeque::new();
         for step in steps {
-            let mut progress = Progress::of(step, &line);
-            said.extend(progress.frames.drain(..));
-            while !line.ended && (!said.is_empty() || !progress.is_over(&line)) {
+            let (mut said, mut ticks, heard_before) = (step.frames(), 0, line.frames);
+            while !line.ended
+                && (!said.is_empty()
+                    || !step.is_over(ticks, line.frames - heard_before, line.silent))
+            {
                 tokio::select! {
                     read = reader.read_buf(&mut line.buffer) => line.take(read.unwrap_or_default()),
                     _ = clock.tick() => {
                         line.silent += 1;
-                        progress.ticks += 1;
+                        ticks += 1;
                         let frame = said.pop_front().unwrap_or_else(|| audio(&[0; FRAME_AUDIO]));
                         // Where the other end hung up the next read tells.
                         writer.write_all(&frame).await.ok();
@@ -135,39 +136,26 @@ impl FarEnd {
     }
 }
 
-/// How far a step is.
-struct Progress<'a> {
-    step: &'a CallerStep,
-    /// What is to be sent for it.
-    frames: Vec<Vec<u8>>,
-    ticks: u32,
-    heard_before: u32,
-}
-
-impl<'a> Progress<'a> {
-    fn of(step: &'a CallerStep, line: &FarEnd) -> Self {
-        let frames = match step {
-            CallerStep::Says(milliseconds) => {
+impl CallerStep {
+    /// What is sent for it.
+    fn frames(&self) -> VecDeque<Vec<u8>> {
+        match self {
+            Self::Says(milliseconds) => {
                 speech(*milliseconds, PITCH).as_chunks().0.iter().map(audio).collect()
             }
-            CallerStep::Presses(digit) => vec![vec![0x03, 0, 1, *digit as u8]],
-            CallerStep::HearsOut
-            | CallerStep::Hears(_)
-            | CallerStep::Waits(_)
-            | CallerStep::StaysOn => Vec::new(),
-        };
-        Self { step, frames, ticks: 0, heard_before: line.frames }
+            Self::Presses(digit) => [vec![0x03, 0, 1, *digit as u8]].into(),
+            Self::HearsOut | Self::Hears(_) | Self::Waits(_) | Self::StaysOn => VecDeque::new(),
+        }
     }
 
-    fn is_over(&self, line: &FarEnd) -> bool {
-        let heard = line.frames - self.heard_before;
-        let frames = |milliseconds: &u32| milliseconds / 20;
-        match self.step {
-            CallerStep::HearsOut => heard > 0 && line.silent >= PAUSE,
-            CallerStep::Hears(milliseconds) => heard >= frames(milliseconds),
-            CallerStep::Waits(milliseconds) => self.ticks >= frames(milliseconds),
-            CallerStep::Says(_) | CallerStep::Presses(_) => true,
-            CallerStep::StaysOn => false,
+    /// Whether it is over after this many ticks, and frames heard, the last one `silent` ticks ago.
+    fn is_over(&self, ticks: u32, heard: u32, silent: u32) -> bool {
+        match self {
+            Self::HearsOut => heard > 0 && silent >= PAUSE,
+            Self::Hears(milliseconds) => heard >= milliseconds / 20,
+            Self::Waits(milliseconds) => ticks >= milliseconds / 20,
+            Self::Says(_) | Self::Presses(_) => true,
+            Self::StaysOn => false,
         }
     }
 }

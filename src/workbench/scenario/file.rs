@@ -120,8 +120,7 @@ impl Scenario {
         let nodes = reader.list(node, "script")?;
         if nodes.len() > MAX_SCRIPTS {
             let text = format!("{} scripts; at most {MAX_SCRIPTS} are taken", nodes.len());
-            reader.fault(node.span(), text);
-            return None;
+            return reader.wrong(node, text);
         }
         let scripts: Vec<Option<Script>> =
             nodes.iter().map(|node| Script::read(reader, node, &lists)).collect();

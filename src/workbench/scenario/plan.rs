@@ -69,15 +69,12 @@ pub fn plan(scenarios: &[Scenario], seed: u64, number: u64) -> Plan {
 
 fn choose<'s>(scenario: &'s Scenario, dice: &mut Dice) -> &'s Script {
     let mut left = dice.below(scenario.scripts.iter().map(|script| script.weight).sum());
-    scenario
-        .scripts
-        .iter()
-        .find(|script| {
-            let chosen = left < script.weight;
-            left = left.saturating_sub(script.weight);
-            chosen
-        })
-        .expect("the weights of a scenario come to more than 0")
+    let chosen = scenario.scripts.iter().find(|script| {
+        let rest = left.checked_sub(script.weight);
+        left = rest.unwrap_or_default();
+        rest.is_none()
+    });
+    chosen.expect("the weights of a scenario come to more than 0")
 }
 
 /// A call in the making.

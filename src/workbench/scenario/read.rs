@@ -65,19 +65,26 @@ impl<'s> Reader<'s> {
         });
     }
 
-    /// As [`Reader::fault`], at the first occurrence of `part` within the range.
-    pub fn fault_within(&mut self, range: Range<usize>, part: &str, text: impl Into<String>) {
+    /// As [`Reader::fault`], in place of the value that is wrong.
+    pub fn wrong<T>(&mut self, node: &Node<'_>, text: impl Into<String>) -> Option<T> {
+        self.fault(node.span(), text);
+        None
+    }
+
+    /// As [`Reader::wrong`], at the first occurrence of `part` in the value.
+    pub fn wrong_part<T>(&mut self, node: &Node<'_>, part: &str, text: &str) -> Option<T> {
+        let range = node.span();
         let found = self.source.get(range.clone()).and_then(|source| source.find(part));
         let start = range.start + found.unwrap_or_default();
         self.fault(start..range.end, text);
+        None
     }
 
-    /// As [`Reader::fault`], with what is written there.
-    pub fn expected(&mut self, node: &Node<'_>, what: &str, expected: &str) {
+    /// As [`Reader::wrong`], with what is written there.
+    pub fn expected<T>(&mut self, node: &Node<'_>, what: &str, expected: &str) -> Option<T> {
         let source = self.source.get(node.span()).unwrap_or_default();
         let found: String = source.chars().take(EXCERPT).collect();
-        let found = printable(&found);
-        self.fault(node.span(), format!("{what}: expected {expected}, found {found}"));
+        self.wrong(node, format!("{what}: expected {expected}, found {}", printable(&found)))
     }
 
     /// How much was wrong so far.
@@ -106,19 +113,12 @@ impl<'s> Reader<'s> {
     }
 
     pub fn table<'n, 't>(&mut self, node: &'n Node<'t>, what: &str) -> Option<&'n DeTable<'t>> {
-        let table = node.get_ref().as_table();
-        if table.is_none() {
-            self.expected(node, what, "a table");
-        }
-        table
+        node.get_ref().as_table().or_else(|| self.expected(node, what, "a table"))
     }
 
     pub fn list<'n, 't>(&mut self, node: &'n Node<'t>, what: &str) -> Option<&'n [Node<'t>]> {
-        let list = node.get_ref().as_array();
-        if list.is_none() {
-            self.expected(node, what, "a list");
-        }
-        list.map(|list| &**list)
+        let list = node.get_ref().as_array().map(|list| &**list);
+        list.or_else(|| self.expected(node, what, "a list"))
     }
 
     /// A value of the kind that serde reads into a `T`.
@@ -143,13 +143,10 @@ impl<'s> Reader<'s> {
     /// A text of at most `most` bytes.
     pub fn text(&mut self, node: &Node<'_>, what: &str, most: usize) -> Option<String> {
         let text: String = self.value(node, what)?;
-        if text.len() > most {
-            let length = text.len();
-            self.fault(
-                node.span(),
-                format!("{what} is {length} bytes long; at most {most} are taken"),
-            );
-            return None;
+        let length = text.len();
+        if length > most {
+            return self
+                .wrong(node, format!("{what} is {length} bytes long; at most {most} are taken"));
         }
         Some(text)
     }

@@ -110,8 +110,7 @@ impl Script {
         let name = table.get("name").and_then(|node| name(reader, node));
         let weight: Option<Option<UpTo<MAX_WEIGHT>>> = reader.field(table, "weight");
         let Some(node) = table.get("steps") else {
-            reader.fault(node.span(), "a script needs steps");
-            return None;
+            return reader.wrong(node, "a script needs steps");
         };
         let mistakes = reader.count();
         let mut course = Course { reader, lists, stage: Stage::New, events: 0, repeated: false };
@@ -156,8 +155,7 @@ impl Course<'_, '_> {
         let steps = self.reader.list(node, "steps")?;
         if steps.len() > MAX_STEPS {
             let text = format!("{} steps; at most {MAX_STEPS} are taken", steps.len());
-            self.reader.fault(node.span(), text);
-            return None;
+            return self.reader.wrong(node, text);
         }
         // All are read before one that failed ends it, so that all mistakes are reported.
         let steps: Vec<Option<Step>> = steps.iter().map(|step| self.step(step)).collect();
@@ -238,13 +236,11 @@ impl Course<'_, '_> {
 
     fn repeat(&mut self, value: &Node<'_>, table: &DeTable<'_>, node: &Node<'_>) -> Option<Act> {
         if self.repeated {
-            self.reader.fault(node.span(), "repeat cannot be nested");
-            return None;
+            return self.reader.wrong(node, "repeat cannot be nested");
         }
         let times = times(self.reader, value);
         let Some(steps) = table.get("steps") else {
-            self.reader.fault(node.span(), "repeat needs steps");
-            return None;
+            return self.reader.wrong(node, "repeat needs steps");
         };
         let mut within = Course {
             reader: self.reader,
@@ -282,8 +278,7 @@ fn verb<'n, 't>(
         return None;
     };
     if let Some((other, _)) = found.next() {
-        reader.fault(node.span(), format!("a step is one thing: not both {verb} and {other}"));
-        return None;
+        return reader.wrong(node, format!("a step is one thing: not both {verb} and {other}"));
     }
     for (key, _) in table.iter() {
         let name = key.get_ref().as_ref();
@@ -309,8 +304,7 @@ fn event(
     let kind = kind.map_err(|why| reader.fault(node.span(), format!("event: {why}"))).ok()?;
     let body = match (table.get("payload"), table.get("json")) {
         (Some(_), Some(json)) => {
-            reader.fault(json.span(), "payload and json are two ways to say the same; use one");
-            return None;
+            return reader.wrong(json, "payload and json are two ways to say the same; use one");
         }
         (Some(payload), None) => object(reader, payload, lists)?,
         (None, Some(json)) => Body::Json(verbatim(reader, json)?),
@@ -330,16 +324,13 @@ fn verbatim(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Payload> {
 fn reasons(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Vec<&'static str>> {
     let nodes = node.get_ref().as_array().map_or(std::slice::from_ref(node), |list| &**list);
     if nodes.is_empty() {
-        reader.fault(node.span(), "hang_up: expected at least one reason");
-        return None;
+        return reader.wrong(node, "hang_up: expected at least one reason");
     }
     let reasons = nodes.iter().map(|node| {
         let given = reader.text(node, "hang_up", MAX_TEXT)?;
         let reason = REASONS.into_iter().find(|reason| *reason == given);
-        if reason.is_none() {
-            reader.expected(node, "hang_up", &format!("one of {}", REASONS.join(", ")));
-        }
         reason
+            .or_else(|| reader.expected(node, "hang_up", &format!("one of {}", REASONS.join(", "))))
     });
     reasons.collect()
 }

@@ -45,10 +45,8 @@ impl Lists {
             return Self::default();
         };
         if table.len() > MAX_LISTS {
-            reader.fault(
-                node.span(),
-                format!("{} lists; at most {MAX_LISTS} are taken", table.len()),
-            );
+            let text = format!("{} lists; at most {MAX_LISTS} are taken", table.len());
+            reader.fault(node.span(), text);
         }
         let lists = table.iter().filter_map(|(key, node)| {
             let name = key.get_ref().as_ref();
@@ -80,11 +78,8 @@ fn entries(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<Vec<S
     let list = reader.list(node, name)?;
     if list.is_empty() || list.len() > MAX_ENTRIES {
         let found = list.len();
-        reader.fault(
-            node.span(),
-            format!("{name} has {found} entries; 1 to {MAX_ENTRIES} are taken"),
-        );
-        return None;
+        return reader
+            .wrong(node, format!("{name} has {found} entries; 1 to {MAX_ENTRIES} are taken"));
     }
     list.iter().map(|node| reader.text(node, name, MAX_TEXT)).collect()
 }
@@ -147,13 +142,11 @@ impl Text {
                 pieces.push(Piece::Plain(before.to_owned()));
             }
             let Some((name, after)) = after.split_once("}}") else {
-                reader.fault_within(node.span(), "{{", "{{ without }}");
-                return None;
+                return reader.wrong_part(node, "{{", "{{ without }}");
             };
             let Some(piece) = variable(name.trim(), lists) else {
                 let written = format!("{{{{{name}}}}}");
-                reader.fault_within(node.span(), &written, unknown(name.trim(), lists));
-                return None;
+                return reader.wrong_part(node, &written, &unknown(name.trim(), lists));
             };
             pieces.push(piece);
             rest = after;
@@ -252,10 +245,10 @@ impl Tree {
                 reader.value(node, "a payload's value").map(Self::Plain)
             }
             DeValue::Float(_) => {
-                let number = reader.value(node, "a payload's number").and_then(Number::from_f64);
-                if number.is_none() {
-                    reader.expected(node, "a payload's number", "one that JSON can hold");
-                }
+                let number = reader.value(node, "a payload's number").map(Number::from_f64)?;
+                let number = number.or_else(|| {
+                    reader.expected(node, "a payload's number", "one that JSON can hold")
+                });
                 number.map(|number| Self::Plain(number.into()))
             }
             DeValue::Array(items) => {

@@ -69,10 +69,7 @@ impl Time {
                 let chance = reader.value(node, what)?;
                 Self::by_chance(chance, reader, what)
             }
-            _ => {
-                reader.expected(node, what, EXPECTED);
-                None
-            }
+            _ => reader.expected(node, what, EXPECTED),
         }
     }
 
