@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::agent::{Agent, Turn};
-use self::phone::{CallerStep, Exchange, Impression};
+use self::phone::{CallerStep, Dialplan, Impression};
 use super::receive::{Conduct, Ending, EventBody, Notice, Received, Receiver, Reply};
 use crate::app::App;
 use crate::config::Settings;
@@ -143,11 +143,11 @@ async fn play(app: &App, receiver: &mut Receiver) -> anyhow::Result<String> {
     let calls = CALLS.each_ref().map(|call| (CallId::random(), call));
     let names = calls.iter().map(|(id, call)| (id.to_string(), call.name)).collect();
     let expected: usize = CALLS.iter().map(|call| call.events.len()).sum();
-    let exchange =
-        Exchange { http: client_builder("http").build()?, front: app.front(), audio: app.audio() };
+    let dialplan =
+        Dialplan { http: client_builder("http").build()?, front: app.front(), audio: app.audio() };
     let playing = calls.iter().map(|(id, call)| {
         let after = Duration::from_millis(call.after);
-        exchange.call(*id, call.from, after, call.caller)
+        dialplan.call(*id, call.from, after, call.caller)
     });
     let watching = watch(receiver, &names, expected);
     let (impressions, seen) = tokio::try_join!(try_join_all(playing), watching)?;

@@ -39,9 +39,9 @@ pub enum CallerStep {
     StaysOn,
 }
 
-/// The ports that Asterisk uses.
+/// Calls as a dialplan does, on the ports that Asterisk uses.
 #[derive(Clone)]
-pub struct Exchange {
+pub struct Dialplan {
     pub http: reqwest::Client,
     pub front: SocketAddr,
     pub audio: SocketAddr,
@@ -54,7 +54,7 @@ pub struct Impression {
     pub heard: Duration,
 }
 
-impl Exchange {
+impl Dialplan {
     /// Plays one call to its end.
     ///
     /// # Errors

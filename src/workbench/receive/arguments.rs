@@ -60,7 +60,7 @@ pub struct Options {
     /// Start only with something to verify: --secret, --signing-key or both
     #[arg(long, requires = "credentials")]
     pub verify: bool,
-    /// End after so many events, each counted once, when it was answered without a fault
+    /// End after this many events, each counted once, when it is answered without a fault
     #[arg(long, value_name = "N")]
     pub events: Option<NonZeroU64>,
     /// End after this time, such as 30s

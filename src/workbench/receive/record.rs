@@ -51,7 +51,7 @@ struct RecordedCall {
 
 /// The body again, with the payload's very text.
 #[derive(Deserialize)]
-struct Body {
+struct PayloadText {
     payload: Option<Box<RawValue>>,
 }
 
@@ -83,7 +83,7 @@ impl Recorder {
     /// `None` where a scenario cannot hold the event.
     fn keep(&mut self, call: u64, received: &Received) -> Option<()> {
         let kind = received.event.kind.parse().ok()?;
-        let body: Body = serde_json::from_slice(&received.body).ok()?;
+        let body: PayloadText = serde_json::from_slice(&received.body).ok()?;
         let payload = match body.payload {
             Some(payload) => Payload::from_json(payload).ok()?,
             None => Payload::empty(),

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 
 use toml::de::DeTable;
 
-use super::read::{Mistake, Reader, UpTo};
+use super::read::{Mistake, ScenarioReader, UpTo};
 use super::script::Script;
 use super::text::{Lists, MAX_TEXT};
 use crate::text::nearest;
@@ -77,7 +77,7 @@ impl Scenario {
         let source = read_file(name)?;
         let parsed = str::from_utf8(&source).map_err(|error| {
             let before = String::from_utf8_lossy(&source[..error.valid_up_to()]);
-            let mut reader = Reader::new(name, &before);
+            let mut reader = ScenarioReader::new(name, &before);
             reader.fault(before.len()..before.len(), "the file is not UTF-8 from here on");
             reader.into_mistakes()
         });
@@ -89,7 +89,7 @@ impl Scenario {
     /// # Errors
     /// Every mistake that was found, up to [`super::read::MAX_MISTAKES`].
     pub fn parse(name: &str, source: &str) -> Result<Self, Vec<Mistake>> {
-        let mut reader = Reader::new(name, source);
+        let mut reader = ScenarioReader::new(name, source);
         if source.len() > MAX_FILE {
             reader.fault(0..0, format!("the file is over {MAX_FILE} bytes long"));
             return Err(reader.into_mistakes());
@@ -106,12 +106,13 @@ impl Scenario {
         scenario.filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
 
-    fn read(reader: &mut Reader<'_>, name: &str, table: &DeTable<'_>) -> Option<Self> {
+    fn read(reader: &mut ScenarioReader<'_>, name: &str, table: &DeTable<'_>) -> Option<Self> {
         reader.keys(table, "a scenario", &KEYS);
-        let description = table.get("description");
-        let description = description.and_then(|node| reader.text(node, "description", MAX_TEXT));
-        let seed: Option<UpTo<{ u64::MAX }>> = reader.field(table, "seed").flatten();
-        let details: Option<bool> = reader.field(table, "call_ended_details").flatten();
+        let text =
+            |reader: &mut ScenarioReader<'_>, node: &_, what: &_| reader.text(node, what, MAX_TEXT);
+        let description = reader.field(table, "description", text);
+        let seed = reader.field(table, "seed", ScenarioReader::value::<UpTo<{ u64::MAX }>>);
+        let details = reader.field(table, "call_ended_details", ScenarioReader::value::<bool>);
         let lists = table.get("lists").map(|node| Lists::read(reader, node)).unwrap_or_default();
         let Some(node) = table.get("script") else {
             reader.fault(0..0, "a scenario needs at least one [[script]]");
@@ -135,9 +136,9 @@ impl Scenario {
         }
         Some(Self {
             name: name.to_owned(),
-            description: description.unwrap_or_default(),
-            seed: seed.map(|UpTo(seed)| seed),
-            call_ended_details: details.unwrap_or_default(),
+            description: description?.unwrap_or_default(),
+            seed: seed?.map(|UpTo(seed)| seed),
+            call_ended_details: details?.unwrap_or_default(),
             lists,
             scripts,
         })

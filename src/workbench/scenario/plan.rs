@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::file::Scenario;
-use super::script::{Act, Body, Script, Step};
+use super::script::{Act, PayloadSource, Script, ScriptStep};
 use super::text::Cast;
 use super::time::Time;
 use crate::event::{CallId, EventType, Payload};
@@ -89,7 +89,7 @@ struct Draft<'s> {
 }
 
 impl Draft<'_> {
-    fn play(&mut self, steps: &[Step]) {
+    fn play(&mut self, steps: &[ScriptStep]) {
         for step in steps {
             self.now += step.after.throw(&mut self.dice);
             self.act(&step.act);
@@ -140,13 +140,13 @@ impl Draft<'_> {
         }
     }
 
-    fn emit(&mut self, kind: EventType, body: &Body) {
+    fn emit(&mut self, kind: EventType, body: &PayloadSource) {
         if kind == EventType::CallStarted {
             self.started = self.now;
         }
         let payload = match body {
-            Body::Json(payload) => payload.clone(),
-            Body::Tree(tree) => payload(&tree.filled(&self.cast, &mut self.dice)),
+            PayloadSource::Json(payload) => payload.clone(),
+            PayloadSource::Template(tree) => payload(&tree.filled(&self.cast, &mut self.dice)),
         };
         self.events.push(Planned { at: self.now, kind, payload });
     }

@@ -39,13 +39,13 @@ impl fmt::Display for Mistake {
 }
 
 /// Reads the values of one file and remembers what is wrong.
-pub struct Reader<'s> {
+pub struct ScenarioReader<'s> {
     file: &'s str,
     source: &'s str,
     mistakes: Vec<Mistake>,
 }
 
-impl<'s> Reader<'s> {
+impl<'s> ScenarioReader<'s> {
     pub fn new(file: &'s str, source: &'s str) -> Self {
         Self { file, source, mistakes: Vec::new() }
     }
@@ -65,13 +65,13 @@ impl<'s> Reader<'s> {
         });
     }
 
-    /// As [`Reader::fault`], in place of the value that is wrong.
+    /// As [`ScenarioReader::fault`], in place of the value that is wrong.
     pub fn wrong<T>(&mut self, node: &Node<'_>, text: impl Into<String>) -> Option<T> {
         self.fault(node.span(), text);
         None
     }
 
-    /// As [`Reader::wrong`], at the first occurrence of `part` in the value.
+    /// As [`ScenarioReader::wrong`], at the first occurrence of `part` in the value.
     pub fn wrong_part<T>(&mut self, node: &Node<'_>, part: &str, text: &str) -> Option<T> {
         let range = node.span();
         let found = self.source.get(range.clone()).and_then(|source| source.find(part));
@@ -80,7 +80,7 @@ impl<'s> Reader<'s> {
         None
     }
 
-    /// As [`Reader::wrong`], with what is written there.
+    /// As [`ScenarioReader::wrong`], with what is written there.
     pub fn expected<T>(&mut self, node: &Node<'_>, what: &str, expected: &str) -> Option<T> {
         let source = self.source.get(node.span()).unwrap_or_default();
         let found: String = source.chars().take(EXCERPT).collect();
@@ -132,12 +132,13 @@ impl<'s> Reader<'s> {
     }
 
     /// The value of a key that a table need not have; the outer `None` where it is wrong.
-    pub fn field<T: DeserializeOwned>(
+    pub fn field<'t, T>(
         &mut self,
-        table: &DeTable<'_>,
+        table: &DeTable<'t>,
         key: &str,
+        read: impl FnOnce(&mut Self, &Node<'t>, &str) -> Option<T>,
     ) -> Option<Option<T>> {
-        table.get(key).map_or(Some(None), |node| self.value(node, key).map(Some))
+        table.get(key).map_or(Some(None), |node| read(self, node, key).map(Some))
     }
 
     /// A text of at most `most` bytes.

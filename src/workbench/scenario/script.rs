@@ -9,9 +9,9 @@ use strum::VariantNames as _;
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::read::{Node, Reader, UpTo};
+use super::read::{Node, ScenarioReader, UpTo};
 use super::stage::{Stage, Verb};
-use super::text::{Lists, MAX_NAME, MAX_TEXT, Text, Tree};
+use super::text::{Lists, MAX_NAME, MAX_TEXT, PayloadTemplate, Template};
 use super::time::Time;
 use crate::event::{EventType, Payload};
 
@@ -47,11 +47,11 @@ pub struct Script {
     pub name: String,
     /// How often it is played, against its file's other scripts.
     pub weight: u64,
-    pub steps: Vec<Step>,
+    pub steps: Vec<ScriptStep>,
 }
 
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct ScriptStep {
     /// How long after the last step.
     pub after: Time,
     pub act: Act,
@@ -61,31 +61,47 @@ pub struct Step {
 #[derive(Clone, Debug)]
 pub enum Act {
     Pause(Time),
-    Emit(EventType, Body),
+    Emit(EventType, PayloadSource),
     /// The agent begins to say this: its transcript, then the time it takes to speak, by its length
     /// where none is given.
-    Agent(Text, Option<Time>),
+    Agent(Template, Option<Time>),
     /// The caller has said this: the time it takes to speak, then its transcript.
-    User(Text, Option<Time>),
+    User(Template, Option<Time>),
     /// The caller breaks in, so long after the agent began to speak.
     BargeIn(Time),
     /// The caller presses these keys, with a time between them.
-    Dtmf(Text, Time),
+    Dtmf(Template, Time),
     /// The call ends for one of these reasons.
     HangUp(Vec<&'static str>),
     /// At least and at most how many times, and what.
-    Repeat(u64, u64, Vec<Step>),
+    Repeat(u64, u64, Vec<ScriptStep>),
     /// Nothing more is heard of the call.
     Silence,
 }
 
 /// An event's payload.
 #[derive(Clone, Debug)]
-pub enum Body {
+pub enum PayloadSource {
     /// With variables.
-    Tree(Tree),
+    Template(PayloadTemplate),
     /// As it is.
     Json(Payload),
+}
+
+impl Act {
+    /// The most events that it comes to.
+    fn most_events(&self, lists: &Lists) -> usize {
+        match self {
+            Self::Pause(_) | Self::Silence => 0,
+            Self::Emit(..) | Self::Agent(..) | Self::User(..) => 1,
+            Self::BargeIn(_) | Self::HangUp(_) => 1,
+            Self::Dtmf(keys, _) => keys.longest_of(DIGITS, lists).unwrap_or_default(),
+            Self::Repeat(_, most, steps) => {
+                let once: usize = steps.iter().map(|step| step.act.most_events(lists)).sum();
+                once.saturating_mul(usize::try_from(*most).unwrap_or(usize::MAX))
+            }
+        }
+    }
 }
 
 impl Verb {
@@ -104,74 +120,69 @@ impl Verb {
 
 impl Script {
     /// Reads `[[script]]`.
-    pub fn read(reader: &mut Reader<'_>, node: &Node<'_>, lists: &Lists) -> Option<Self> {
+    pub fn read(reader: &mut ScenarioReader<'_>, node: &Node<'_>, lists: &Lists) -> Option<Self> {
         let table = reader.table(node, "script")?;
         reader.keys(table, "a script", &["name", "weight", "steps"]);
-        let name = table.get("name").and_then(|node| name(reader, node));
-        let weight: Option<Option<UpTo<MAX_WEIGHT>>> = reader.field(table, "weight");
+        let name = reader.field(table, "name", name);
+        let weight = reader.field(table, "weight", ScenarioReader::value::<UpTo<MAX_WEIGHT>>);
         let Some(node) = table.get("steps") else {
             return reader.wrong(node, "a script needs steps");
         };
         let mistakes = reader.count();
-        let mut course = Course { reader, lists, stage: Stage::New, events: 0, repeated: false };
-        let steps = course.steps(node);
-        let Course { stage, events, .. } = course;
-        if stage != Stage::Over && reader.count() == mistakes {
+        let mut steps_reader = StepsReader { reader, lists, stage: Stage::New, repeated: false };
+        let steps = steps_reader.steps(node);
+        if steps_reader.stage != Stage::Over && reader.count() == mistakes {
             let text = "the last step of a script says how it ends: hang_up = \"hangup\", \
                         lost = true or abandoned = true";
             reader.fault(node.span(), text);
         }
+        let (steps, weight) = (steps?, weight?.map_or(1, |UpTo(weight)| weight));
+        let events: usize = steps.iter().map(|step| step.act.most_events(lists)).sum();
         if events > MAX_EVENTS {
             let text =
                 format!("the call can come to {events} events; at most {MAX_EVENTS} are played");
             reader.fault(node.span(), text);
         }
-        let weight = weight?.map_or(1, |UpTo(weight)| weight);
-        Some(Self { name: name.unwrap_or_default(), weight, steps: steps? })
+        Some(Self { name: name?.unwrap_or_default(), weight, steps })
     }
 }
 
-fn name(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
-    let name = reader.text(node, "name", MAX_NAME)?;
-    if name.is_empty() {
-        reader.fault(node.span(), "name is empty");
-    }
-    Some(name)
+fn name(reader: &mut ScenarioReader<'_>, node: &Node<'_>, what: &str) -> Option<String> {
+    let name = reader.text(node, what, MAX_NAME)?;
+    if name.is_empty() { reader.wrong(node, format!("{what} is empty")) } else { Some(name) }
 }
 
 /// Reads the steps of a script, or those in a repeat.
-struct Course<'r, 's> {
-    reader: &'r mut Reader<'s>,
+struct StepsReader<'r, 's> {
+    reader: &'r mut ScenarioReader<'s>,
     lists: &'r Lists,
     /// How far the steps so far bring the call.
     stage: Stage,
-    /// What they come to at their most.
-    events: usize,
     repeated: bool,
 }
 
-impl Course<'_, '_> {
-    fn steps(&mut self, node: &Node<'_>) -> Option<Vec<Step>> {
+impl StepsReader<'_, '_> {
+    fn steps(&mut self, node: &Node<'_>) -> Option<Vec<ScriptStep>> {
         let steps = self.reader.list(node, "steps")?;
         if steps.len() > MAX_STEPS {
             let text = format!("{} steps; at most {MAX_STEPS} are taken", steps.len());
             return self.reader.wrong(node, text);
         }
         // All are read before one that failed ends it, so that all mistakes are reported.
-        let steps: Vec<Option<Step>> = steps.iter().map(|step| self.step(step)).collect();
+        let steps: Vec<Option<ScriptStep>> = steps.iter().map(|step| self.step(step)).collect();
         steps.into_iter().collect()
     }
 
-    fn step(&mut self, node: &Node<'_>) -> Option<Step> {
+    fn step(&mut self, node: &Node<'_>) -> Option<ScriptStep> {
         let table = self.reader.table(node, "a step")?;
         let (verb, value) = verb(self.reader, node, table)?;
-        let after = Time::field(self.reader, table, "after");
+        let after = self.reader.field(table, "after", Time::read);
         self.stage = self.stage.after(verb).unwrap_or_else(|why| {
             self.reader.fault(node.span(), format!("{verb} cannot come here: {why}"));
             self.stage.taken(verb)
         });
         let act = self.act(verb, value, table, node);
-        Some(Step { after: after?.unwrap_or(Time::ZERO), act: act? })
+        Some(ScriptStep { after: after?.unwrap_or(Time::ZERO), act: act? })
     }
 
     fn act(
@@ -183,32 +194,22 @@ impl Course<'_, '_> {
     ) -> Option<Act> {
         let (reader, lists) = (&mut *self.reader, self.lists);
         let name = verb.into();
-        let emits = match verb {
-            Verb::Initiated | Verb::Started | Verb::Event | Verb::HangUp => 1,
-            Verb::Agent | Verb::User | Verb::BargeIn => 1,
-            Verb::Dtmf | Verb::Repeat | Verb::Pause | Verb::Abandoned | Verb::Lost => 0,
-        };
-        self.events += emits;
         match verb {
             Verb::Initiated => {
                 Some(Act::Emit(EventType::CallInitiated, object(reader, value, lists)?))
             }
             Verb::Started => Some(Act::Emit(EventType::CallStarted, object(reader, value, lists)?)),
             Verb::Agent | Verb::User => {
-                let takes = Time::field(reader, table, "takes");
-                let (text, takes) = (Text::read(reader, value, name, lists)?, takes?);
-                Some(if verb == Verb::Agent {
-                    Act::Agent(text, takes)
-                } else {
-                    Act::User(text, takes)
-                })
+                let takes = reader.field(table, "takes", Time::read);
+                let (text, takes) = (Template::read(reader, value, name, lists)?, takes?);
+                let act = if verb == Verb::Agent { Act::Agent } else { Act::User };
+                Some(act(text, takes))
             }
             Verb::BargeIn => Time::read(reader, value, name).map(Act::BargeIn),
             Verb::Pause => Time::read(reader, value, name).map(Act::Pause),
             Verb::Dtmf => {
-                let every = Time::field(reader, table, "every");
-                let keys = self.keys(value)?;
-                Some(Act::Dtmf(keys, every?.unwrap_or(BETWEEN_KEYS)))
+                let every = reader.field(table, "every", Time::read);
+                Some(Act::Dtmf(keys(reader, value, lists)?, every?.unwrap_or(BETWEEN_KEYS)))
             }
             Verb::Event => event(reader, value, table, lists),
             Verb::Repeat => self.repeat(value, table, node),
@@ -222,18 +223,6 @@ impl Course<'_, '_> {
         }
     }
 
-    fn keys(&mut self, node: &Node<'_>) -> Option<Text> {
-        let keys = Text::read(self.reader, node, "dtmf", self.lists)?;
-        let longest = keys.longest_of(DIGITS, self.lists).filter(|longest| *longest > 0);
-        if longest.is_none() {
-            let text =
-                format!("dtmf: expected keys out of {DIGITS}, in every entry of a list, too");
-            self.reader.fault(node.span(), text);
-        }
-        self.events += longest?;
-        Some(keys)
-    }
-
     fn repeat(&mut self, value: &Node<'_>, table: &DeTable<'_>, node: &Node<'_>) -> Option<Act> {
         if self.repeated {
             return self.reader.wrong(node, "repeat cannot be nested");
@@ -242,28 +231,20 @@ impl Course<'_, '_> {
         let Some(steps) = table.get("steps") else {
             return self.reader.wrong(node, "repeat needs steps");
         };
-        let mut within = Course {
-            reader: self.reader,
-            lists: self.lists,
-            stage: Stage::Talking,
-            events: 0,
-            repeated: true,
-        };
+        let (reader, lists) = (&mut *self.reader, self.lists);
+        let mut within = StepsReader { reader, lists, stage: Stage::Talking, repeated: true };
         let read = within.steps(steps);
-        let Course { stage, events, .. } = within;
-        if stage == Stage::Over {
-            let text = "a call cannot end in repeat: its end comes after";
-            self.reader.fault(steps.span(), text);
+        if within.stage == Stage::Over {
+            reader.fault(steps.span(), "a call cannot end in repeat: its end comes after");
         }
         let (least, most) = times?;
-        self.events += events.saturating_mul(usize::try_from(most).unwrap_or(usize::MAX));
         Some(Act::Repeat(least, most, read?))
     }
 }
 
 /// The one thing that a step does; its other keys must belong to that.
 fn verb<'n, 't>(
-    reader: &mut Reader<'_>,
+    reader: &mut ScenarioReader<'_>,
     node: &Node<'_>,
     table: &'n DeTable<'t>,
 ) -> Option<(Verb, &'n Node<'t>)> {
@@ -289,13 +270,25 @@ fn verb<'n, 't>(
     Some((verb, value))
 }
 
-fn object(reader: &mut Reader<'_>, node: &Node<'_>, lists: &Lists) -> Option<Body> {
+fn keys(reader: &mut ScenarioReader<'_>, node: &Node<'_>, lists: &Lists) -> Option<Template> {
+    let keys = Template::read(reader, node, "dtmf", lists)?;
+    if keys.longest_of(DIGITS, lists).is_some_and(|longest| longest > 0) {
+        return Some(keys);
+    }
+    reader.expected(node, "dtmf", &format!("keys out of {DIGITS}, in every entry of a list, too"))
+}
+
+fn object(
+    reader: &mut ScenarioReader<'_>,
+    node: &Node<'_>,
+    lists: &Lists,
+) -> Option<PayloadSource> {
     reader.table(node, "a payload")?;
-    Tree::read(reader, node, lists).map(Body::Tree)
+    PayloadTemplate::read(reader, node, lists).map(PayloadSource::Template)
 }
 
 fn event(
-    reader: &mut Reader<'_>,
+    reader: &mut ScenarioReader<'_>,
     node: &Node<'_>,
     table: &DeTable<'_>,
     lists: &Lists,
@@ -307,13 +300,13 @@ fn event(
             return reader.wrong(json, "payload and json are two ways to say the same; use one");
         }
         (Some(payload), None) => object(reader, payload, lists)?,
-        (None, Some(json)) => Body::Json(verbatim(reader, json)?),
-        (None, None) => Body::Json(Payload::empty()),
+        (None, Some(json)) => PayloadSource::Json(verbatim(reader, json)?),
+        (None, None) => PayloadSource::Json(Payload::empty()),
     };
     Some(Act::Emit(kind, body))
 }
 
-fn verbatim(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Payload> {
+fn verbatim(reader: &mut ScenarioReader<'_>, node: &Node<'_>) -> Option<Payload> {
     let text = reader.text(node, "json", MAX_JSON)?;
     let raw = serde_json::from_str::<Box<RawValue>>(&text).map_err(|error| error.to_string());
     let payload = raw.and_then(|raw| Payload::from_json(raw).map_err(|error| error.to_string()));
@@ -321,7 +314,7 @@ fn verbatim(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Payload> {
 }
 
 /// One reason, or a list of them.
-fn reasons(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Vec<&'static str>> {
+fn reasons(reader: &mut ScenarioReader<'_>, node: &Node<'_>) -> Option<Vec<&'static str>> {
     let nodes = node.get_ref().as_array().map_or(std::slice::from_ref(node), |list| &**list);
     if nodes.is_empty() {
         return reader.wrong(node, "hang_up: expected at least one reason");
@@ -344,7 +337,7 @@ struct TimesBetween {
     uniform: [Spanned<Times>; 2],
 }
 
-fn times(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<(u64, u64)> {
+fn times(reader: &mut ScenarioReader<'_>, node: &Node<'_>) -> Option<(u64, u64)> {
     if !node.get_ref().is_table() {
         let UpTo(times) = reader.value::<Times>(node, "repeat")?;
         return Some((times, times));

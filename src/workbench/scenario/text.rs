@@ -14,7 +14,7 @@
 use serde_json::{Number, Value};
 use toml::de::DeValue;
 
-use super::read::{Node, Reader};
+use super::read::{Node, ScenarioReader};
 use crate::event::CallId;
 use crate::text::{nearest, printable};
 use crate::workbench::dice::Dice;
@@ -40,7 +40,7 @@ pub struct Lists(Vec<(String, Vec<String>)>);
 
 impl Lists {
     /// Reads `[lists]`.
-    pub fn read(reader: &mut Reader<'_>, node: &Node<'_>) -> Self {
+    pub fn read(reader: &mut ScenarioReader<'_>, node: &Node<'_>) -> Self {
         let Some(table) = reader.table(node, "lists") else {
             return Self::default();
         };
@@ -74,7 +74,7 @@ impl Lists {
     }
 }
 
-fn entries(reader: &mut Reader<'_>, node: &Node<'_>, name: &str) -> Option<Vec<String>> {
+fn entries(reader: &mut ScenarioReader<'_>, node: &Node<'_>, name: &str) -> Option<Vec<String>> {
     let list = reader.list(node, name)?;
     if list.is_empty() || list.len() > MAX_ENTRIES {
         let found = list.len();
@@ -113,7 +113,7 @@ impl<'s> Cast<'s> {
 
 /// A text with its variables.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Text(Vec<Piece>);
+pub struct Template(Vec<Piece>);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Piece {
@@ -128,9 +128,9 @@ enum Piece {
     Anew(usize),
 }
 
-impl Text {
+impl Template {
     pub fn read(
-        reader: &mut Reader<'_>,
+        reader: &mut ScenarioReader<'_>,
         node: &Node<'_>,
         what: &str,
         lists: &Lists,
@@ -225,20 +225,20 @@ fn unknown(name: &str, lists: &Lists) -> String {
 
 /// A payload's value, with variables in its texts.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Tree {
+pub enum PayloadTemplate {
     /// What needs no variables.
     Plain(Value),
-    Text(Text),
-    List(Vec<Tree>),
+    Template(Template),
+    List(Vec<PayloadTemplate>),
     /// An object, its fields in the file's order.
-    Object(Vec<(String, Tree)>),
+    Object(Vec<(String, PayloadTemplate)>),
 }
 
-impl Tree {
-    pub fn read(reader: &mut Reader<'_>, node: &Node<'_>, lists: &Lists) -> Option<Self> {
+impl PayloadTemplate {
+    pub fn read(reader: &mut ScenarioReader<'_>, node: &Node<'_>, lists: &Lists) -> Option<Self> {
         match node.get_ref() {
             DeValue::String(_) => {
-                Text::read(reader, node, "a payload's text", lists).map(Self::Text)
+                Template::read(reader, node, "a payload's text", lists).map(Self::Template)
             }
             DeValue::Datetime(date) => Some(Self::Plain(date.to_string().into())),
             DeValue::Boolean(_) | DeValue::Integer(_) => {
@@ -267,7 +267,7 @@ impl Tree {
     pub fn filled(&self, cast: &Cast<'_>, dice: &mut Dice) -> Value {
         match self {
             Self::Plain(value) => value.clone(),
-            Self::Text(text) => text.spoken(cast, dice).into(),
+            Self::Template(text) => text.spoken(cast, dice).into(),
             Self::List(items) => items.iter().map(|item| item.filled(cast, dice)).collect(),
             Self::Object(fields) => {
                 let fields =

@@ -9,9 +9,9 @@ use std::time::Duration;
 use rand_distr::{Exp, Normal, Uniform};
 use serde::Deserialize;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
-use super::read::{Node, Reader, UpTo};
+use super::read::{Node, ScenarioReader, UpTo};
 use crate::workbench::dice::Dice;
 
 /// The longest time of one step, in milliseconds: one hour, as calls of many hours are not played.
@@ -55,12 +55,7 @@ impl Time {
         Duration::from_millis(millis.into())
     }
 
-    /// Reads the time of a key that a step need not have; the outer `None` where it is wrong.
-    pub fn field(reader: &mut Reader<'_>, table: &DeTable<'_>, key: &str) -> Option<Option<Self>> {
-        table.get(key).map_or(Some(None), |node| Self::read(reader, node, key).map(Some))
-    }
-
-    pub fn read(reader: &mut Reader<'_>, node: &Node<'_>, what: &str) -> Option<Self> {
+    pub fn read(reader: &mut ScenarioReader<'_>, node: &Node<'_>, what: &str) -> Option<Self> {
         match node.get_ref() {
             DeValue::Integer(_) => {
                 reader.value(node, what).map(|millis: Millis| Self::Fixed(millis.short()))
@@ -73,7 +68,7 @@ impl Time {
         }
     }
 
-    fn by_chance(chance: Chance, reader: &mut Reader<'_>, what: &str) -> Option<Self> {
+    fn by_chance(chance: Chance, reader: &mut ScenarioReader<'_>, what: &str) -> Option<Self> {
         match chance {
             Chance::Uniform(pair) => {
                 let [least, most] = pair.get_ref().map(Millis::short);
