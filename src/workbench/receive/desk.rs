@@ -82,7 +82,7 @@ impl Desk {
         self.seen().faults.by_chance()
     }
 
-    /// Writes the recording.
+    /// The report, and whether the recording could be written, which is done now.
     pub fn close(&self) -> (ReceiveReport, io::Result<()>) {
         let mut seen = self.seen();
         let mut report = seen.watch.report();

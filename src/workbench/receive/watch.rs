@@ -231,9 +231,9 @@ mod tests {
     }
 
     /// Takes a request that ends so; its remarks.
-    fn take(watch: &mut Watch, sighting: &Sighting<'_>, ending: Ending) -> Vec<Remark> {
+    fn take(watch: &mut Watch, sighting: &Sighting<'_>, ending: &Ending) -> Vec<Remark> {
         let (_, remarks) = watch.arrived(sighting);
-        watch.ended(sighting.call, sighting.event, &ending);
+        watch.ended(sighting.call, sighting.event, ending);
         remarks
     }
 
@@ -241,12 +241,12 @@ mod tests {
     fn a_retry_of_what_failed_is_no_duplicate_and_one_of_what_was_taken_is() {
         let mut watch = Watch::default();
         let first = sighting(1, 1, "call_started", 1);
-        assert_eq!(take(&mut watch, &first, BUSY), []);
+        assert_eq!(take(&mut watch, &first, &BUSY), []);
         let second = Sighting { attempt: Some(2), ..first };
-        assert_eq!(take(&mut watch, &second, Ending::Gone), []);
+        assert_eq!(take(&mut watch, &second, &Ending::Gone), []);
         let third = Sighting { attempt: Some(3), ..first };
-        assert_eq!(take(&mut watch, &third, OK), []);
-        assert_eq!(take(&mut watch, &first, OK), [Remark::Duplicate]);
+        assert_eq!(take(&mut watch, &third, &OK), []);
+        assert_eq!(take(&mut watch, &first, &OK), [Remark::Duplicate]);
         let report = watch.report();
         assert_eq!((report.events, report.repeats, report.duplicates), (1, 3, 1));
         assert_eq!((report.requests, report.gone), (4, 1));
@@ -279,7 +279,7 @@ mod tests {
             (5, 1, vec![Remark::NumbersAnew]),
         ] {
             let sighting = sighting(1, event, "transcription", number);
-            assert_eq!(take(&mut watch, &sighting, OK), remarks, "#{number}");
+            assert_eq!(take(&mut watch, &sighting, &OK), remarks, "#{number}");
         }
         let report = watch.report();
         assert_eq!((report.gaps, report.out_of_order), (1, 1));
@@ -288,11 +288,11 @@ mod tests {
     #[test]
     fn what_follows_the_end_of_a_call_is_remarked() {
         let mut watch = Watch::default();
-        assert_eq!(take(&mut watch, &sighting(1, 1, "call_ended", 1), OK), []);
+        assert_eq!(take(&mut watch, &sighting(1, 1, "call_ended", 1), &OK), []);
         let late = sighting(1, 2, "transcription", 2);
-        assert_eq!(take(&mut watch, &late, OK), [Remark::AfterCallEnded]);
+        assert_eq!(take(&mut watch, &late, &OK), [Remark::AfterCallEnded]);
         let other = sighting(2, 1, "call_ended", 1);
-        let remarks = take(&mut watch, &other, OK);
+        let remarks = take(&mut watch, &other, &OK);
         assert!(remarks.contains(&Remark::OtherCall), "{remarks:?}");
     }
 
@@ -305,7 +305,7 @@ mod tests {
             (3, &["call_started", "call_ended"]),
         ] {
             for (event, kind) in (10 * call..).zip(kinds) {
-                take(&mut watch, &sighting(call, event, kind, event % 10 + 1), OK);
+                take(&mut watch, &sighting(call, event, kind, event % 10 + 1), &OK);
             }
         }
         let report = watch.report();
@@ -329,7 +329,7 @@ mod tests {
         let mut watch = Watch::default();
         let (calls, events) = (CALLS.get() as u64, EVENTS.get() as u64);
         for call in 0..=calls {
-            take(&mut watch, &sighting(call, call, "call_started", 1), OK);
+            take(&mut watch, &sighting(call, call, "call_started", 1), &OK);
         }
         let report = watch.report();
         assert_eq!(
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(report.unended.len(), NAMED);
         for event in 0..=events {
             let kind = format!("type{event}");
-            take(&mut watch, &sighting(1, calls + 1 + event, &kind, event + 2), OK);
+            take(&mut watch, &sighting(1, calls + 1 + event, &kind, event + 2), &OK);
         }
         assert_eq!((watch.calls.len(), watch.events.len()), (CALLS.get(), EVENTS.get()));
         assert_eq!(watch.report().types.len(), TYPES + 1);
