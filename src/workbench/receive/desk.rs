@@ -21,7 +21,7 @@ use super::line::{MOST_NAME, cut};
 use super::record::Recorder;
 use super::reply::{Ending, Reply};
 use super::report::ReceiveReport;
-use super::server::{Conduct, Stray};
+use super::server::{Conduct, Notice};
 use super::trust::Trust;
 use super::watch::{Sighting, Watch};
 
@@ -133,19 +133,19 @@ impl Conduct for Desk {
         Reply { sts_url, delay, remarks, ..self.reply(ending) }
     }
 
-    fn ended(&self, received: &Received, reply: &Reply) {
-        if matches!(reply.ending, Ending::Refused(_)) {
-            return;
+    fn noticed(&self, notice: &Notice) {
+        match notice {
+            Notice::Arrived(..) => {}
+            Notice::Ended { reply: Reply { ending: Ending::Refused(_), .. }, .. } => {}
+            Notice::Ended { received, reply, .. } => {
+                let (call, event) = self.keys(received);
+                let mut seen = self.seen();
+                seen.taken += u64::from(seen.watch.ended(call, event, &reply.ending));
+                if self.most.is_some_and(|most| seen.taken >= most) {
+                    self.enough.cancel();
+                }
+            }
+            Notice::Strayed(stray) => self.seen().watch.strayed(stray.status),
         }
-        let (call, event) = self.keys(received);
-        let mut seen = self.seen();
-        seen.taken += u64::from(seen.watch.ended(call, event, &reply.ending));
-        if self.most.is_some_and(|most| seen.taken >= most) {
-            self.enough.cancel();
-        }
-    }
-
-    fn strayed(&self, stray: &Stray) {
-        self.seen().watch.strayed(stray.status);
     }
 }

@@ -5,8 +5,8 @@
 //! Invariants:
 //! - The conduct hears of a request when it has arrived, before any delay, and once more when it
 //!   ends, before a byte of its answer goes out, also where its sender goes away in the meantime.
-//! - Everything that the conduct hears becomes a [`Notice`], in the same order; only the notice of a
-//!   sender that goes away while [`BACKLOG`] others wait is dropped.
+//! - Every [`Notice`] goes to the conduct, then to whoever shows it; only that of a sender that goes
+//!   away while [`BACKLOG`] others wait is not shown.
 //!
 //! Limits: [`MAX_BODY`], [`MAX_CONNECTIONS`], [`BACKLOG`], [`IDLE`].
 
@@ -50,14 +50,11 @@ pub const BACKLOG: usize = 1024;
 /// How long a connection may stay without a request's whole head.
 pub const IDLE: Duration = Duration::from_secs(60);
 
-/// How a receiver behaves: decides what is answered, and hears how it ended.
+/// How a receiver behaves: decides what is answered, and hears what came of it.
 pub trait Conduct: Send + Sync + 'static {
     fn arrived(&self, received: &Received) -> Reply;
 
-    /// What arrived is answered now, or its sender is gone.
-    fn ended(&self, _received: &Received, _reply: &Reply) {}
-
-    fn strayed(&self, _stray: &Stray) {}
+    fn noticed(&self, _notice: &Notice) {}
 }
 
 impl<F: Fn(&Received) -> Reply + Send + Sync + 'static> Conduct for F {
@@ -90,6 +87,12 @@ pub enum Notice {
         took: Duration,
     },
     Strayed(Stray),
+}
+
+impl Notice {
+    fn ended(received: Arc<Received>, reply: Reply) -> Self {
+        Self::Ended { took: received.at.elapsed(), received, reply }
+    }
 }
 
 /// A receiver that listens.
@@ -169,8 +172,7 @@ async fn answer(
     let delay = reply.delay;
     let open = Open { shared: &shared, pending: Some((Arc::clone(&received), reply)) };
     if !delay.is_zero() {
-        // The receiver goes on answering where nobody takes its notices.
-        shared.notices.send(Notice::Arrived(received, delay)).await.ok();
+        shared.tell(Notice::Arrived(received, delay)).await;
         sleep(delay).await;
     }
     open.close().await
@@ -187,8 +189,7 @@ impl Open<'_> {
     async fn close(mut self) -> Result<Response<Full<Bytes>>, ClosedOnOrder> {
         let (received, reply) = self.pending.take().expect("it is open until here");
         let response = response(&reply);
-        let notice = self.shared.end(received, reply);
-        self.shared.notices.send(notice).await.ok();
+        self.shared.tell(Notice::ended(received, reply)).await;
         response
     }
 }
@@ -197,7 +198,8 @@ impl Drop for Open<'_> {
     /// hyper drops what it serves when the sender closes the connection.
     fn drop(&mut self) {
         if let Some((received, reply)) = self.pending.take() {
-            let notice = self.shared.end(received, Reply { ending: Ending::Gone, ..reply });
+            let notice = Notice::ended(received, Reply { ending: Ending::Gone, ..reply });
+            self.shared.conduct.noticed(&notice);
             // Nobody can wait here; what does not fit is in the report all the same.
             self.shared.notices.try_send(notice).ok();
         }
@@ -205,18 +207,18 @@ impl Drop for Open<'_> {
 }
 
 impl Shared {
-    fn end(&self, received: Arc<Received>, reply: Reply) -> Notice {
-        self.conduct.ended(&received, &reply);
-        Notice::Ended { took: received.at.elapsed(), received, reply }
+    /// The receiver goes on answering where nobody takes its notices.
+    async fn tell(&self, notice: Notice) {
+        self.conduct.noticed(&notice);
+        self.notices.send(notice).await.ok();
     }
 
     async fn turn_away(&self, stray: Stray) -> Response<Full<Bytes>> {
-        self.conduct.strayed(&stray);
         let mut response = json_response(stray.status, &json!({"error": stray.reason}));
         if stray.status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         }
-        self.notices.send(Notice::Strayed(stray)).await.ok();
+        self.tell(Notice::Strayed(stray)).await;
         response
     }
 }
