@@ -14,6 +14,7 @@ use super::file::Scenario;
 use super::script::{Act, PayloadSource, Script, ScriptStep};
 use super::text::Cast;
 use super::time::Time;
+use crate::bridge::life::EndReason;
 use crate::event::{CallId, EventType, Payload};
 use crate::time::millis;
 use crate::workbench::dice::Dice;
@@ -155,10 +156,10 @@ impl Draft<'_> {
         self.put(EventType::Transcription, &json!({"role": role, "text": text}));
     }
 
-    fn hang_up(&mut self, reasons: &[&str]) {
+    fn hang_up(&mut self, reasons: &[EndReason]) {
         let reason = self.dice.pick(reasons).expect("a hang-up has at least one reason");
         let lasted = millis(self.now - self.started);
-        let details = json!({"reason": reason, "duration_ms": lasted});
+        let details = json!({"reason": reason.name(), "duration_ms": lasted});
         let payload = if self.details { details } else { json!({}) };
         self.put(EventType::CallEnded, &payload);
     }

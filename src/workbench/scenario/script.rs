@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use strum::VariantNames as _;
+use strum::{VariantArray as _, VariantNames as _};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -13,6 +13,7 @@ use super::read::{Node, ScenarioReader, UpTo};
 use super::stage::{Stage, Verb};
 use super::text::{Lists, MAX_NAME, MAX_TEXT, PayloadTemplate, Template};
 use super::time::Time;
+use crate::bridge::life::EndReason;
 use crate::event::{EventType, Payload};
 
 /// The most events of a call, repeats and digits counted at their most: a call of hours.
@@ -31,10 +32,6 @@ const MAX_WEIGHT: u64 = 1_000_000;
 
 /// What a telephone's keys send.
 const DIGITS: &str = "0123456789*#ABCD";
-
-/// Why a call ends, as `call_ended` says it when asked for details.
-const REASONS: [&str; 7] =
-    ["hangup", "sts_closed", "sts_failed", "protocol_error", "idle", "shutdown", "restart"];
 
 /// Between two keys, where a step does not say: a person who dials.
 const BETWEEN_KEYS: Time = Time::Fixed(300);
@@ -72,7 +69,7 @@ pub enum Act {
     /// The caller presses these keys, with a time between them.
     Dtmf(Template, Time),
     /// The call ends for one of these reasons.
-    HangUp(Vec<&'static str>),
+    HangUp(Vec<EndReason>),
     /// At least and at most how many times, and what.
     Repeat(u64, u64, Vec<ScriptStep>),
     /// Nothing more is heard of the call.
@@ -314,16 +311,18 @@ fn verbatim(reader: &mut ScenarioReader<'_>, node: &Node<'_>) -> Option<Payload>
 }
 
 /// One reason, or a list of them.
-fn reasons(reader: &mut ScenarioReader<'_>, node: &Node<'_>) -> Option<Vec<&'static str>> {
+fn reasons(reader: &mut ScenarioReader<'_>, node: &Node<'_>) -> Option<Vec<EndReason>> {
     let nodes = node.get_ref().as_array().map_or(std::slice::from_ref(node), |list| &**list);
     if nodes.is_empty() {
         return reader.wrong(node, "hang_up: expected at least one reason");
     }
+    let known = EndReason::VARIANTS;
     let reasons = nodes.iter().map(|node| {
         let given = reader.text(node, "hang_up", MAX_TEXT)?;
-        let reason = REASONS.into_iter().find(|reason| *reason == given);
-        reason
-            .or_else(|| reader.expected(node, "hang_up", &format!("one of {}", REASONS.join(", "))))
+        known.iter().copied().find(|reason| reason.name() == given).or_else(|| {
+            let names: Vec<&str> = known.iter().map(|reason| reason.name()).collect();
+            reader.expected(node, "hang_up", &format!("one of {}", names.join(", ")))
+        })
     });
     reasons.collect()
 }
