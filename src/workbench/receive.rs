@@ -46,12 +46,10 @@ pub use self::server::{Conduct, Notice, Receiver};
 use crate::app::{Signals, StartError};
 use crate::listener::Listen;
 use crate::time::millis;
+use crate::workbench::dice;
 
 /// How long answers under way are waited for at the end, and the output after a signal.
 const CLOSING: Duration = Duration::from_secs(1);
-
-/// The seed where none is given is below this: short enough to be typed again.
-const SEEDS: u64 = 1_000_000;
 
 /// Why the command does not end with success.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +68,7 @@ pub enum ReceiveError {
 /// [`ReceiveError`]
 pub async fn run(options: Options) -> Result<(), ReceiveError> {
     let mut signals = Signals::listen()?;
-    let seed = options.faults.seed.unwrap_or_else(seed);
+    let seed = options.faults.seed.unwrap_or_else(dice::seed);
     let record_failed =
         |cause| ReceiveError::Record { path: options.record.clone().unwrap_or_default(), cause };
     let desk = Arc::new(Desk::open(&options, seed).map_err(record_failed)?);
@@ -122,8 +120,4 @@ fn greet(printer: &mut Printer, receiver: &Receiver, seed: Option<u64>) {
     let repeat = seed.map(|seed| format!("\n--seed {seed} strikes the same requests again"));
     let text = format!("receiving on {url}{}", repeat.unwrap_or_default());
     printer.put("listening", &text, &json!({ "url": url, "seed": seed }));
-}
-
-fn seed() -> u64 {
-    u64::from(uuid::Uuid::new_v4().as_fields().0) % SEEDS
 }

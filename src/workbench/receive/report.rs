@@ -9,6 +9,10 @@ use serde::Serialize;
 use super::remark::Remark;
 use super::reply::Ending;
 use crate::text::printable;
+use crate::workbench::by_name::ByName;
+
+/// How many types are counted by name; a phone has seven.
+pub const TYPES: usize = 50;
 
 /// How many calls without `call_ended` are named.
 pub const NAMED: usize = 10;
@@ -23,7 +27,7 @@ pub struct ReceiveReport {
     pub calls: u64,
     /// Each counted once however often it came.
     pub events: u64,
-    pub types: BTreeMap<String, u64>,
+    pub types: ByName<u64, TYPES>,
     /// Requests by the status of their answer.
     pub answers: BTreeMap<u16, u64>,
     /// Requests whose connection was closed in place of an answer.

@@ -6,8 +6,8 @@
 //! An event is known by its `webhook-id`, or, where the sender gives none, by its body, if that has
 //! a timestamp. A request that repeats one is not a new event.
 //!
-//! Limits: the last [`CALLS`] calls and [`EVENTS`] events are remembered, [`TYPES`] types counted by
-//! name. Beyond that a call or event counts as new, a type as one of the others.
+//! Limits: the last [`CALLS`] calls and [`EVENTS`] events are remembered; one that comes back after
+//! that counts as new.
 
 use std::num::NonZeroUsize;
 
@@ -22,12 +22,6 @@ use super::sequence::Sequence;
 
 /// How many events are remembered to know a repeat: a minute of thousands in a second.
 pub const EVENTS: NonZeroUsize = NonZeroUsize::new(100_000).expect("it is not 0");
-
-/// How many types are counted by name; a phone has seven.
-pub const TYPES: usize = 50;
-
-/// Under this the types beyond [`TYPES`] are counted.
-const OTHERS: &str = "(others)";
 
 /// A request with an event, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +93,7 @@ impl Watch {
         self.report.requests += 1;
         if fresh {
             self.report.events += 1;
-            self.count_type(sighting.kind);
+            *self.report.types.of(sighting.kind) += 1;
         } else {
             self.report.repeats += 1;
         }
@@ -168,12 +162,6 @@ impl Watch {
         }
         self.calls.get_mut(&sighting.call).expect("it was there or pushed")
     }
-
-    fn count_type(&mut self, kind: &str) {
-        let types = &mut self.report.types;
-        let name = if types.len() < TYPES || types.contains_key(kind) { kind } else { OTHERS };
-        *types.entry(name.to_owned()).or_default() += 1;
-    }
 }
 
 impl WatchedEvent {
@@ -219,7 +207,7 @@ impl WatchedCall {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::NAMED;
+    use super::super::report::{NAMED, TYPES};
     use super::*;
 
     const OK: Ending = Ending::Usual(StatusCode::OK);
