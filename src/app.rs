@@ -39,7 +39,7 @@ use crate::history::History;
 use crate::http::{self, Answers, Budget, Front};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
-use crate::listener::Listen;
+use crate::listener::ListenAddress;
 use crate::metrics::Metrics;
 use crate::queue::metrics::QueueMetrics;
 use crate::queue::{Queue, QueueParts};
@@ -59,7 +59,7 @@ pub enum StartError {
     #[error("cannot listen on {variables}={listen}: {cause}; free it, or set another")]
     Bind {
         /// The address.
-        listen: Listen,
+        listen: ListenAddress,
         /// The variables that name it.
         variables: &'static str,
         /// The system's word.
@@ -288,7 +288,7 @@ fn addresses<const N: usize>(listeners: [&TcpListener; N]) -> Result<[SocketAddr
     Ok(addresses.try_into().expect("each listener has one address"))
 }
 
-async fn bind(listen: &Listen, variables: &'static str) -> Result<TcpListener, StartError> {
+async fn bind(listen: &ListenAddress, variables: &'static str) -> Result<TcpListener, StartError> {
     // An IPv6 address comes with or without brackets.
     let host = listen.host.trim_matches(['[', ']']);
     TcpListener::bind((host, listen.port)).await.map_err(|cause| StartError::Bind {

@@ -233,7 +233,7 @@ mod tests {
             calls: Arc::default(),
             fallback: None,
             settings: CallSettings {
-                listen: listener::Listen { host: String::new(), port: 0 },
+                listen: listener::ListenAddress { host: String::new(), port: 0 },
                 codec: AudioCodec::Auto,
                 idle_timeout: UUID_TIME,
                 ended_details: true,

@@ -6,7 +6,7 @@
 //! Limits: an announcement is kept for [`KEPT`], since the caller may hang up before AudioSocket
 //! follows; at most [`MOST`] are kept, with at most [`MOST_BYTES`] of payloads, the oldest forgotten
 //! first. The other 250 bytes of each, and the receiver's STS URL, of at most 4 KiB, twice, come on top.
-//! Live calls are as many as AudioSocket takes connections.
+//! LiveCall calls are as many as AudioSocket takes connections.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -75,12 +75,12 @@ pub struct AlreadyLive;
 
 /// A live call's place in the register; it ends with it.
 #[derive(Debug)]
-pub struct Live {
+pub struct LiveCall {
     calls: Arc<Calls>,
     call: CallId,
 }
 
-impl Drop for Live {
+impl Drop for LiveCall {
     fn drop(&mut self) {
         self.calls.lock().live.remove(&self.call);
     }
@@ -120,14 +120,14 @@ impl Calls {
         self: &Arc<Self>,
         call: CallId,
         now: Instant,
-    ) -> Result<(Live, Option<Announcement>), AlreadyLive> {
+    ) -> Result<(LiveCall, Option<Announcement>), AlreadyLive> {
         let mut register = self.lock();
         if !register.live.insert(call) {
             return Err(AlreadyLive);
         }
         let announced = register.announced.get(&call, now);
         let announcement = announced.map(|announced| announced.announcement.clone());
-        Ok((Live { calls: Arc::clone(self), call }, announcement))
+        Ok((LiveCall { calls: Arc::clone(self), call }, announcement))
     }
 
     fn lock(&self) -> MutexGuard<'_, Register> {

@@ -29,7 +29,7 @@ use crate::delivery::WebhookSettings;
 use crate::event::{EventFilter, EventType};
 use crate::http::FrontSettings;
 use crate::inspector::AdminSettings;
-use crate::listener::Listen;
+use crate::listener::ListenAddress;
 use crate::log::{LogFormat, LogSettings};
 use crate::queue::{Limits, QueueSettings};
 use crate::retry::{BadDelays, Delays, RetryPolicy};
@@ -311,7 +311,7 @@ fn read_admin(reader: &mut Reader<'_>) -> AdminSettings {
     AdminSettings { listen, token, calls: size(reader.number("INSPECTOR_CALLS", 0..=20_000)) }
 }
 
-fn read_listen(reader: &mut Reader<'_>, host: &str, port: &str) -> Listen {
+fn read_listen(reader: &mut Reader<'_>, host: &str, port: &str) -> ListenAddress {
     let host = reader.checked(host, |text| match url::Host::parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) if text.parse::<IpAddr>().is_ok() => Ok(text.to_owned()),
@@ -321,7 +321,7 @@ fn read_listen(reader: &mut Reader<'_>, host: &str, port: &str) -> Listen {
         text.parse()
             .map_err(|_| "expected a port from 1 to 65535, or 0 for any free one".to_owned())
     });
-    Listen { host: host.unwrap_or_default(), port: port.unwrap_or_default() }
+    ListenAddress { host: host.unwrap_or_default(), port: port.unwrap_or_default() }
 }
 
 fn read_secret(reader: &mut Reader<'_>, name: &str) -> Option<SecretString> {

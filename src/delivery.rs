@@ -93,9 +93,9 @@ impl WebhookSettings {
 
 /// The receiver, reached over HTTP.
 #[derive(Clone)]
-pub struct Webhook(Arc<Inner>);
+pub struct Webhook(Arc<WebhookClient>);
 
-struct Inner {
+struct WebhookClient {
     client: reqwest::Client,
     settings: WebhookSettings,
     /// The request without what differs from attempt to attempt.
@@ -124,7 +124,7 @@ impl Webhook {
         }
         // Building it turns the URL's user part into an Authorization header, too.
         let blank = client.post(settings.url.clone()).headers(fixed).build()?;
-        Ok(Self(Arc::new(Inner { client, settings, blank, agent })))
+        Ok(Self(Arc::new(WebhookClient { client, settings, blank, agent })))
     }
 
     /// The request that an attempt makes, signed now where there is a key. The workbench alters it
@@ -161,7 +161,7 @@ impl Deliver for Webhook {
     }
 }
 
-impl Inner {
+impl WebhookClient {
     fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
         let mut headers = self.blank.headers().clone();
         self.put_headers(attempt, &mut headers);

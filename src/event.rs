@@ -280,7 +280,7 @@ impl Payload {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::new();
-                while let Some((Text(name), value)) = map.next_entry()? {
+                while let Some((JsonString(name), value)) = map.next_entry()? {
                     fields.push((name, value));
                 }
                 Ok(fields)
@@ -294,7 +294,7 @@ impl Payload {
 
 /// A text, borrowed where it has no escapes.
 #[derive(Deserialize)]
-pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
+pub struct JsonString<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
 /// The payload is no JSON object.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -19,8 +19,10 @@ mod record;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use self::memory::{Changed, Memory, Size};
-pub use self::record::{CallPhase, CallRecord, Counts, Kept, Standing, Tried};
+use self::memory::{ChangedCalls, HistorySize, Memory};
+pub use self::record::{
+    AttemptRecord, CallPhase, CallRecord, EventCounts, EventRecord, EventState,
+};
 use crate::attempt::{Attempt, Failure};
 use crate::event::{CallId, Event, Item};
 use crate::time::unix_millis;
@@ -63,17 +65,17 @@ impl History {
     pub fn delivered(&self, attempt: &Attempt, status: u16, took: Duration) {
         let (call, place) = (attempt.item.event.call, attempt.item.place);
         self.tell(|memory| {
-            let tried = Tried::delivered(attempt, status, took);
-            memory.tried(call, place, tried, Standing::Delivered);
+            let tried = AttemptRecord::delivered(attempt, status, took);
+            memory.tried(call, place, tried, EventState::Delivered);
         });
     }
 
     /// An attempt failed, be it the last one.
     pub fn failed(&self, attempt: &Attempt, failure: &Failure, given_up: bool) {
         let (call, place) = (attempt.item.event.call, attempt.item.place);
-        let standing = if given_up { Standing::Dead } else { Standing::Waiting };
+        let standing = if given_up { EventState::Dead } else { EventState::Waiting };
         self.tell(|memory| {
-            memory.tried(call, place, Tried::failed(attempt, failure), standing);
+            memory.tried(call, place, AttemptRecord::failed(attempt, failure), standing);
         });
     }
 
@@ -114,7 +116,7 @@ impl History {
     }
 
     /// How much is remembered.
-    pub fn size(&self) -> Size {
+    pub fn size(&self) -> HistorySize {
         self.look(|memory| memory.size()).unwrap_or_default()
     }
 
@@ -124,7 +126,7 @@ impl History {
     }
 
     /// What changed since the last time, at most so many calls.
-    pub fn take_changed(&self, most: usize) -> Changed {
+    pub fn take_changed(&self, most: usize) -> ChangedCalls {
         self.look(|memory| memory.take_changed(most)).unwrap_or_default()
     }
 

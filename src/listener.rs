@@ -20,14 +20,14 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// A host and port to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
+pub struct ListenAddress {
     /// An address or a name.
     pub host: String,
     /// 0 = any free one.
     pub port: u16,
 }
 
-impl Listen {
+impl ListenAddress {
     /// `host:port` to connect to from the same machine: "any address" is none.
     pub fn reachable(&self) -> String {
         let host = match self.host.trim_matches(['[', ']']).parse() {
@@ -40,7 +40,7 @@ impl Listen {
     }
 }
 
-impl fmt::Display for Listen {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
     }

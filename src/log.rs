@@ -66,15 +66,15 @@ pub fn start(settings: LogSettings) {
     let targets =
         Targets::new().with_default(LevelFilter::WARN).with_target("callhook", settings.level);
     let layer = tracing_subscriber::fmt::layer()
-        .event_format(Format(settings.format))
+        .event_format(LineFormat(settings.format))
         .with_writer(std::io::stderr)
         .with_filter(targets);
     tracing_subscriber::registry().with(layer).init();
 }
 
-struct Format(LogFormat);
+struct LineFormat(LogFormat);
 
-impl<S, N> FormatEvent<S, N> for Format
+impl<S, N> FormatEvent<S, N> for LineFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -85,7 +85,7 @@ where
         mut to: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
+        let mut fields = LineFields::default();
         event.record(&mut fields);
         if event.metadata().target() == FAILURE {
             fields.others.entry("status").or_insert(Value::Null);
@@ -99,18 +99,18 @@ where
 }
 
 #[derive(Default)]
-struct Fields {
+struct LineFields {
     message: String,
     others: Map<String, Value>,
 }
 
-impl Fields {
+impl LineFields {
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
         self.others.insert(field.name().to_owned(), value.into());
     }
 }
 
-impl Visit for Fields {
+impl Visit for LineFields {
     fn record_u64(&mut self, field: &Field, value: u64) {
         self.put(field, value);
     }
@@ -137,7 +137,7 @@ impl Visit for Fields {
     }
 }
 
-fn write_json(to: &mut Writer<'_>, level: Level, fields: Fields) -> fmt::Result {
+fn write_json(to: &mut Writer<'_>, level: Level, fields: LineFields) -> fmt::Result {
     let mut line = Map::new();
     line.insert("timestamp".to_owned(), timestamp_now().into());
     line.insert("level".to_owned(), level.as_str().to_ascii_lowercase().into());
@@ -146,10 +146,10 @@ fn write_json(to: &mut Writer<'_>, level: Level, fields: Fields) -> fmt::Result 
     writeln!(to, "{}", Value::Object(line))
 }
 
-fn write_text(to: &mut Writer<'_>, level: Level, fields: &Fields) -> fmt::Result {
+fn write_text(to: &mut Writer<'_>, level: Level, fields: &LineFields) -> fmt::Result {
     write!(to, "{} {level:>5} {}", timestamp_now(), fields.message)?;
     for (name, value) in &fields.others {
-        write!(to, " {name}={}", Bare(value))?;
+        write!(to, " {name}={}", BareValue(value))?;
     }
     writeln!(to)?;
     if fields.message == GIVEN_UP {
@@ -159,7 +159,7 @@ fn write_text(to: &mut Writer<'_>, level: Level, fields: &Fields) -> fmt::Result
 }
 
 /// The block that AVR Core writes when it gives up, line for line, for those who grep for it.
-fn write_block(to: &mut Writer<'_>, fields: &Fields) -> fmt::Result {
+fn write_block(to: &mut Writer<'_>, fields: &LineFields) -> fmt::Result {
     let text = |name: &str| match fields.others.get(name) {
         Some(Value::String(text)) => text.replace(char::is_control, " "),
         Some(Value::Null) | None => String::new(),
@@ -175,9 +175,9 @@ fn write_block(to: &mut Writer<'_>, fields: &Fields) -> fmt::Result {
 }
 
 /// A value as people read it: quotes only where it would run into the next field.
-struct Bare<'a>(&'a Value);
+struct BareValue<'a>(&'a Value);
 
-impl fmt::Display for Bare<'_> {
+impl fmt::Display for BareValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Value::String(text) if is_plain(text) => f.write_str(text),
@@ -207,7 +207,7 @@ mod tests {
             (json!(7), "7"),
             (json!(null), "-"),
         ] {
-            assert_eq!(Bare(&value).to_string(), shown);
+            assert_eq!(BareValue(&value).to_string(), shown);
         }
     }
 
@@ -221,7 +221,7 @@ mod tests {
             unreachable!()
         };
         let mut block = String::new();
-        let fields = Fields { message: GIVEN_UP.to_owned(), others };
+        let fields = LineFields { message: GIVEN_UP.to_owned(), others };
         write_block(&mut Writer::new(&mut block), &fields).unwrap();
         assert_eq!(
             block,

@@ -37,7 +37,7 @@ use self::metrics::QueueMetrics;
 use self::shared::{ID_KEPT, Known, MOST_IDS, QueueState, Shared};
 pub use self::shared::{QueueParts, QueueSettings};
 use self::slot::Slot;
-pub use self::status::{Availability, QueueStatus};
+pub use self::status::{QueueStatus, ReceiverStatus};
 use crate::event::{Event, EventId};
 use crate::expiring::Expiring;
 use crate::journal::{DeadLetter, GivenId, Journal, Recovered};

@@ -230,7 +230,7 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
     let Some(Ok(answer)) = body
         .trim_ascii_start()
         .starts_with(b"{")
-        .then(|| serde_json::from_slice::<Answer<'_>>(body))
+        .then(|| serde_json::from_slice::<ReceiverAnswer<'_>>(body))
     else {
         return Ok(None);
     };
@@ -250,7 +250,7 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
 
 /// The part of a receiver's answer that matters.
 #[derive(Deserialize)]
-struct Answer<'a> {
+struct ReceiverAnswer<'a> {
     #[serde(borrow)]
     sts_url: Option<&'a RawValue>,
 }

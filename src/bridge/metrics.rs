@@ -7,7 +7,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::life::EndReason;
 use crate::label::Each;
-use crate::queue::metrics::Refusal;
+use crate::queue::metrics::RefusalReason;
 
 /// From a wrong number to an hour.
 const CALL_SECONDS: [f64; 10] = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
@@ -20,7 +20,7 @@ pub struct BridgeMetrics {
     pub calls: CallMetrics,
     pub playout: PlayoutMetrics,
     /// Events that were not taken. The queue's own counter, which has those of bridged calls too.
-    pub refused: Each<Refusal>,
+    pub refused: Each<RefusalReason>,
 }
 
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use tracing::{debug, error};
 use super::metrics::BridgeMetrics;
 use crate::event::{CallId, Event, EventType, Payload};
 use crate::queue::Queue;
-use crate::queue::metrics::Refusal;
+use crate::queue::metrics::RefusalReason;
 
 /// The most events of a call that wait for the journal; a disk that hangs must not fill the memory.
 const MOST_REPORTED: usize = 1000;
@@ -42,7 +42,7 @@ impl Reporter {
     pub fn send(&self, event: Event) {
         let kind = event.kind.clone();
         if self.events.try_send(Box::new(event)).is_err() {
-            self.metrics.refused.count(Refusal::Backlog);
+            self.metrics.refused.count(RefusalReason::Backlog);
             error!(uuid = %self.call, r#type = kind.name(), "an event is lost: the disk takes none");
         }
     }

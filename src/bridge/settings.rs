@@ -4,12 +4,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::codec::Codec;
-use crate::listener::Listen;
+use crate::listener::ListenAddress;
 
 /// AudioSocket and the call.
 #[derive(Clone, Debug)]
 pub struct CallSettings {
-    pub listen: Listen,
+    pub listen: ListenAddress,
     /// What callers' audio of kind 0x10 is.
     pub codec: AudioCodec,
     /// A call is ended after so long without any frame.

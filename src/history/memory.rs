@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::record::{CallRecord, Kept, Standing, Tried};
+use super::record::{AttemptRecord, CallRecord, EventRecord, EventState};
 use crate::event::{CallId, Event, Item, Origin, Spent};
 
 /// The most bytes that are remembered in all, payloads included: a thousand calls of 64 KiB.
@@ -12,7 +12,7 @@ const MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// What a look at the memory as a whole shows.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Size {
+pub struct HistorySize {
     /// Calls that are remembered.
     pub calls: usize,
     /// Those that are live.
@@ -25,7 +25,7 @@ pub struct Size {
 
 /// What changed since it was last asked for.
 #[derive(Debug, Default)]
-pub struct Changed {
+pub struct ChangedCalls {
     /// The calls that did, without their events.
     pub calls: Vec<CallRecord>,
     /// Whether more changed than were asked for: whoever watches has to look at all again.
@@ -65,7 +65,7 @@ impl Memory {
     }
 
     pub fn accepted(&mut self, item: &Item, now: u64) {
-        let kept = Kept::new(item.clone(), Standing::Waiting, now);
+        let kept = EventRecord::new(item.clone(), EventState::Waiting, now);
         self.note(item.event.call, now, |call| call.keep(kept));
     }
 
@@ -73,22 +73,22 @@ impl Memory {
         let call = event.call;
         let (spent, origin) = (Spent::default(), Origin::Relayed);
         let item = Item { event: Arc::new(event), place: u64::MAX, sequence: 0, spent, origin };
-        self.note(call, now, |call| call.keep(Kept::new(item, Standing::Dropped, now)));
+        self.note(call, now, |call| call.keep(EventRecord::new(item, EventState::Dropped, now)));
     }
 
     pub fn replayed(&mut self, item: &Item, dead: u64, now: u64) {
         let id = item.event.call;
         let is_known = self.calls.contains_key(&id);
         self.note(id, now, |call| {
-            let again = |kept: &mut Kept| {
+            let again = |kept: &mut EventRecord| {
                 kept.item = item.clone();
-                kept.standing = Standing::Waiting;
+                kept.standing = EventState::Waiting;
                 kept.replays += 1;
             };
             if !call.change(dead, again) {
                 call.revive_omitted();
-                let kept = Kept::new(item.clone(), Standing::Waiting, now);
-                call.keep(Kept { replays: 1, ..kept });
+                let kept = EventRecord::new(item.clone(), EventState::Waiting, now);
+                call.keep(EventRecord { replays: 1, ..kept });
             }
             if !is_known {
                 // A call whose dead letters are all that is left of it is over.
@@ -106,7 +106,7 @@ impl Memory {
         }
     }
 
-    pub fn tried(&mut self, call: CallId, place: u64, tried: Tried, standing: Standing) {
+    pub fn tried(&mut self, call: CallId, place: u64, tried: AttemptRecord, standing: EventState) {
         self.change(call, |call| {
             call.change(place, |kept| {
                 kept.tried(tried);
@@ -117,13 +117,13 @@ impl Memory {
 
     pub fn died_unsent(&mut self, call: CallId, place: u64) {
         self.change(call, |call| {
-            call.change(place, |kept| kept.standing = Standing::Dead);
+            call.change(place, |kept| kept.standing = EventState::Dead);
         });
     }
 
     pub fn deleted(&mut self, call: CallId, place: u64) {
         self.change(call, |call| {
-            if !call.change(place, |kept| kept.standing = Standing::Deleted) {
+            if !call.change(place, |kept| kept.standing = EventState::Deleted) {
                 call.revive_omitted();
             }
         });
@@ -160,9 +160,9 @@ impl Memory {
         self.calls.get(&call).cloned()
     }
 
-    pub fn size(&self) -> Size {
+    pub fn size(&self) -> HistorySize {
         let (calls, live, bytes) = (self.calls.len(), self.live, self.bytes);
-        Size { calls, live, bytes, limit: self.most }
+        HistorySize { calls, live, bytes, limit: self.most }
     }
 
     pub fn watch(&mut self, watched: bool) {
@@ -178,7 +178,7 @@ impl Memory {
         }
     }
 
-    pub fn take_changed(&mut self, most: usize) -> Changed {
+    pub fn take_changed(&mut self, most: usize) -> ChangedCalls {
         let ids = std::mem::take(&mut self.changed);
         let overflowed = std::mem::take(&mut self.overflowed) || ids.len() > most;
         let mut calls = Vec::new();
@@ -189,7 +189,7 @@ impl Memory {
                 calls.push(call.without_events());
             }
         }
-        Changed { calls, overflowed }
+        ChangedCalls { calls, overflowed }
     }
 
     /// Changes a call, which is new if nothing was known of it.
@@ -256,10 +256,10 @@ mod tests {
         Item { event, place, sequence: place, spent, origin }
     }
 
-    fn tried(number: u32) -> Tried {
+    fn tried(number: u32) -> AttemptRecord {
         let spent = Spent { attempts: number - 1, first_failed_at: None };
         let item = Item { spent, ..item(CallId::random(), 0, 0) };
-        Tried::delivered(&Attempt { item, probe: false }, 200, Duration::ZERO)
+        AttemptRecord::delivered(&Attempt { item, probe: false }, 200, Duration::ZERO)
     }
 
     #[test]
@@ -281,7 +281,7 @@ mod tests {
         let mut memory = Memory::new(1);
         let call = CallId::random();
         memory.accepted(&item(call, MOST_CALL_BYTES, 1), 1);
-        memory.tried(call, 1, tried(1), Standing::Dead);
+        memory.tried(call, 1, tried(1), EventState::Dead);
         let seen = memory.call(call).unwrap();
         assert_eq!((seen.events.len(), seen.events_omitted, seen.counts.events), (0, 1, 1));
         assert_eq!(seen.bytes(), CALL_BYTES);
@@ -293,11 +293,11 @@ mod tests {
         let call = CallId::random();
         let lost = item(call, 10, 1);
         memory.accepted(&lost, 1);
-        memory.tried(call, 1, tried(1), Standing::Dead);
+        memory.tried(call, 1, tried(1), EventState::Dead);
         memory.accepted(&item(call, MOST_CALL_BYTES - 1100, 2), 1);
         assert_eq!(memory.call(call).unwrap().counts.dead, 1);
         memory.replayed(&Item { place: 3, ..lost }, 1, 1);
-        memory.tried(call, 3, tried(1), Standing::Delivered);
+        memory.tried(call, 3, tried(1), EventState::Delivered);
         let seen = memory.call(call).unwrap();
         assert_eq!((seen.counts.dead, seen.counts.waiting), (0, 0));
     }
@@ -309,7 +309,7 @@ mod tests {
         memory.accepted(&item(call, 10, 1), 1);
         let before = memory.size().bytes;
         for number in 1..=100 {
-            memory.tried(call, 1, tried(number), Standing::Waiting);
+            memory.tried(call, 1, tried(number), EventState::Waiting);
         }
         let seen = memory.call(call).unwrap();
         let numbers: Vec<u32> = seen.events[0].attempts.iter().map(|tried| tried.number).collect();
@@ -328,7 +328,7 @@ mod tests {
         memory.accepted(&item(call, 10, 1), 1);
         assert!(memory.take_changed(9).calls.is_empty(), "nobody watched");
         memory.watch(true);
-        memory.tried(call, 1, tried(1), Standing::Delivered);
+        memory.tried(call, 1, tried(1), EventState::Delivered);
         memory.accepted(&item(call, 10, 2), 1);
         let changed = memory.take_changed(9);
         assert_eq!((changed.calls.len(), changed.overflowed), (1, false));

@@ -50,7 +50,7 @@ pub enum CallPhase {
 
 /// Where an event stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum EventState {
     /// It is in the queue.
     Waiting,
     /// The receiver has it.
@@ -65,7 +65,7 @@ pub enum Standing {
 
 /// An attempt that was made.
 #[derive(Clone, Debug)]
-pub struct Tried {
+pub struct AttemptRecord {
     /// 1, 2, … for this event.
     pub number: u32,
     /// When it began, in Unix milliseconds.
@@ -82,24 +82,24 @@ pub struct Tried {
 
 /// An item that is remembered.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct EventRecord {
     /// As it was taken last.
     pub item: Item,
     /// When callhook took it, in Unix milliseconds.
     pub accepted_at: u64,
     /// Where it stands.
-    pub standing: Standing,
+    pub standing: EventState,
     /// How often it was replayed.
     pub replays: u32,
     /// Its attempts, oldest first.
-    pub attempts: Vec<Tried>,
+    pub attempts: Vec<AttemptRecord>,
     /// Attempts that are not remembered.
     pub attempts_omitted: u32,
 }
 
 /// How a call's events stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct EventCounts {
     /// All that were taken.
     pub events: u32,
     /// In the queue.
@@ -141,9 +141,9 @@ pub struct CallRecord {
     /// The place that the receiver routed it to.
     pub routed_to: Option<Box<str>>,
     /// How its events stand.
-    pub counts: Counts,
+    pub counts: EventCounts,
     /// Its events, oldest first; empty in a copy that was asked for without them.
-    pub events: VecDeque<Kept>,
+    pub events: VecDeque<EventRecord>,
     /// Events that are not remembered any more.
     pub events_omitted: u32,
     /// The dead ones among them.
@@ -157,7 +157,7 @@ pub struct CallRecord {
     pub(super) is_noted: bool,
 }
 
-impl Tried {
+impl AttemptRecord {
     /// One that was answered with a 2xx, just now.
     pub fn delivered(attempt: &Attempt, status: u16, took: Duration) -> Self {
         Self { status: Some(status), failure: None, ..Self::just_now(attempt, took) }
@@ -184,9 +184,9 @@ impl Tried {
     }
 }
 
-impl Kept {
+impl EventRecord {
     /// One that was just taken.
-    pub fn new(item: Item, standing: Standing, now: u64) -> Self {
+    pub fn new(item: Item, standing: EventState, now: u64) -> Self {
         Self {
             item,
             accepted_at: now,
@@ -203,12 +203,12 @@ impl Kept {
             EventId::Given(id) => id.len(),
             EventId::Made(_) => 0,
         };
-        let attempts: usize = self.attempts.iter().map(Tried::bytes).sum();
+        let attempts: usize = self.attempts.iter().map(AttemptRecord::bytes).sum();
         EVENT_BYTES + self.item.event.body.len() + given + attempts
     }
 
     /// Remembers another attempt: in the middle there is most of the same.
-    pub fn tried(&mut self, tried: Tried) {
+    pub fn tried(&mut self, tried: AttemptRecord) {
         if self.attempts.len() == MOST_ATTEMPTS {
             self.attempts.remove(1);
             self.attempts_omitted += 1;
@@ -220,19 +220,19 @@ impl Kept {
         self.attempts.push(tried);
     }
 
-    fn count(&self) -> Counts {
-        let waiting = self.standing == Standing::Waiting;
+    fn count(&self) -> EventCounts {
+        let waiting = self.standing == EventState::Waiting;
         let tried = self.attempts.last().is_some_and(|last| last.failure.is_some());
-        Counts {
+        EventCounts {
             events: 1,
             waiting: u32::from(waiting),
             retrying: u32::from(waiting && tried),
-            dead: u32::from(self.standing == Standing::Dead),
+            dead: u32::from(self.standing == EventState::Dead),
         }
     }
 }
 
-impl Counts {
+impl EventCounts {
     fn add(&mut self, other: Self) {
         self.events += other.events;
         self.waiting += other.waiting;
@@ -261,7 +261,7 @@ impl CallRecord {
             end: None,
             bridged: false,
             routed_to: None,
-            counts: Counts::default(),
+            counts: EventCounts::default(),
             events: VecDeque::new(),
             events_omitted: 0,
             dead_omitted: 0,
@@ -325,7 +325,7 @@ impl CallRecord {
     }
 
     /// Remembers another event.
-    pub fn keep(&mut self, kept: Kept) {
+    pub fn keep(&mut self, kept: EventRecord) {
         let event = Arc::clone(&kept.item.event);
         match &event.kind {
             EventType::CallInitiated => {
@@ -344,7 +344,7 @@ impl CallRecord {
     }
 
     /// Changes the event with this place; `false` if it is not remembered.
-    pub fn change(&mut self, place: u64, change: impl FnOnce(&mut Kept)) -> bool {
+    pub fn change(&mut self, place: u64, change: impl FnOnce(&mut EventRecord)) -> bool {
         let Some(index) = self.events.iter().rposition(|kept| kept.item.place == place) else {
             return false;
         };
@@ -383,7 +383,7 @@ impl CallRecord {
             let count = forgotten.count();
             self.dead_omitted += count.dead;
             // It was taken all the same, and what is dead stays so.
-            self.counts.take(Counts { events: 0, dead: 0, ..count });
+            self.counts.take(EventCounts { events: 0, dead: 0, ..count });
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::fault::Fault;
-use crate::event::Text;
+use crate::event::JsonString;
 
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -150,7 +150,7 @@ impl<'a> RawEvent<'a> {
 
 /// A value that must be a text; borrowed where it has no escapes.
 fn text<'a>(field: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, String> {
-    let parsed = value.map(|value| serde_json::from_str::<Text<'_>>(value.get()));
+    let parsed = value.map(|value| serde_json::from_str::<JsonString<'_>>(value.get()));
     match parsed.transpose() {
         Ok(text) => Ok(text.map(|text| text.0)),
         Err(_) => Err(format!("{field}: expected a text in quotes")),
@@ -204,7 +204,7 @@ impl<'de> Visitor<'de> for Strict {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
         let mut keys = Keys::default();
-        while let Some(Text(key)) = entries.next_key()? {
+        while let Some(JsonString(key)) = entries.next_key()? {
             if keys.has(&key) {
                 return Err(A::Error::custom(format!("the key {key:?} stands twice")));
             }

@@ -11,9 +11,9 @@ use super::fault::Fault;
 use super::metrics::HttpMetrics;
 use super::secret::{bearer, is_same_secret};
 use crate::calls::Calls;
-use crate::listener::Listen;
+use crate::listener::ListenAddress;
 use crate::queue::Queue;
-use crate::queue::metrics::Routed;
+use crate::queue::metrics::RoutingAnswer;
 use crate::queue::slot::Slot;
 use crate::routing::{Decision, NoDecision, StsUrl};
 
@@ -21,7 +21,7 @@ use crate::routing::{Decision, NoDecision, StsUrl};
 #[derive(Clone, Debug)]
 pub struct FrontSettings {
     /// Where it listens.
-    pub listen: Listen,
+    pub listen: ListenAddress,
     /// What `POST /call` and `POST /events` must bring.
     pub secret: Option<SecretString>,
 }
@@ -48,14 +48,14 @@ impl Front {
         let begun = Instant::now();
         let decision = slot.wait().await;
         self.metrics.routing.seconds.observe(begun.elapsed().as_secs_f64());
-        self.metrics.routing.answers.count(Routed(slot.no_decision()));
+        self.metrics.routing.answers.count(RoutingAnswer(slot.no_decision()));
         decision
     }
 
     /// Nobody decides where a call goes whose `call_initiated` was not taken.
     pub fn no_decision(&self) {
         self.metrics.routing.seconds.observe(0.0);
-        self.metrics.routing.answers.count(Routed(Some(NoDecision::Refused)));
+        self.metrics.routing.answers.count(RoutingAnswer(Some(NoDecision::Refused)));
     }
 
     /// Whether the sender knows `HTTP_SECRET`, if there is one.

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use tokio::sync::Mutex;
 
 use super::pulse::Pulse;
-use crate::listener::Listen;
+use crate::listener::ListenAddress;
 use crate::metrics::Metrics;
 use crate::queue::{Queue, QueueParts, QueueSettings};
 
@@ -14,7 +14,7 @@ use crate::queue::{Queue, QueueParts, QueueSettings};
 #[derive(Clone, Debug)]
 pub struct AdminSettings {
     /// Where it listens.
-    pub listen: Listen,
+    pub listen: ListenAddress,
     /// What it asks for.
     pub token: Option<SecretString>,
     /// Calls that the inspector remembers; 0 = none.

@@ -18,7 +18,7 @@ use super::admin::Inspector;
 use super::dead::Envelope;
 use crate::attempt::{Attempt, Deliver};
 use crate::event::{CallId, EventType, Item, Spent};
-use crate::history::{CallPhase, CallRecord, Kept, Standing, Tried};
+use crate::history::{AttemptRecord, CallPhase, CallRecord, EventRecord, EventState};
 use crate::http::Fault;
 use crate::time::{timestamp_of, unix_millis};
 
@@ -240,7 +240,7 @@ impl Summary {
 }
 
 impl TimelineItem {
-    fn of(kept: &Kept, deliver: Option<&dyn Deliver>) -> Self {
+    fn of(kept: &EventRecord, deliver: Option<&dyn Deliver>) -> Self {
         let item = &kept.item;
         let Envelope { timestamp, payload } = Envelope::of(&item.event);
         let headers = kept.attempts.last().zip(deliver).map(|(last, deliver)| {
@@ -265,7 +265,7 @@ impl TimelineItem {
 }
 
 impl AttemptItem {
-    fn of(tried: &Tried) -> Self {
+    fn of(tried: &AttemptRecord) -> Self {
         let (code, error) = tried.failure.clone().unzip();
         Self {
             number: tried.number,
@@ -279,13 +279,13 @@ impl AttemptItem {
     }
 }
 
-fn standing_name(standing: Standing) -> &'static str {
+fn standing_name(standing: EventState) -> &'static str {
     match standing {
-        Standing::Waiting => "waiting",
-        Standing::Delivered => "delivered",
-        Standing::Dead => "dead",
-        Standing::Deleted => "deleted",
-        Standing::Dropped => "dropped",
+        EventState::Waiting => "waiting",
+        EventState::Delivered => "delivered",
+        EventState::Dead => "dead",
+        EventState::Deleted => "deleted",
+        EventState::Dropped => "dropped",
     }
 }
 

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::admin::Inspector;
 use crate::metrics::CONTENT_TYPE as OPEN_METRICS;
 use crate::queue::metrics::QueueMetrics;
-use crate::queue::{Availability, QueueStatus};
+use crate::queue::{QueueStatus, ReceiverStatus};
 
 /// Sets what is a state rather than a count, and exposes everything.
 pub async fn expose(State(inspector): State<Arc<Inspector>>) -> Response {
@@ -23,8 +23,8 @@ pub async fn expose(State(inspector): State<Arc<Inspector>>) -> Response {
 fn set(metrics: &QueueMetrics, status: QueueStatus) {
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let oldest = status.oldest_since.map(|since| since.elapsed()).unwrap_or_default();
-    let down = matches!(status.receiver, Availability::Down { .. });
-    let paused = matches!(status.receiver, Availability::Paused { .. });
+    let down = matches!(status.receiver, ReceiverStatus::Down { .. });
+    let paused = matches!(status.receiver, ReceiverStatus::Paused { .. });
     metrics.waiting.events.set(count(status.unsettled));
     metrics.waiting.oldest.set(oldest.as_secs_f64());
     metrics.waiting.receiver_up.set((!down).into());

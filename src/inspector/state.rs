@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::admin::Inspector;
 use super::pulse::{Rates, Sample};
-use crate::queue::{Availability, QueueStatus};
+use crate::queue::{QueueStatus, ReceiverStatus};
 use crate::time::{millis, timestamp_of, unix_millis};
 
 /// How things stand.
@@ -130,13 +130,13 @@ fn receiver(url: &str, status: &QueueStatus, now: Instant, millis: u64) -> Recei
     };
     match status.receiver {
         _ if receiver.url.is_none() => receiver.state = "none",
-        Availability::Up { unanswered } => receiver.unanswered = unanswered,
-        Availability::Down { probe_at, probes } => {
+        ReceiverStatus::Up { unanswered } => receiver.unanswered = unanswered,
+        ReceiverStatus::Down { probe_at, probes } => {
             receiver.state = "down";
             receiver.probes = probes;
             receiver.next_probe_at = probe_at.map(at);
         }
-        Availability::Paused { until } => {
+        ReceiverStatus::Paused { until } => {
             receiver.state = "paused";
             receiver.paused_until = Some(at(until));
         }

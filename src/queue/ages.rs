@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_millis(100);
 
 /// Events of neighbouring places.
 #[derive(Debug)]
-struct Run {
+struct AgeRun {
     /// The place of the first among all that were accepted.
     first: u64,
     /// When that was accepted.
@@ -28,7 +28,7 @@ struct Run {
 /// When the events were accepted that are not settled.
 #[derive(Debug, Default)]
 pub struct Ages {
-    runs: VecDeque<Run>,
+    runs: VecDeque<AgeRun>,
     /// The newest place so far.
     newest: Option<u64>,
 }
@@ -43,8 +43,8 @@ impl Ages {
             Some(run) if is_late || self.runs[run].takes(since) => {
                 self.runs[run].unsettled += 1;
             }
-            Some(_) => self.runs.push_back(Run { first: place, since, unsettled: 1 }),
-            None => self.runs.push_front(Run { first: place, since, unsettled: 1 }),
+            Some(_) => self.runs.push_back(AgeRun { first: place, since, unsettled: 1 }),
+            None => self.runs.push_front(AgeRun { first: place, since, unsettled: 1 }),
         }
     }
 
@@ -71,7 +71,7 @@ impl Ages {
     }
 }
 
-impl Run {
+impl AgeRun {
     fn takes(&self, since: Instant) -> bool {
         since.saturating_duration_since(self.since) < STEP
     }

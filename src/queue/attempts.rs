@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::breaker::ReceiverChange;
 use super::dispatcher::AfterFailure;
-use super::metrics::Attempted;
+use super::metrics::AttemptResult;
 use super::shared::Shared;
 use super::slot::Slot;
 use crate::attempt::{Attempt, Failure, Outcome};
@@ -80,10 +80,10 @@ impl Shared {
     fn measure(&self, outcome: &Outcome, took: Duration) {
         let attempts = &self.parts.metrics.attempts;
         let attempted = match outcome {
-            Outcome::Delivered { .. } => Attempted::Delivered,
+            Outcome::Delivered { .. } => AttemptResult::Delivered,
             Outcome::Failed(failure) => {
                 attempts.failures.count(failure.code);
-                Attempted::Failed
+                AttemptResult::Failed
             }
         };
         attempts.seconds.of(attempted).observe(took.as_secs_f64());

@@ -24,7 +24,7 @@ use super::ages::Ages;
 use super::breaker::{Breaker, BreakerSign, BreakerState, ReceiverChange, RoutingBreaker};
 use super::lane::{Lane, LaneState, LaneStep, Queued};
 use super::slot::Slot;
-use super::status::{Availability, QueueStatus};
+use super::status::{QueueStatus, ReceiverStatus};
 use crate::attempt::{Attempt, Failure};
 use crate::event::{CallId, Event, EventType, Item, Origin, Spent};
 use crate::expiring::Expiring;
@@ -334,11 +334,13 @@ impl Dispatcher {
         let receiver = match (self.breaker.state(), paused) {
             (BreakerState::Down { probe_at, probes }, paused) => {
                 let probe_at = Some(paused.map_or(probe_at, |until| until.max(probe_at)));
-                Availability::Down { probe_at, probes }
+                ReceiverStatus::Down { probe_at, probes }
             }
-            (BreakerState::Probing { probes }, _) => Availability::Down { probe_at: None, probes },
-            (BreakerState::Up { .. }, Some(until)) => Availability::Paused { until },
-            (BreakerState::Up { unanswered }, None) => Availability::Up { unanswered },
+            (BreakerState::Probing { probes }, _) => {
+                ReceiverStatus::Down { probe_at: None, probes }
+            }
+            (BreakerState::Up { .. }, Some(until)) => ReceiverStatus::Paused { until },
+            (BreakerState::Up { unanswered }, None) => ReceiverStatus::Up { unanswered },
         };
         QueueStatus {
             receiver,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::{debug, error};
 
 use super::dispatcher::Dispatcher;
-use super::metrics::Refusal;
+use super::metrics::RefusalReason;
 use super::shared::{Known, QueueState, Shared};
 use super::slot::Slot;
 use crate::event::{Event, EventId, EventType, Item, Origin};
@@ -37,7 +37,7 @@ pub enum Refused {
     Draining,
 }
 
-impl From<&Refused> for Refusal {
+impl From<&Refused> for RefusalReason {
     fn from(refused: &Refused) -> Self {
         match refused {
             Refused::Full { .. } | Refused::TooMany { .. } => Self::Full,
@@ -208,7 +208,7 @@ impl Shared {
             return;
         };
         state.known.remove(&event.id);
-        self.parts.metrics.events.refused.count(Refusal::Disk);
+        self.parts.metrics.events.refused.count(RefusalReason::Disk);
         self.parts.history.withdrawn(event.call, item.place);
         if let Some(slot) = queued.slot {
             slot.close(NoDecision::Refused);

@@ -38,17 +38,17 @@ pub struct QueueMetrics {
 #[derive(Clone, Debug, Default)]
 pub struct EventMetrics {
     /// Taken into the queue.
-    pub accepted: Each<Kind>,
+    pub accepted: Each<TypeLabel>,
     /// Accepted and dropped, as their type is not delivered.
-    pub dropped: Each<Kind>,
+    pub dropped: Each<TypeLabel>,
     /// Answered with 2xx by the receiver.
-    pub delivered: Each<Kind>,
+    pub delivered: Each<TypeLabel>,
     /// Failed attempts that are followed by another.
-    pub retried: Each<Kind>,
+    pub retried: Each<TypeLabel>,
     /// Given up.
-    pub dead: Each<Kind>,
+    pub dead: Each<TypeLabel>,
     /// Not taken.
-    pub refused: Each<Refusal>,
+    pub refused: Each<RefusalReason>,
     /// Taken again from the journal at the start.
     pub recovered: Counter,
     /// Dead letters taken again.
@@ -61,7 +61,7 @@ pub struct EventMetrics {
 #[derive(Clone, Debug)]
 pub struct AttemptMetrics {
     /// How long they took.
-    pub seconds: Each<Attempted, Histogram>,
+    pub seconds: Each<AttemptResult, Histogram>,
     /// Why they failed.
     pub failures: Each<FailureCode>,
     /// Under way; set when asked for.
@@ -76,7 +76,7 @@ pub struct RoutingMetrics {
     /// How long they waited.
     pub seconds: Histogram,
     /// With what outcome.
-    pub answers: Each<Routed>,
+    pub answers: Each<RoutingAnswer>,
     /// Decisions that came after the answer.
     pub late: Counter,
     /// Whether callers wait for decisions; set when asked for.
@@ -197,16 +197,16 @@ impl WaitingMetrics {
 
 /// An event's type; all that callhook does not know by name are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind(usize);
+pub struct TypeLabel(usize);
 
-impl From<&EventType> for Kind {
+impl From<&EventType> for TypeLabel {
     fn from(kind: &EventType) -> Self {
         let known = EventType::KNOWN.iter().position(|known| known == kind);
         Self(known.unwrap_or(EventType::KNOWN.len()))
     }
 }
 
-impl Label for Kind {
+impl Label for TypeLabel {
     fn all() -> Vec<Self> {
         (0..=EventType::KNOWN.len()).map(Self).collect()
     }
@@ -219,7 +219,7 @@ impl Label for Kind {
 
 /// Why an event was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusalReason {
     /// `QUEUE_LIMIT` is reached, or would be.
     Full,
     /// The journal cannot be written.
@@ -230,7 +230,7 @@ pub enum Refusal {
     Backlog,
 }
 
-impl Label for Refusal {
+impl Label for RefusalReason {
     fn all() -> Vec<Self> {
         vec![Self::Full, Self::Disk, Self::Stopping, Self::Backlog]
     }
@@ -248,14 +248,14 @@ impl Label for Refusal {
 
 /// How an attempt went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempted {
+pub enum AttemptResult {
     /// A 2xx came back.
     Delivered,
     /// Anything else.
     Failed,
 }
 
-impl Label for Attempted {
+impl Label for AttemptResult {
     fn all() -> Vec<Self> {
         vec![Self::Delivered, Self::Failed]
     }
@@ -271,9 +271,9 @@ impl Label for Attempted {
 
 /// What somebody who waited for a decision was answered: a decision, or why there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Routed(pub Option<NoDecision>);
+pub struct RoutingAnswer(pub Option<NoDecision>);
 
-impl Label for Routed {
+impl Label for RoutingAnswer {
     fn all() -> Vec<Self> {
         let without = NoDecision::ALL.into_iter().map(Some);
         std::iter::once(None).chain(without).map(Self).collect()
@@ -290,12 +290,12 @@ mod tests {
 
     #[test]
     fn every_type_that_is_not_known_is_one_value() {
-        let shown = |kind: EventType| Kind::from(&kind).pairs();
+        let shown = |kind: EventType| TypeLabel::from(&kind).pairs();
         assert_eq!(shown(EventType::DtmfDigit), [("type", "dtmf_digit")]);
         assert_eq!(shown(EventType::Error), [("type", "error")]);
         for name in ["tool", "other", "call_id_4711"] {
             assert_eq!(shown(name.parse().unwrap()), [("type", "other")]);
         }
-        assert_eq!(Kind::all().len(), 8);
+        assert_eq!(TypeLabel::all().len(), 8);
     }
 }

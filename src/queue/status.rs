@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 /// Whether the receiver takes events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Availability {
+pub enum ReceiverStatus {
     /// It does; so many attempts in a row found nobody.
     Up { unanswered: u32 },
     /// Nobody is there.
@@ -21,7 +21,7 @@ pub enum Availability {
 /// How the receiver and the queue stand.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueStatus {
-    pub receiver: Availability,
+    pub receiver: ReceiverStatus,
     /// Whether so many `call_initiated` in a row failed that callers are not kept waiting.
     pub routing_broken: bool,
     /// Events accepted and not yet settled.

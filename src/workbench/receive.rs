@@ -44,7 +44,7 @@ use self::printer::Printer;
 pub use self::reply::{Ending, Reply};
 pub use self::server::{Conduct, Notice, Receiver};
 use crate::app::{Signals, StartError};
-use crate::listener::Listen;
+use crate::listener::ListenAddress;
 use crate::time::millis;
 use crate::workbench::dice;
 
@@ -73,7 +73,7 @@ pub async fn run(options: Options) -> Result<(), ReceiveError> {
         |cause| ReceiveError::Record { path: options.record.clone().unwrap_or_default(), cause };
     let desk = Arc::new(Desk::open(&options, seed).map_err(record_failed)?);
     let Options { host, port, run_time, json, .. } = &options;
-    let listen = Listen { host: host.clone(), port: *port };
+    let listen = ListenAddress { host: host.clone(), port: *port };
     let started = Receiver::start(host, *port, Arc::clone(&desk) as Arc<dyn Conduct>).await;
     let mut receiver =
         started.map_err(|cause| StartError::Bind { listen, variables: "--host:--port", cause })?;
