@@ -1,14 +1,15 @@
 //! The event: what is said about a call, and the exact bytes that say it.
 //!
-//! Owns the identifiers, the event types and the envelope. Leaves to others when an event is due
-//! ([`crate::queue`]) and how it travels ([`crate::delivery`]).
+//! Owns the identifiers, the event types, the envelope, and the [`Item`] as which an event goes through
+//! callhook. Leaves to others when an event is due ([`crate::queue`]) and how it is sent
+//! ([`crate::delivery`]).
 //!
 //! Invariants:
 //! - An [`Event`]'s body is the envelope `{"uuid","type","timestamp","payload"}`, in that order and
-//!   with nothing more, because AVR's dashboard refuses any other top-level field. It is made once,
-//!   so every attempt and every replay sends the same bytes.
+//!   nothing else: AVR's dashboard rejects any other top-level field. It is serialised once, so every
+//!   attempt and every replay sends the same bytes.
 //! - A [`CallId`] always prints in lower case with dashes: receivers compare it as text.
-//! - A [`Payload`] is the text of a JSON object, passed on as it came.
+//! - A [`Payload`] is the text of a JSON object, passed on byte for byte.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,33 +25,29 @@ use uuid::Uuid;
 
 use crate::time::timestamp_now;
 
-/// The longest event id that is accepted, in bytes: it travels as an HTTP header.
+/// In bytes: an event id is sent as an HTTP header.
 pub const MAX_EVENT_ID: usize = 128;
 
-/// The longest name of an event type, in bytes: a name, not a text.
+/// In bytes: an event type is a name, not prose.
 pub const MAX_EVENT_TYPE: usize = 64;
 
-/// The longest timestamp that is passed on, in bytes: ISO 8601 with a zone needs fewer than 40.
+/// In bytes: ISO 8601 with a time zone needs fewer than 40.
 pub const MAX_TIMESTAMP: usize = 64;
 
-/// The call's UUID, which Asterisk's dialplan makes and AudioSocket repeats.
+/// The call's UUID, made by Asterisk's dialplan and repeated on AudioSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallId(Uuid);
 
 impl CallId {
-    /// A fresh random id, for calls that callhook makes up itself.
+    /// For calls that callhook makes up itself.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
-}
 
-impl CallId {
-    /// The 16 bytes of the UUID.
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.into_bytes()
     }
 
-    /// The call with these 16 bytes as UUID.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
@@ -59,7 +56,7 @@ impl CallId {
 impl FromStr for CallId {
     type Err = BadCallId;
 
-    /// Reads 32 hexadecimal digits in either case, with or without the four dashes.
+    /// Accepts 32 hexadecimal digits in either case, with or without the four dashes; no braces, no URN.
     fn from_str(text: &str) -> Result<Self, BadCallId> {
         let plain = matches!(text.len(), 32 | 36);
         match Uuid::try_parse(text) {
@@ -75,7 +72,6 @@ impl fmt::Display for CallId {
     }
 }
 
-/// The text is no UUID.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected a UUID: 32 hexadecimal digits, usually as 8-4-4-4-12 \
@@ -88,26 +84,24 @@ pub struct BadCallId;
 pub enum EventId {
     /// Made here, as UUIDv7.
     Made(Uuid),
-    /// Named by whoever sent the event, as `Idempotency-Key` or `webhook-id`.
+    /// Chosen by the sender, as `Idempotency-Key` or `webhook-id`.
     Given(Box<str>),
 }
 
 impl EventId {
-    /// A new id, ordered by time (UUIDv7, RFC 9562).
+    /// A UUIDv7 (RFC 9562), so that ids sort by time.
     pub fn make() -> Self {
         Self::Made(Uuid::now_v7())
     }
 
-    /// Reads back an id that was printed.
+    /// Parses what [`Display`](fmt::Display) wrote.
     pub fn from_text(text: &str) -> Self {
         let made = Uuid::try_parse(text).ok().map(Self::Made);
         made.filter(|made| made.to_string() == text).unwrap_or_else(|| Self::Given(text.into()))
     }
 
-    /// Takes an id of 1 to 128 visible ASCII characters.
-    ///
     /// # Errors
-    /// [`BadEventId`] for any other text.
+    /// Unless it is 1 to [`MAX_EVENT_ID`] visible ASCII characters.
     pub fn given(text: &str) -> Result<Self, BadEventId> {
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
         if visible && (1..=MAX_EVENT_ID).contains(&text.len()) {
@@ -127,35 +121,32 @@ impl fmt::Display for EventId {
     }
 }
 
-/// The text cannot be an event id.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected 1 to {MAX_EVENT_ID} visible ASCII characters")]
 pub struct BadEventId;
 
-/// What happened in the call.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, strum::AsRefStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum EventType {
     /// The dialplan announced a call; the receiver's answer routes it.
     CallInitiated,
     /// Audio flows.
     CallStarted,
-    /// A piece of transcript.
     Transcription,
     /// The caller broke in while the agent spoke.
     Interruption,
-    /// The caller pressed a key.
     DtmfDigit,
-    /// The call is over.
     CallEnded,
-    /// The speech-to-speech server reported a fault; not among AVR's documented types.
+    /// The speech-to-speech server reported an error; not one of AVR's documented types.
     Error,
-    /// Any other name; delivered only with `WEBHOOK_EVENTS=*` or when listed there.
+    /// Delivered only with `WEBHOOK_EVENTS=*` or when listed there.
+    #[strum(transparent)]
     Other(Box<str>),
 }
 
 impl EventType {
-    /// The types that callhook knows by name.
-    pub const KNOWN: [Self; 7] = [
+    /// All but `Other`; AVR's six documented types come first.
+    pub const KNOWN: &'static [Self] = &[
         Self::CallInitiated,
         Self::CallStarted,
         Self::Transcription,
@@ -165,23 +156,14 @@ impl EventType {
         Self::Error,
     ];
 
-    /// Whether it is a call's first or last, when it is bridged here.
+    /// Whether it begins or ends a bridged call.
     pub fn bounds_call(&self) -> bool {
         matches!(self, Self::CallStarted | Self::CallEnded)
     }
 
-    /// The name on the wire.
+    /// As in the envelope, in settings and in metrics.
     pub fn name(&self) -> &str {
-        match self {
-            Self::CallInitiated => "call_initiated",
-            Self::CallStarted => "call_started",
-            Self::Transcription => "transcription",
-            Self::Interruption => "interruption",
-            Self::DtmfDigit => "dtmf_digit",
-            Self::CallEnded => "call_ended",
-            Self::Error => "error",
-            Self::Other(name) => name,
-        }
+        self.as_ref()
     }
 }
 
@@ -193,10 +175,8 @@ impl FromStr for EventType {
         if !visible || !(1..=MAX_EVENT_TYPE).contains(&name.len()) {
             return Err(BadEventType);
         }
-        Ok(Self::KNOWN
-            .into_iter()
-            .find(|known| known.name() == name)
-            .unwrap_or_else(|| Self::Other(name.into())))
+        let known = Self::KNOWN.iter().find(|known| known.name() == name);
+        Ok(known.cloned().unwrap_or_else(|| Self::Other(name.into())))
     }
 }
 
@@ -206,24 +186,20 @@ impl fmt::Display for EventType {
     }
 }
 
-/// The text cannot name an event type.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected an event type such as call_started: 1 to {MAX_EVENT_TYPE} visible ASCII characters"
 )]
 pub struct BadEventType;
 
-/// Which event types are delivered (`WEBHOOK_EVENTS`); the others are accepted and dropped.
+/// `WEBHOOK_EVENTS`: the types that are delivered. Others are accepted and dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventFilter {
-    /// Every type, known or not.
     All,
-    /// These types.
     Only(Vec<EventType>),
 }
 
 impl EventFilter {
-    /// Whether events of this type are delivered.
     pub fn admits(&self, kind: &EventType) -> bool {
         match self {
             Self::All => true,
@@ -232,29 +208,26 @@ impl EventFilter {
     }
 }
 
-/// The payload: the text of a JSON object, kept as it came so that nothing in it is lost.
+/// The text of a JSON object, kept as it came: parsed values would round its numbers.
 #[derive(Clone, Debug)]
 pub struct Payload(Box<RawValue>);
 
 impl Payload {
-    /// `{}`.
     pub fn empty() -> Self {
         Self(RawValue::from_string("{}".to_owned()).expect("{} is JSON"))
     }
 
-    /// A payload of our own making.
-    ///
     /// # Panics
-    /// If the value is no JSON object, or does not serialise.
+    /// If the value does not serialise to a JSON object.
     pub fn of(value: &impl Serialize) -> Self {
-        let json = serde_json::value::to_raw_value(value).expect("a payload of ours serialises");
-        Self::from_json(json).expect("a payload of ours is an object")
+        let json = serde_json::value::to_raw_value(value).expect("our own payloads serialise");
+        Self::from_json(json).expect("our own payloads are objects")
     }
 
-    /// Takes the text of a JSON value that must be an object; `null` counts as `{}`.
+    /// `null` counts as `{}`.
     ///
     /// # Errors
-    /// [`BadPayload`] for any other kind of value.
+    /// If it is neither an object nor `null`.
     pub fn from_json(value: Box<RawValue>) -> Result<Self, BadPayload> {
         match value.get().as_bytes().first() {
             Some(b'{') => Ok(Self(value)),
@@ -263,15 +236,14 @@ impl Payload {
         }
     }
 
-    /// The object's text.
     pub fn as_str(&self) -> &str {
         self.0.get()
     }
 
-    /// The fields in their own order, each value as JSON text.
+    /// In the order of the text; each value is JSON text.
     pub fn fields(&self) -> Vec<(Cow<'_, str>, &RawValue)> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -287,42 +259,37 @@ impl Payload {
             }
         }
         serde_json::Deserializer::from_str(self.as_str())
-            .deserialize_map(Fields)
+            .deserialize_map(FieldsVisitor)
             .expect("a payload was checked to be a JSON object when it was made")
     }
 }
 
-/// A text, borrowed where it has no escapes.
+/// Borrowed from the input where it has no escapes.
 #[derive(Deserialize)]
 pub struct JsonString<'a>(#[serde(borrow)] pub Cow<'a, str>);
 
-/// The payload is no JSON object.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a JSON object, null or nothing")]
 pub struct BadPayload;
 
-/// Something that happened in a call, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// The idempotency key.
     pub id: EventId,
-    /// The call it belongs to.
     pub call: CallId,
-    /// What happened.
     pub kind: EventType,
-    /// `X-AVR-AGENT-ID` in place of the configured one; visible ASCII.
+    /// `X-AVR-AGENT-ID` in place of `AGENT_ID`; visible ASCII.
     pub agent: Option<Box<str>>,
-    /// The envelope, as it is sent on every attempt.
+    /// The envelope, ready to be sent.
     pub body: Bytes,
 }
 
 impl Event {
-    /// Something that callhook itself saw, now, under an id of its own.
+    /// For what callhook itself sees: stamped with the current time and a new id.
     pub fn now(call: CallId, kind: EventType, payload: &Payload) -> Self {
         Self::new(EventId::make(), call, kind, &timestamp_now(), payload)
     }
 
-    /// Makes the event and its envelope. `timestamp` is ISO 8601 text, sent as given.
+    /// `timestamp` is ISO 8601 text, sent as given.
     pub fn new(
         id: EventId,
         call: CallId,
@@ -331,7 +298,8 @@ impl Event {
         payload: &Payload,
     ) -> Self {
         let envelope = Envelope { uuid: call, kind: kind.name(), timestamp, payload: &payload.0 };
-        // As long as it will be, but for what is escaped: it is kept for as long as the receiver is away.
+        // Exact unless something is escaped: an event may stay in memory for as long as the receiver is
+        // down, so no spare capacity.
         let length = FRAME + kind.name().len() + timestamp.len() + payload.as_str().len();
         let mut body = Vec::with_capacity(length);
         serde_json::to_writer(&mut body, &envelope)
@@ -340,37 +308,36 @@ impl Event {
     }
 }
 
-/// One event in the system, from its acceptance to its end: in the queue, in the journal, on its way, as a
-/// dead letter, and remembered.
+/// An event from acceptance to its end: queued, journalled, being attempted, as a dead letter and in the
+/// history.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub event: Arc<Event>,
-    /// Its place in all that was accepted; smaller is older.
+    /// Among all accepted events; smaller is older.
     pub place: u64,
-    /// 1, 2, … within the call, counted over what is to be delivered; 0 where the type is not.
+    /// 1, 2, … within the call, counting only types that are delivered; 0 for the others.
     pub sequence: u64,
     pub spent: Spent,
     pub origin: Origin,
 }
 
-/// What was spent on an item so far.
+/// What has been spent on an item so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Attempts that count.
+    /// Without failed probes, which do not count.
     pub attempts: u32,
-    /// When the first attempt failed, be it one that does not count, in Unix milliseconds.
+    /// In Unix milliseconds; failed probes included.
     pub first_failed_at: Option<NonZero<u64>>,
 }
 
-/// How an item came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A client sent it, who can be refused and send it again.
+    /// Sent by a client, which can be refused and send it again.
     Relayed,
-    /// callhook saw it happen in a call that it bridges. Nobody could send it again, so it is kept in memory
-    /// while the disk fails.
+    /// Seen by callhook in a call that it bridges. Nobody could send it again, so it is kept in memory while
+    /// the disk fails.
     Bridged,
-    /// It was a dead letter, and goes to the end of its call's lane.
+    /// A dead letter that is sent again, at the end of its call's lane.
     Replay,
 }
 
@@ -417,7 +384,7 @@ mod tests {
         );
         let varying =
             "call_started".len() + "2026-01-02T03:04:05.678Z".len() + payload.as_str().len();
-        assert_eq!(event.body.len(), FRAME + varying, "room was made for all of it at once");
+        assert_eq!(event.body.len(), FRAME + varying, "the buffer was sized exactly");
     }
 
     #[test]
@@ -445,7 +412,7 @@ mod tests {
     #[test]
     fn every_known_type_reads_back_from_its_name() {
         for kind in EventType::KNOWN {
-            assert_eq!(kind.name().parse(), Ok(kind));
+            assert_eq!(kind.name().parse().as_ref(), Ok(kind));
         }
         assert_eq!("tool".parse(), Ok(EventType::Other("tool".into())));
         for bad in ["", "a b", "x\n", &"x".repeat(65)] {

@@ -162,60 +162,35 @@ impl Decision {
     }
 }
 
-/// Why there is no decision for a call; it goes to `STS_URL`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a call goes to `STS_URL`: nobody decided about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum NoDecision {
-    /// The receiver's answer holds none.
+    /// The receiver answered without an `sts_url`.
+    #[strum(serialize = "none")]
     NotGiven,
-    /// The receiver's answer holds one that cannot be followed.
+    /// The receiver's `sts_url` cannot be followed.
     Invalid,
-    /// `call_initiated` failed, and is not tried again in time.
+    /// `call_initiated` failed and will not be tried again in time.
     Failed,
     /// The receiver did not answer in time.
     TimedOut,
-    /// The receiver is down.
     ReceiverDown,
-    /// The receiver asked to be left alone for longer.
+    /// The receiver asked for a pause that is longer than the caller can wait.
     ReceiverPaused,
-    /// The receiver answers `call_initiated` with errors only.
+    /// The last `WEBHOOK_BREAKER` `call_initiated` in a row failed.
     RoutingBroken,
-    /// `call_initiated` found no room, or no disk.
+    /// `call_initiated` was refused: the queue is full, or the disk fails.
     Refused,
-    /// callhook is stopping.
     Stopping,
-    /// `call_initiated` is not delivered.
+    /// `call_initiated` is not delivered (`WEBHOOK_EVENTS`), or there is no receiver.
     NotAsked,
 }
 
 impl NoDecision {
-    /// Every reason there is.
-    pub const ALL: [Self; 10] = [
-        Self::NotGiven,
-        Self::Invalid,
-        Self::Failed,
-        Self::TimedOut,
-        Self::ReceiverDown,
-        Self::ReceiverPaused,
-        Self::RoutingBroken,
-        Self::Refused,
-        Self::Stopping,
-        Self::NotAsked,
-    ];
-
-    /// The name in metrics.
+    /// As in metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::NotGiven => "none",
-            Self::Invalid => "invalid",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-            Self::ReceiverDown => "receiver_down",
-            Self::ReceiverPaused => "receiver_paused",
-            Self::RoutingBroken => "routing_broken",
-            Self::Refused => "refused",
-            Self::Stopping => "stopping",
-            Self::NotAsked => "not_asked",
-        }
+        self.into()
     }
 }
 

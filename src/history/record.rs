@@ -29,9 +29,6 @@ const ATTEMPT_BYTES: usize = 64;
 /// The most names of types that are noted of a call, beside those known by name.
 const MOST_OTHER_TYPES: usize = 8;
 
-/// A place for the names that are lent out.
-static KNOWN: [EventType; 7] = EventType::KNOWN;
-
 /// How long an announced call may take until somebody answers; after it nobody will.
 const RINGING: Duration = Duration::from_secs(10 * 60);
 
@@ -302,7 +299,7 @@ impl CallRecord {
 
     /// The names of its events' types, those known by name first.
     pub fn types(&self) -> impl Iterator<Item = &str> {
-        let known = KNOWN.iter().enumerate();
+        let known = EventType::KNOWN.iter().enumerate();
         let known = known.filter(|(bit, _)| self.known_types & (1 << bit) != 0);
         known.map(|(_, kind)| kind.name()).chain(self.other_types.iter().map(AsRef::as_ref))
     }
@@ -388,7 +385,7 @@ impl CallRecord {
     }
 
     fn note_type(&mut self, kind: &EventType) {
-        match (KNOWN.iter().position(|known| known == kind), kind) {
+        match (EventType::KNOWN.iter().position(|known| known == kind), kind) {
             (Some(bit), _) => self.known_types |= 1 << bit,
             (None, EventType::Other(name))
                 if self.other_types.len() < MOST_OTHER_TYPES

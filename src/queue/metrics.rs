@@ -1,5 +1,6 @@
-//! What the queue counts and measures. States (depth, age, up or down) are gauges, set when they are
-//! asked for.
+//! What the queue counts and measures.
+//!
+//! Gauges of a state (depth, age, up or down) are set when metrics are exposed, by the inspector.
 
 use std::sync::atomic::AtomicU64;
 
@@ -7,99 +8,70 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use strum::VariantArray as _;
 
 use crate::attempt::FailureCode;
 use crate::event::EventType;
 use crate::label::{Each, Label};
 use crate::routing::NoDecision;
 
-/// An attempt: from a receiver next door to the longest `WEBHOOK_TIMEOUT` that people set.
+/// From a receiver on the same host to the longest `WEBHOOK_TIMEOUT` in use.
 const ATTEMPT_SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// A decision: around `ROUTING_TIMEOUT` of 5 s, and what a caller takes for a dead line.
+/// Up to `ROUTING_TIMEOUT`'s default; a caller takes a few seconds of silence for a dead line.
 const DECISION_SECONDS: [f64; 12] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0];
 
-/// All that the queue counts and measures.
 #[derive(Debug, Default)]
 pub struct QueueMetrics {
-    /// What becomes of events.
     pub events: EventMetrics,
-    /// Requests to the receiver.
     pub attempts: AttemptMetrics,
-    /// What callers are answered.
     pub routing: RoutingMetrics,
-    /// What waits, and for what.
     pub waiting: WaitingMetrics,
 }
 
-/// What becomes of events, by type.
+/// The help texts below say what each one is.
 #[derive(Clone, Debug, Default)]
 pub struct EventMetrics {
-    /// Taken into the queue.
     pub accepted: Each<TypeLabel>,
-    /// Accepted and dropped, as their type is not delivered.
     pub dropped: Each<TypeLabel>,
-    /// Answered with 2xx by the receiver.
     pub delivered: Each<TypeLabel>,
-    /// Failed attempts that are followed by another.
     pub retried: Each<TypeLabel>,
-    /// Given up.
     pub dead: Each<TypeLabel>,
-    /// Not taken.
     pub refused: Each<RefusalReason>,
-    /// Taken again from the journal at the start.
     pub recovered: Counter,
-    /// Dead letters taken again.
     pub replayed: Counter,
-    /// Given again with an id that is known.
     pub repeated: Counter,
 }
 
-/// Requests to the receiver.
 #[derive(Clone, Debug)]
 pub struct AttemptMetrics {
-    /// How long they took.
     pub seconds: Each<AttemptResult, Histogram>,
-    /// Why they failed.
     pub failures: Each<FailureCode>,
-    /// Under way; set when asked for.
     pub in_flight: Gauge,
-    /// `WEBHOOK_CONCURRENCY`.
     pub limit: Gauge,
 }
 
-/// What callers are answered.
 #[derive(Clone, Debug)]
 pub struct RoutingMetrics {
-    /// How long they waited.
     pub seconds: Histogram,
-    /// With what outcome.
     pub answers: Each<RoutingAnswer>,
-    /// Decisions that came after the answer.
     pub late: Counter,
-    /// Whether callers wait for decisions; set when asked for.
     pub works: Gauge,
 }
 
-/// What waits, and for what; set when asked for.
 #[derive(Clone, Debug, Default)]
 pub struct WaitingMetrics {
-    /// Events accepted and not yet settled.
     pub events: Gauge,
-    /// `QUEUE_LIMIT`.
     pub limit: Gauge,
-    /// How long the oldest of them waits, in seconds.
+    /// In seconds.
     pub oldest: Gauge<f64, AtomicU64>,
-    /// Whether the receiver answers.
     pub receiver_up: Gauge,
-    /// Whether it asked to be left alone.
     pub receiver_paused: Gauge,
 }
 
 impl QueueMetrics {
-    /// Registers all of them.
     pub fn register(&self, to: &mut Registry) {
         self.events.register(to);
         self.attempts.register(to);
@@ -195,36 +167,34 @@ impl WaitingMetrics {
     }
 }
 
-/// An event's type; all that callhook does not know by name are one.
+/// An event's type; `None` stands for all types that callhook does not know by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TypeLabel(usize);
+pub struct TypeLabel(Option<&'static EventType>);
 
 impl From<&EventType> for TypeLabel {
     fn from(kind: &EventType) -> Self {
-        let known = EventType::KNOWN.iter().position(|known| known == kind);
-        Self(known.unwrap_or(EventType::KNOWN.len()))
+        Self(EventType::KNOWN.iter().find(|known| *known == kind))
     }
 }
 
 impl Label for TypeLabel {
     fn all() -> Vec<Self> {
-        (0..=EventType::KNOWN.len()).map(Self).collect()
+        EventType::KNOWN.iter().map(Some).chain([None]).map(Self).collect()
     }
 
     fn pairs(self) -> Vec<(&'static str, &'static str)> {
-        const KNOWN: [EventType; 7] = EventType::KNOWN;
-        vec![("type", KNOWN.get(self.0).map_or("other", |kind| kind.name()))]
+        vec![("type", self.0.map_or("other", EventType::name))]
     }
 }
 
-/// Why an event was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why an event was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum RefusalReason {
-    /// `QUEUE_LIMIT` is reached, or would be.
+    /// `QUEUE_LIMIT` is reached, or would be exceeded.
     Full,
     /// The journal cannot be written.
     Disk,
-    /// callhook is stopping.
     Stopping,
     /// Too many events of one bridged call wait for the journal.
     Backlog,
@@ -232,51 +202,40 @@ pub enum RefusalReason {
 
 impl Label for RefusalReason {
     fn all() -> Vec<Self> {
-        vec![Self::Full, Self::Disk, Self::Stopping, Self::Backlog]
+        Self::VARIANTS.to_vec()
     }
 
     fn pairs(self) -> Vec<(&'static str, &'static str)> {
-        let reason = match self {
-            Self::Full => "full",
-            Self::Disk => "disk",
-            Self::Stopping => "stopping",
-            Self::Backlog => "backlog",
-        };
-        vec![("reason", reason)]
+        vec![("reason", self.into())]
     }
 }
 
-/// How an attempt went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum AttemptResult {
-    /// A 2xx came back.
+    /// Any 2xx.
     Delivered,
-    /// Anything else.
     Failed,
 }
 
 impl Label for AttemptResult {
     fn all() -> Vec<Self> {
-        vec![Self::Delivered, Self::Failed]
+        Self::VARIANTS.to_vec()
     }
 
     fn pairs(self) -> Vec<(&'static str, &'static str)> {
-        let outcome = match self {
-            Self::Delivered => "delivered",
-            Self::Failed => "failed",
-        };
-        vec![("outcome", outcome)]
+        vec![("outcome", self.into())]
     }
 }
 
-/// What somebody who waited for a decision was answered: a decision, or why there is none.
+/// What a waiting caller got: `None` is a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoutingAnswer(pub Option<NoDecision>);
 
 impl Label for RoutingAnswer {
     fn all() -> Vec<Self> {
-        let without = NoDecision::ALL.into_iter().map(Some);
-        std::iter::once(None).chain(without).map(Self).collect()
+        let without = NoDecision::VARIANTS.iter().copied().map(Some);
+        [None].into_iter().chain(without).map(Self).collect()
     }
 
     fn pairs(self) -> Vec<(&'static str, &'static str)> {
