@@ -1,20 +1,19 @@
-//! Text: wording that every part shares, for people who read a terminal or a log.
+//! Text: what every part needs to word a message for a terminal or a log.
 
 use std::iter::successors;
 
-/// The text without what a terminal would obey.
+/// With U+FFFD in place of each character that [`disturbs_terminal`].
 pub fn printable(text: &str) -> String {
     text.replace(disturbs_terminal, "\u{fffd}")
 }
 
-/// Whether a terminal would obey it: control characters, and the marks that turn the direction of
-/// writing around.
+/// Control characters, and marks that change the direction of writing: a terminal would act on them.
 pub fn disturbs_terminal(c: char) -> bool {
-    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    c.is_control() || turns
+    let is_direction_mark = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_direction_mark
 }
 
-/// The beginning of a text; where that is not all, with the length of the whole.
+/// The first characters; if that is not all, followed by the length of the whole text.
 pub fn excerpt(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
@@ -22,13 +21,13 @@ pub fn excerpt(text: &str, characters: usize) -> String {
     }
 }
 
-/// The name that differs least from a misspelt one; `None` only where there are no names.
+/// The name most like a misspelt one; `None` only if there are no names.
 pub fn nearest<'n>(misspelt: &str, names: &'n [impl AsRef<str>]) -> Option<&'n str> {
     let likeness = |name: &&str| strsim::jaro_winkler(misspelt, name);
     names.iter().map(AsRef::as_ref).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
-/// The reason at the bottom of an error, which reqwest's own text leaves out.
+/// The root cause, which reqwest leaves out of its own text.
 pub fn innermost(error: &dyn std::error::Error) -> String {
     successors(Some(error), |error| error.source())
         .last()

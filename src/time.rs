@@ -1,46 +1,43 @@
 //! Time: the system's clock, and how a time is written and read.
 //!
-//! A time is a `u64` of milliseconds since 1970 (UTC) where it is kept, and text in ISO 8601 with
-//! milliseconds and `Z` where it is shown, as AVR writes it. What is measured or waited for uses
-//! [`tokio::time::Instant`] instead, which no one can set back.
+//! Stored times are a `u64` of Unix milliseconds; shown times are ISO 8601 in UTC with milliseconds and `Z`,
+//! as AVR writes them. Measuring and waiting use [`tokio::time::Instant`] instead, which nobody can set
+//! back.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-/// Now, in Unix milliseconds.
 pub fn unix_millis() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     millis(since_epoch.expect("the clock is past 1970"))
 }
 
-/// The Unix milliseconds of a time in RFC 3339, with any zone.
+/// Parses RFC 3339 in any time zone.
 ///
 /// # Errors
-/// What is expected, where the text is no such time, or one before 1970.
+/// What was expected, for other text and for times before 1970.
 pub fn unix_millis_of(text: &str) -> Result<u64, String> {
     let time = DateTime::parse_from_rfc3339(text).ok();
     let millis = time.and_then(|time| u64::try_from(time.timestamp_millis()).ok());
     millis.ok_or_else(|| "expected a time such as 2026-01-31T12:00:00Z".to_owned())
 }
 
-/// Now, as AVR writes it.
 pub fn timestamp_now() -> String {
     timestamp(Utc::now())
 }
 
-/// A time in Unix milliseconds, as AVR writes it; 1970 where it is too far away to be written.
+/// 1970 where the time is out of range.
 pub fn timestamp_of(unix_millis: u64) -> String {
     let time = i64::try_from(unix_millis).ok().and_then(DateTime::from_timestamp_millis);
     timestamp(time.unwrap_or_default())
 }
 
-/// A time as AVR writes it: UTC, milliseconds, `Z`.
 pub fn timestamp(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// A duration in whole milliseconds.
+/// Whole milliseconds, saturating.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
