@@ -1,13 +1,14 @@
-//! A map whose entries end: after a time, or when there are too many, the oldest first.
+//! A map whose entries expire: after a time, or when there are too many, oldest first.
 //!
-//! Owns age and number. Leaves to its users what an entry weighs, and what follows from its end.
+//! Owns the age and the number of entries. Leaves to its users how large an entry is, and what follows
+//! when it expires.
 //!
 //! Invariants:
-//! - An entry that is too old is never found, whether it is still held or not.
-//! - Every operation is O(1), however many entries there are, but for those that end with it.
+//! - An expired entry is never found, even while it is still in memory.
+//! - Every operation is O(1) in the number of entries, plus the number that it expires.
 //!
-//! Limits: those given when it is made. Entries are not looked at until one is inserted: what is too old
-//! by then is held until then.
+//! Limits: those given to [`Expiring::new`]. Expired entries are dropped only by the next insertion; until
+//! then they stay in memory.
 
 use std::hash::{Hash, RandomState};
 use std::time::Duration;
@@ -15,30 +16,29 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
-/// Keys come from clients, so the hash is keyed: nobody can choose keys that collide.
+/// Keys come from clients, so hashing is seeded at random: nobody can construct keys that collide.
 #[derive(Debug)]
 pub struct Expiring<K: Hash + Eq, V> {
-    /// Only inserting an entry makes it the newest, so the least recently used one is the oldest.
+    /// Only insertion counts as use, so the least recently used entry is the oldest.
     entries: LruCache<K, (Instant, V), RandomState>,
     kept: Duration,
     most: usize,
 }
 
 impl<K: Hash + Eq, V> Expiring<K, V> {
-    /// An empty map whose entries end after `kept`, or when there are more than `most`.
+    /// Entries expire when they are older than `kept`, or more than `most`.
     pub fn new(kept: Duration, most: usize) -> Self {
         Self { entries: LruCache::unbounded_with_hasher(RandomState::new()), kept, most }
     }
 
-    /// The entry, unless it is too old by now.
     pub fn get(&self, key: &K, now: Instant) -> Option<&V> {
         let (since, value) = self.entries.peek(key)?;
         (now.saturating_duration_since(*since) <= self.kept).then_some(value)
     }
 
-    /// Makes an entry the newest, in place of one with this key; `ended` gets those that end by it, the
-    /// replaced one not among them.
-    pub fn insert(&mut self, key: K, value: V, now: Instant, mut ended: impl FnMut(K, V)) {
+    /// Replaces an entry with the same key. `expired` gets the entries that this expires, but not the
+    /// replaced one.
+    pub fn insert(&mut self, key: K, value: V, now: Instant, mut expired: impl FnMut(K, V)) {
         self.entries.put(key, (now, value));
         while let Some((_, (since, _))) = self.entries.peek_lru() {
             let is_old = now.saturating_duration_since(*since) > self.kept;
@@ -46,7 +46,7 @@ impl<K: Hash + Eq, V> Expiring<K, V> {
                 return;
             }
             if let Some((key, value)) = self.pop_oldest() {
-                ended(key, value);
+                expired(key, value);
             }
         }
     }
@@ -55,7 +55,7 @@ impl<K: Hash + Eq, V> Expiring<K, V> {
         self.entries.pop(key).map(|(_, value)| value)
     }
 
-    /// Ends the oldest entry, for those who have to limit more than the number.
+    /// For users that limit more than the number of entries.
     pub fn pop_oldest(&mut self) -> Option<(K, V)> {
         self.entries.pop_lru().map(|(key, (_, value))| (key, value))
     }

@@ -1,9 +1,10 @@
-//! Labels: one metric for each of a few values, all known beforehand.
+//! Labels: one metric for each of a few values, all known in advance.
 //!
 //! Invariants:
-//! - Every value is exposed from the start, at 0: a rate sees the first one, and an alert the lack of it.
-//! - Counting neither allocates nor locks; cardinality is what [`Label::all`] says, and no call's id is
-//!   among it.
+//! - Every value is exposed from the start, at 0, so that a rate includes its first increase and an alert
+//!   can tell "never" from "unknown".
+//! - Counting neither allocates nor locks. Cardinality is fixed by [`Label::all`]: nothing from outside, such
+//!   as a call's id, can become a value.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,26 +13,22 @@ use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
-/// What a metric is told apart by.
 pub trait Label: Copy + PartialEq + fmt::Debug + Send + Sync + 'static {
-    /// Every value there is.
     fn all() -> Vec<Self>;
 
-    /// A value as it is exposed: names of labels, each with its value.
+    /// Label names, each with its value.
     fn pairs(self) -> Vec<(&'static str, &'static str)>;
 }
 
-/// A metric for each value of a label.
+/// One metric for each value of a label.
 #[derive(Clone, Debug)]
 pub struct Each<L, M = Counter>(Arc<[(L, M)]>);
 
 impl<L: Label, M> Each<L, M> {
-    /// One metric for each value.
     pub fn made_by(make: impl Fn() -> M) -> Self {
         Self(L::all().into_iter().map(|label| (label, make())).collect())
     }
 
-    /// The metric of this value.
     pub fn of(&self, label: L) -> &M {
         let found = self.0.iter().find(|(known, _)| *known == label);
         debug_assert!(found.is_some(), "{label:?} is missing among all values");
@@ -40,12 +37,10 @@ impl<L: Label, M> Each<L, M> {
 }
 
 impl<L: Label> Each<L> {
-    /// Counts one of these.
     pub fn count(&self, label: L) {
         self.of(label).inc();
     }
 
-    /// All together.
     pub fn sum(&self) -> u64 {
         self.0.iter().map(|(_, counter)| counter.get()).sum()
     }
