@@ -1,39 +1,36 @@
 //! Retry: how long to wait?
 //!
-//! Owns the delays between attempts: those of events, of probes and of connections. Leaves to those who
-//! wait whether to try again at all.
+//! Owns the delays between attempts at events, probes and connections. Leaves to its callers whether to try
+//! again at all.
 //!
-//! Invariant: delays that grow never start above their ceiling; [`Delays`] refuses such a pair.
+//! Invariant: delays never start above their ceiling; [`Delays`] rejects such a pair.
 //!
-//! The only file that names the `backoff` crate, of which it takes the exponential policy and
-//! nothing else: the crate is unmaintained (RUSTSEC-2025-0012), the arithmetic is sound.
+//! The only file that uses the `backoff` crate, and only its exponential policy: the crate is unmaintained
+//! (RUSTSEC-2025-0012), but the arithmetic is sound.
 
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff as _;
 
-/// How far a delay strays from its nominal length, as a fraction: enough to spread the retries of
-/// calls that failed together, too little to turn a doubled delay into a shorter one.
+/// As a fraction of the delay, in both directions: enough to spread the retries of calls that failed
+/// together, too little to make a doubled delay shorter than the one before.
 const JITTER: f64 = 0.25;
 
-/// Delays that double, from the first one up to a ceiling.
+/// Each twice the one before, up to a ceiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delays {
     first: Duration,
     ceiling: Duration,
 }
 
-/// The first delay is longer than the ceiling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the first delay is longer than the ceiling")]
 pub struct BadDelays;
 
 impl Delays {
-    /// Delays from `first` up to `ceiling`.
-    ///
     /// # Errors
-    /// [`BadDelays`] if `first` is above `ceiling`.
+    /// If `first` is above `ceiling`.
     pub const fn try_new(first: Duration, ceiling: Duration) -> Result<Self, BadDelays> {
         if first.as_nanos() > ceiling.as_nanos() {
             return Err(BadDelays);
@@ -41,10 +38,10 @@ impl Delays {
         Ok(Self { first, ceiling })
     }
 
-    /// The same for constants.
+    /// For constants, where a bad pair does not compile.
     ///
     /// # Panics
-    /// If `first` is above `ceiling`; a `const` does not compile then.
+    /// If `first` is above `ceiling`.
     pub const fn fixed(first: Duration, ceiling: Duration) -> Self {
         match Self::try_new(first, ceiling) {
             Ok(delays) => delays,
@@ -52,18 +49,13 @@ impl Delays {
         }
     }
 
-    /// The delay after `before` others.
-    pub fn nth(self, before: u32) -> Duration {
-        self.first.saturating_mul(2_u32.saturating_pow(before)).min(self.ceiling)
-    }
-
-    /// The same with jitter, never above the ceiling.
-    fn nth_with_jitter(self, before: u32) -> Duration {
-        jittered(self.nth(before)).min(self.ceiling)
+    /// Counted from 0.
+    pub fn nth(self, n: u32) -> Duration {
+        self.first.saturating_mul(2_u32.saturating_pow(n)).min(self.ceiling)
     }
 }
 
-/// When an event is tried again (`WEBHOOK_RETRY`, `WEBHOOK_BACKOFF`, `WEBHOOK_BACKOFF_MAX`).
+/// `WEBHOOK_RETRY`, `WEBHOOK_BACKOFF`, `WEBHOOK_BACKOFF_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     attempts: u32,
@@ -71,24 +63,23 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// `retries` additional attempts, with such delays before them.
+    /// `retries` are additional attempts, after the first.
     pub fn new(retries: u32, delays: Delays) -> Self {
         Self { attempts: retries.saturating_add(1), delays }
     }
 
-    /// One attempt and no other.
     pub const fn once() -> Self {
         Self { attempts: 1, delays: Delays::fixed(Duration::ZERO, Duration::ZERO) }
     }
 
-    /// Attempts allowed in all.
+    /// The first one included.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// The delay, with jitter, before the next attempt when `made` attempts failed.
-    pub fn delay_after(&self, made: u32) -> Duration {
-        self.delays.nth_with_jitter(made.saturating_sub(1))
+    /// With jitter, and never above the ceiling.
+    pub fn delay_after(&self, failed_attempts: u32) -> Duration {
+        jittered(self.delays.nth(failed_attempts.saturating_sub(1))).min(self.delays.ceiling)
     }
 }
 
