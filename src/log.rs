@@ -1,9 +1,9 @@
-//! The log: the two formats of a line.
+//! The log: its two formats, both written to stderr.
 //!
-//! Lines go to stderr. `text` is made for people: a line an event with its time, and for an event
-//! that could not be delivered the block that AVR Core writes. `json` is one flat object a line.
+//! `text` is for people: one line per record and, where an event could not be delivered, the block that AVR
+//! Core writes. `json` is one flat object per line.
 //!
-//! Invariant: what is logged above debug holds no payload, transcript, caller number or secret.
+//! Invariant: above debug, no record holds a payload, a transcript, a caller's number or a secret.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -21,28 +21,22 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::time::timestamp_now;
 
-/// Marks failure records: they show `status` also where there is none, and the last one of an
-/// event is followed by AVR's block in the text format.
+/// The target of failure records: they always show `status`, as `null` where there is none.
 pub const FAILURE: &str = "callhook::failure";
 
-/// The message of an event's last failed attempt.
+/// The message of an event's last failed attempt, which AVR's block follows in the text format.
 pub const GIVEN_UP: &str = "webhook delivery failed";
 
-/// What is logged, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct LogSettings {
-    /// The form of a line.
     pub format: LogFormat,
-    /// The least important level that is shown.
     pub level: LevelFilter,
 }
 
 /// `LOG_FORMAT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people, as AVR Core writes.
     Text,
-    /// One object a line.
     Json,
 }
 
@@ -58,10 +52,10 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Sends all logs to stderr in the wanted format. Libraries speak from `warn` on.
+/// Libraries log at `warn` and above, whatever the level is.
 ///
 /// # Panics
-/// When called twice in a process.
+/// If called twice in a process.
 pub fn start(settings: LogSettings) {
     let targets =
         Targets::new().with_default(LevelFilter::WARN).with_target("callhook", settings.level);
@@ -158,7 +152,7 @@ fn write_text(to: &mut Writer<'_>, level: Level, fields: &LineFields) -> fmt::Re
     Ok(())
 }
 
-/// The block that AVR Core writes when it gives up, line for line, for those who grep for it.
+/// The block that AVR Core writes when it gives up, line for line: operators grep for it.
 fn write_block(to: &mut Writer<'_>, fields: &LineFields) -> fmt::Result {
     let text = |name: &str| match fields.others.get(name) {
         Some(Value::String(text)) => text.replace(char::is_control, " "),
@@ -174,7 +168,7 @@ fn write_block(to: &mut Writer<'_>, fields: &LineFields) -> fmt::Result {
     writeln!(to, "Status: {}", text("status"))
 }
 
-/// A value as people read it: quotes only where it would run into the next field.
+/// Quoted only where the value would run into the next field.
 struct BareValue<'a>(&'a Value);
 
 impl fmt::Display for BareValue<'_> {
