@@ -1,6 +1,6 @@
-//! Listener: where a port is, and the accept loop that every port shares.
+//! Listener: the address of a port, and the accept loop that all ports share.
 //!
-//! Owns how connections are taken and counted; knows nothing of what is spoken on them.
+//! Owns how connections are accepted and limited; knows nothing of the protocols spoken on them.
 
 use std::fmt;
 use std::io;
@@ -15,20 +15,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-/// How long accepting rests when the system has no more file descriptors.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
+/// Accepting fails mostly for want of file descriptors; trying again at once would only burn CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A host and port to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
-    /// An address or a name.
+    /// An address or a name; IPv6 with or without brackets.
     pub host: String,
-    /// 0 = any free one.
+    /// 0 = any free port.
     pub port: u16,
 }
 
 impl ListenAddress {
-    /// `host:port` to connect to from the same machine: "any address" is none.
+    /// `host:port` to connect to from the same machine: loopback where the host is the "any" address.
     pub fn reachable(&self) -> String {
         let host = match self.host.trim_matches(['[', ']']).parse() {
             Ok(IpAddr::V4(ip)) if ip.is_unspecified() => "127.0.0.1".to_owned(),
@@ -46,8 +45,8 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// Takes connections until `stop`, at most so many at a time: one more is closed at once. Then waits for
-/// those that are left.
+/// Accepts connections until `stop`, then waits for the open ones to end. At most `most` are open at a time;
+/// any further one is closed at once.
 pub async fn accept<F>(
     listener: TcpListener,
     most: usize,
@@ -56,7 +55,7 @@ pub async fn accept<F>(
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(most));
+    let permits = Arc::new(Semaphore::new(most));
     let connections = TaskTracker::new();
     let mut full = false;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -64,9 +63,9 @@ pub async fn accept<F>(
             continue;
         };
         let was_full = full;
-        let place = Arc::clone(&places).try_acquire_owned().ok();
-        full = place.is_none();
-        let Some(place) = place else {
+        let permit = Arc::clone(&permits).try_acquire_owned().ok();
+        full = permit.is_none();
+        let Some(permit) = permit else {
             if !was_full {
                 warn!(limit = most, "too many connections; new ones are closed at once");
             }
@@ -75,7 +74,7 @@ pub async fn accept<F>(
         let connection = serve(stream);
         connections.spawn(async move {
             connection.await;
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);
@@ -86,14 +85,14 @@ pub async fn accept<F>(
 async fn taken(accepted: io::Result<(TcpStream, SocketAddr)>) -> Option<TcpStream> {
     match accepted {
         Ok((stream, _)) => {
-            // Without it small answers wait for the peer's delayed acknowledgement. A socket that
-            // refuses is on its way down, which the first read will tell.
+            // Otherwise small answers wait for the peer's delayed acknowledgement. If it fails, the socket
+            // is already broken, and the first read says so.
             stream.set_nodelay(true).ok();
             Some(stream)
         }
         Err(error) => {
             warn!(%error, "a connection could not be accepted");
-            sleep(ACCEPT_REST).await;
+            sleep(ACCEPT_PAUSE).await;
             None
         }
     }

@@ -1,8 +1,7 @@
-//! The wire: how a connection to another machine comes to be, to the receiver or to a
-//! speech-to-speech server.
+//! The wire: how a connection to a receiver or a speech-to-speech server is made.
 //!
-//! Owns what both need: certificates and the cryptography behind them, names, and that a client asks
-//! nobody but whom it was told to ask.
+//! Owns what both need: the TLS provider and the trusted certificates, name resolution, and that a client
+//! contacts the given host and no other.
 
 use std::io;
 use std::sync::Arc;
@@ -14,45 +13,43 @@ use tokio_rustls::TlsConnector;
 
 use crate::text::innermost;
 
-/// A client that asks just who it was told to ask: no proxy, no redirects. For plain `http` it
-/// needs no certificates, and a machine may have none.
+/// No proxy and no redirects: only the given host is contacted. For plain `http` no certificates are loaded,
+/// since a machine may have none.
 pub fn client_builder(scheme: &str) -> reqwest::ClientBuilder {
-    choose_cryptography();
+    install_tls_provider();
     let builder = reqwest::Client::builder()
         .redirect(redirect::Policy::none())
         .no_proxy()
         .http1_only()
         .dns_resolver(Arc::new(SystemResolver))
-        // When to try again is for the queue to say; and a request is not copied to be ready for it.
+        // The queue decides when to try again, and without retries reqwest need not copy the request.
         .retry(retry::never().max_retries_per_request(0));
     if scheme == "http" { builder.tls_certs_only([]) } else { builder }
 }
 
-/// TLS for a connection of one's own, with the system's certificates.
+/// For connections made without reqwest; trusts the system's certificates.
 ///
 /// # Errors
-/// Where they cannot be loaded.
+/// If the system's certificates cannot be loaded.
 pub fn tls_connector() -> Result<TlsConnector, String> {
-    choose_cryptography();
+    install_tls_provider();
     let config = rustls::ClientConfig::with_platform_verifier();
     config.map(|config| Arc::new(config).into()).map_err(|error| innermost(&error))
 }
 
-/// The first call decides for the process, and all decide alike.
-fn choose_cryptography() {
+/// The first call sets it for the process; the error of later calls means nothing.
+fn install_tls_provider() {
     rustls::crypto::ring::default_provider().install_default().ok();
 }
 
-/// The host's name does not resolve.
 #[derive(Debug, thiserror::Error)]
 #[error("{host} does not resolve: {cause}")]
 pub struct NotResolved {
-    /// The name.
     pub host: String,
     cause: io::Error,
 }
 
-/// Resolves names as the system does, and says so in a type when it cannot.
+/// The system's resolver, with an error that [`crate::delivery`] can recognise.
 struct SystemResolver;
 
 impl Resolve for SystemResolver {
