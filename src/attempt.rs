@@ -1,8 +1,8 @@
-//! The attempt: one delivery to the receiver, how it went, and what that means.
+//! The attempt: one request to the receiver, its outcome, and what that means.
 //!
-//! Owns the codes of failures (those that Node and axios use, since AVR Core logs them), and what each
-//! failure means for retries and for the receiver's state. Plain values: the request itself is
-//! [`crate::delivery`]'s, what happens next is the queue's.
+//! Owns the failure codes (those of Node and axios, since AVR Core logs them), and what each failure means
+//! for retries and for the receiver's state. Plain values: [`crate::delivery`] makes the request, and
+//! [`crate::queue`] decides what happens next.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,37 +13,33 @@ use strum::VariantArray as _;
 use crate::event::Item;
 use crate::label::Label;
 
-/// One HTTP request that is to be made.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     pub item: Item,
-    /// Whether it finds out if a receiver that is down is there again.
+    /// Sent to find out whether a receiver that is down has come back.
     pub probe: bool,
 }
 
 impl Attempt {
-    /// 1, 2, … for this event; a probe in vain is not counted.
+    /// 1, 2, … for this event; failed probes are not counted.
     pub fn number(&self) -> u32 {
         self.item.spent.attempts + 1
     }
 }
 
-/// How an attempt went.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A 2xx came back.
+    /// Any 2xx.
     Delivered {
-        /// Which 2xx.
         status: u16,
-        /// The whole body, where it could be read in time and within the limit.
+        /// `None` if the body was too long, too slow or broken.
         answer: Option<Bytes>,
     },
-    /// Anything else.
     Failed(Failure),
 }
 
 impl Outcome {
-    /// The receiver's status, where it answered.
+    /// `None` if the receiver did not answer.
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Delivered { status, .. } => Some(*status),
@@ -52,51 +48,47 @@ impl Outcome {
     }
 }
 
-/// Whoever can make an attempt: the receiver's HTTP client, or a stand-in under test.
+/// Makes attempts: the receiver's HTTP client, or a stand-in in tests.
 pub trait Deliver: Send + Sync + 'static {
-    /// Makes one attempt. Ends by itself, within a limit of its own.
+    /// Ends by itself: the implementation has a time limit of its own.
     fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome>;
 
-    /// The headers of an attempt that was made at that time (to the second), what is secret masked.
+    /// The headers of an attempt made at that time, with secrets masked.
     fn shown_headers(&self, _attempt: &Attempt, _at: SystemTime) -> Vec<(String, String)> {
         Vec::new()
     }
 }
 
-/// The short name of a failure, as Node users grep for it.
+/// The names that Node users grep for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray, strum::IntoStaticStr)]
 pub enum FailureCode {
-    /// Nobody listens on that port.
     #[strum(serialize = "ECONNREFUSED")]
     ConnectionRefused,
-    /// The connection broke.
     #[strum(serialize = "ECONNRESET")]
     ConnectionReset,
-    /// The host's name does not resolve.
+    /// The host name does not resolve.
     #[strum(serialize = "ENOTFOUND")]
     NotFound,
-    /// No route to the host or its network.
     #[strum(serialize = "EHOSTUNREACH")]
     HostUnreachable,
     /// `WEBHOOK_TIMEOUT` passed.
     #[strum(serialize = "ECONNABORTED")]
     Timeout,
-    /// TLS failed.
     #[strum(serialize = "EPROTO")]
     Tls,
     /// A 3xx or 4xx.
     #[strum(serialize = "ERR_BAD_REQUEST")]
     BadRequest,
-    /// A 5xx, or an answer that is no HTTP.
+    /// A 5xx, or an answer that is not HTTP.
     #[strum(serialize = "ERR_BAD_RESPONSE")]
     BadResponse,
-    /// A fault of callhook's own; the receiver has no part in it.
+    /// A bug in callhook; says nothing about the receiver.
     #[strum(serialize = "ERR_INTERNAL")]
     Internal,
 }
 
 impl FailureCode {
-    /// The name in logs.
+    /// As in logs and metrics.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -112,23 +104,20 @@ impl Label for FailureCode {
     }
 }
 
-/// Why an attempt failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Its short name.
     pub code: FailureCode,
-    /// The sentence for the operator, worded as Node and axios do.
+    /// For the operator, worded as Node and axios do.
     pub error: String,
-    /// The receiver's status, if it answered.
+    /// `None` if the receiver did not answer.
     pub status: Option<u16>,
-    /// How long the receiver asked to be left alone.
+    /// From `Retry-After`.
     pub retry_after: Option<Duration>,
-    /// How long the attempt took.
     pub took: Duration,
 }
 
 impl Failure {
-    /// An answer other than 2xx.
+    /// For any status but 2xx.
     pub fn of_status(status: u16, retry_after: Option<Duration>, took: Duration) -> Self {
         let code = match status {
             500..600 => FailureCode::BadResponse,
@@ -140,35 +129,34 @@ impl Failure {
         Self { code, error, status: Some(status), retry_after, took }
     }
 
-    /// `WEBHOOK_TIMEOUT` passed before a head came back.
+    /// `WEBHOOK_TIMEOUT` passed before the head of an answer arrived.
     pub fn of_timeout(limit: Duration, took: Duration) -> Self {
         let error = format!("timeout of {}ms exceeded", limit.as_millis());
         Self::unanswered(FailureCode::Timeout, error, took)
     }
 
-    /// The attempt panicked: a bug here, which must cost this event alone.
+    /// The attempt panicked, which must cost no other event.
     pub fn of_panic() -> Self {
         let error = "the attempt panicked, which is a bug in callhook".to_owned();
         Self::unanswered(FailureCode::Internal, error, Duration::ZERO)
     }
 
-    /// A failure without any answer.
     pub fn unanswered(code: FailureCode, error: String, took: Duration) -> Self {
         Self { code, error, status: None, retry_after: None, took }
     }
 
-    /// Trying again is of no use: the receiver refuses these bytes.
+    /// Trying again is useless: the receiver rejects these very bytes.
     pub fn is_final(&self) -> bool {
         matches!(self.status, Some(400 | 410 | 413 | 415 | 422))
     }
 
-    /// Nobody is there: no answer at all, or a proxy's word that the receiver is away. A plain 500
-    /// is an answer, as AVR's sample receiver gives one to every `call_initiated`.
+    /// No answer at all, or a proxy's word that the receiver is down. A plain 500 is an answer: AVR's sample
+    /// receiver gives one to every `call_initiated`.
     pub fn is_nobody_there(&self) -> bool {
         self.code != FailureCode::Internal && matches!(self.status, None | Some(502..=504))
     }
 
-    /// How long the receiver asked everybody to wait, as 429 and 503 do.
+    /// How long all events have to wait: only 429 and 503 speak for the whole receiver.
     pub fn pause(&self) -> Option<Duration> {
         match self.status {
             Some(429 | 503) => self.retry_after,
@@ -186,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn final_statuses_are_those_that_no_retry_can_mend() {
+    fn final_statuses_are_those_that_no_retry_can_fix() {
         let finals: Vec<u16> = (300..600).filter(|s| status(*s).is_final()).collect();
         assert_eq!(finals, [400, 410, 413, 415, 422]);
     }
