@@ -1,14 +1,14 @@
 //! Delivery: how did one attempt go?
 //!
-//! Owns the HTTP request to the receiver: headers, signature, deadline, the bounded read of the
-//! answer. Leaves to [`crate::queue`] when to try, and what a failure means for the event.
+//! Owns the HTTP request to the receiver: headers, signature, deadline, and the bounded read of the answer.
+//! Leaves to [`crate::queue`] when to try, and what a failure means for the event.
 //!
 //! Invariants and limits:
-//! - An attempt ends within `WEBHOOK_TIMEOUT`: connect, send, and read of head and body together.
-//! - Any 2xx is a success, whatever its body: a body that is too long, too slow or broken is
-//!   dropped, and only a routing decision that was in it is lost.
+//! - An attempt ends within `WEBHOOK_TIMEOUT`, which covers connecting, sending and reading head and body.
+//! - Any 2xx is a success, whatever its body. A body that is too long, too slow or broken is dropped; at
+//!   worst a routing decision in it is lost.
 //! - Redirects are not followed: a 3xx is a failure. No proxy is used.
-//! - At most [`MAX_ANSWER`] bytes of a body are read.
+//! - At most [`MAX_ANSWER`] bytes of a body are kept.
 
 pub mod failure;
 pub mod signature;
@@ -30,20 +30,19 @@ use crate::attempt::{Attempt, Deliver, Failure, Outcome};
 use crate::routing::without_user;
 use crate::wire::client_builder;
 
-/// The most of an answer's body that is read, in bytes; an `sts_url` needs a few hundred.
+/// In bytes; an `sts_url` needs a few hundred.
 pub const MAX_ANSWER: usize = 64 * 1024;
 
-/// The longest `Retry-After` that is honoured: AVR's sample receiver asks for 900 seconds.
+/// A longer `Retry-After` counts as this: AVR's sample receiver asks for 900 seconds.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
-/// How long a connection to the receiver may idle before it is closed here. Node closes after 5 s
-/// by default; closing first avoids sending an event into a connection that is just going away.
+/// How long a connection may be idle before callhook closes it. Node closes after 5 s by default; closing
+/// first avoids sending an event on a connection that is about to go.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
-/// Version 1 of the product token in `User-Agent`.
 const AGENT: &str = concat!("callhook/", env!("CARGO_PKG_VERSION"));
 
-/// `WEBHOOK_SECRET`, by which the receiver knows the sender.
+/// `WEBHOOK_SECRET`, by which the receiver recognises callhook.
 pub const SECRET_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-secret");
 /// 1, 2, … for the event.
 pub const ATTEMPT_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-attempt");
@@ -52,62 +51,59 @@ pub const SEQUENCE_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-s
 /// `AGENT_ID`, by which AVR's dashboard knows whose call it is.
 pub const AGENT_HEADER: HeaderName = HeaderName::from_static("x-avr-agent-id");
 
-/// The most headers that an attempt has besides those that all have.
+/// The most headers that differ from attempt to attempt.
 const OWN_HEADERS: usize = 6;
 
-/// What is shown in place of a secret.
 const MASK: &str = "••••••••";
 
-/// The receiver (`WEBHOOK_*`).
+/// `WEBHOOK_*`.
 #[derive(Clone, Debug)]
 pub struct WebhookSettings {
-    /// Where events go; http or https, with a host.
+    /// http or https, with a host.
     pub url: Url,
-    /// `X-AVR-WEBHOOK-SECRET`; fit for a header.
+    /// Checked to be a header value.
     pub secret: Option<SecretString>,
-    /// The time for one attempt.
     pub timeout: Duration,
-    /// Signs every attempt.
     pub signing_key: Option<SigningKey>,
 }
 
 impl WebhookSettings {
-    /// Reads [`url`](Self::url); `None` where the text is no such URL.
+    /// `None` unless it is a URL fit for [`url`](Self::url).
     pub fn read_url(text: &str) -> Option<Url> {
         let url = Url::parse(text).ok()?;
         (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
     }
 
-    /// `host:port`, as Node's errors name it.
-    pub fn place(&self) -> String {
+    /// `host:port`, as in Node's errors.
+    pub fn host_and_port(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();
         let port = self.url.port_or_known_default().unwrap_or_default();
         format!("{host}:{port}")
     }
 
-    /// The URL without its user part, for logs.
+    /// Without userinfo, for logs.
     pub fn shown_url(&self) -> String {
         without_user(&self.url).to_string()
     }
 }
 
-/// The receiver, reached over HTTP.
+/// The receiver's HTTP client; clones share its connections.
 #[derive(Clone)]
 pub struct Webhook(Arc<WebhookClient>);
 
 struct WebhookClient {
     client: reqwest::Client,
     settings: WebhookSettings,
-    /// The request without what differs from attempt to attempt.
-    blank: reqwest::Request,
+    /// With the headers that all attempts share, and no body.
+    template: reqwest::Request,
     agent: Option<HeaderValue>,
 }
 
 impl Webhook {
-    /// Prepares a client for the receiver; connects to nothing yet.
+    /// Does not connect yet.
     ///
     /// # Errors
-    /// Where the system's TLS certificates cannot be loaded.
+    /// If the system's TLS certificates cannot be loaded.
     pub fn new(
         settings: WebhookSettings,
         agent: Option<HeaderValue>,
@@ -118,30 +114,29 @@ impl Webhook {
         fixed.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         if let Some(secret) = &settings.secret {
             let mut value = HeaderValue::from_str(secret.expose_secret())
-                .expect("the secret was checked to be a header value with the settings");
+                .expect("the settings checked that the secret is a header value");
             value.set_sensitive(true);
             fixed.insert(SECRET_HEADER, value);
         }
-        // Building it turns the URL's user part into an Authorization header, too.
-        let blank = client.post(settings.url.clone()).headers(fixed).build()?;
-        Ok(Self(Arc::new(WebhookClient { client, settings, blank, agent })))
+        // This also turns the URL's userinfo into an Authorization header.
+        let template = client.post(settings.url.clone()).headers(fixed).build()?;
+        Ok(Self(Arc::new(WebhookClient { client, settings, template, agent })))
     }
 
-    /// The request that an attempt makes, signed now where there is a key. The workbench alters it
-    /// before it is sent.
+    /// If there is a key, signed with the current time. The workbench alters the request before it sends it.
     pub fn request(&self, attempt: &Attempt) -> reqwest::Request {
         self.0.request(attempt)
     }
 
-    /// Sends a request as an attempt.
+    /// Sends a request with the time limit of an attempt, and judges the answer.
     pub async fn send(&self, request: reqwest::Request) -> Outcome {
         self.0.send(request).await
     }
 
-    /// Sends a request over the connections that attempts use, with no limit in time.
+    /// Uses the same connections as attempts, but has no time limit.
     ///
     /// # Errors
-    /// Where no head of an answer came back.
+    /// If no head of an answer arrived.
     pub async fn execute(
         &self,
         request: reqwest::Request,
@@ -163,7 +158,7 @@ impl Deliver for Webhook {
 
 impl WebhookClient {
     fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
-        let mut headers = self.blank.headers().clone();
+        let mut headers = self.template.headers().clone();
         self.put_headers(attempt, &mut headers);
         if headers.contains_key(signature::TIMESTAMP_HEADER) {
             let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -184,8 +179,8 @@ impl WebhookClient {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
                 let took = begun.elapsed();
-                let place = self.settings.place();
-                return Outcome::Failed(failure::of_request(&error, &place, took));
+                let address = self.settings.host_and_port();
+                return Outcome::Failed(failure::of_request(&error, &address, took));
             }
             Err(_) => {
                 let limit = self.settings.timeout;
@@ -203,7 +198,8 @@ impl WebhookClient {
     }
 
     fn request(&self, attempt: &Attempt) -> reqwest::Request {
-        let mut request = self.blank.try_clone().expect("it has no body, so it can be cloned");
+        let mut request =
+            self.template.try_clone().expect("a request without a body can be cloned");
         request.headers_mut().reserve(OWN_HEADERS);
         self.put_headers(attempt, request.headers_mut());
         *request.body_mut() = Some(attempt.item.event.body.clone().into());
@@ -214,7 +210,7 @@ impl WebhookClient {
         headers.insert(ATTEMPT_HEADER, attempt.number().into());
         headers.insert(SEQUENCE_HEADER, attempt.item.sequence.into());
         let own = attempt.item.event.agent.as_deref().map(|agent| {
-            HeaderValue::from_str(agent).expect("an event's agent came as a header value")
+            HeaderValue::from_str(agent).expect("an event's agent was a header value")
         });
         if let Some(agent) = own.or_else(|| self.agent.clone()) {
             headers.insert(AGENT_HEADER, agent);
@@ -233,12 +229,12 @@ fn header(text: String) -> HeaderValue {
     text.try_into().expect("ids and base64 are visible ASCII")
 }
 
-/// The body, if it ends within [`MAX_ANSWER`]; reading it to its end keeps the connection usable.
+/// `None` if the body is longer than [`MAX_ANSWER`]. Reading to the end keeps the connection usable.
 async fn read_bounded(mut response: reqwest::Response) -> Option<Bytes> {
     let Some(first) = response.chunk().await.ok()? else {
         return Some(Bytes::new());
     };
-    // Nearly every answer is one chunk, which then needs no copy.
+    // Nearly every answer is a single chunk, which needs no copy.
     let Some(second) = response.chunk().await.ok()? else {
         return (first.len() <= MAX_ANSWER).then_some(first);
     };
@@ -258,12 +254,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     parse_retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
 }
 
-/// Reads `Retry-After`: seconds, or an HTTP date (RFC 9110, section 10.2.3), at most
-/// [`MAX_RETRY_AFTER`]. A date that has passed is no wait; anything else is `None`.
+/// Seconds or an HTTP date (RFC 9110, section 10.2.3), capped at [`MAX_RETRY_AFTER`]. A date in the past is a
+/// wait of zero; anything else is `None`.
 pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are a long wait, not a fault.
+        // Digits that overflow are a long wait, not an error.
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
         let date = httpdate::parse_http_date(value).ok()?;

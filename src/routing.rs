@@ -1,12 +1,12 @@
 //! Routing: what did the receiver decide, and which speech-to-speech URL follows from it?
 //!
-//! Pure: sees neither a socket nor a clock. Owns what a valid STS URL is, which hosts may be
-//! routed to, how a receiver's answer is read, and how the payload becomes query parameters.
+//! Pure: sees neither socket nor clock. Owns what a valid STS URL is, which hosts a receiver may route to,
+//! how its answer is read, and how the payload becomes query parameters.
 //!
 //! Invariants:
-//! - An [`StsUrl`] is `ws` or `wss` and names a host. Its userinfo never appears in [`Display`](fmt::Display).
-//! - A parameter that the base URL holds already is never appended again: the decision wins over
-//!   what the dialplan sent.
+//! - An [`StsUrl`] is `ws` or `wss` and has a host. [`Display`](fmt::Display) never shows its userinfo.
+//! - A parameter that the base URL already has is not appended: the receiver's decision wins over what the
+//!   dialplan sent.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -20,7 +20,7 @@ use url::form_urlencoded::byte_serialize;
 
 use crate::event::Payload;
 
-/// The longest STS URL, in bytes: Asterisk cuts the answer that carries it at about 4000.
+/// In bytes: Asterisk truncates the answer that carries the URL at about 4000.
 pub const MAX_STS_URL: usize = 4096;
 
 /// A `ws` or `wss` URL with a host, of at most [`MAX_STS_URL`] bytes.
@@ -28,22 +28,22 @@ pub const MAX_STS_URL: usize = 4096;
 pub struct StsUrl(Url);
 
 impl StsUrl {
-    /// The URL with its userinfo, as it is connected to.
+    /// With userinfo: for connecting, not for showing.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// The host, with its port where it is given: fit for logs, since queries may hold keys.
-    pub fn place(&self) -> String {
+    /// `host` or `host:port`, for logs: a query may hold keys.
+    pub fn host_and_port(&self) -> String {
         let host = self.0.host_str().unwrap_or_default();
         self.0.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
-    /// What comes before the first parameter that is added.
+    /// Goes before the first appended parameter.
     fn separator(&self) -> &'static str {
         match self.0.query() {
             None => "?",
-            // After `?` alone there is nothing to be separated from.
+            // The URL ends in `?`.
             Some("") => "",
             Some(_) => "&",
         }
@@ -55,14 +55,14 @@ impl FromStr for StsUrl {
 
     fn from_str(text: &str) -> Result<Self, BadStsUrl> {
         if text.len() > MAX_STS_URL {
-            return Err(BadStsUrl(format!("it is over {MAX_STS_URL} bytes long")));
+            return Err(BadStsUrl(format!("it is longer than {MAX_STS_URL} bytes")));
         }
         let url = Url::parse(text).map_err(|error| BadStsUrl(error.to_string()))?;
         match (url.scheme(), url.has_host()) {
             ("ws" | "wss", true) => Ok(Self(url)),
-            ("ws" | "wss", false) => Err(BadStsUrl("it names no host".to_owned())),
-            // What stands there may be half of a user part, so it is not repeated.
-            (_, _) => Err(BadStsUrl("its scheme is another one".to_owned())),
+            ("ws" | "wss", false) => Err(BadStsUrl("it has no host".to_owned())),
+            // Not quoted: without `//`, what was parsed as the scheme may be a user name.
+            (_, _) => Err(BadStsUrl("its scheme is neither".to_owned())),
         }
     }
 }
@@ -73,29 +73,27 @@ impl fmt::Display for StsUrl {
     }
 }
 
-/// The text is no STS URL; says why.
+/// Holds the reason.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a ws:// or wss:// URL with a host ({0})")]
 pub struct BadStsUrl(String);
 
-/// The URL without its userinfo, fit for logs and pages.
+/// For logs and pages.
 pub fn without_user(url: &Url) -> Cow<'_, Url> {
     if url.username().is_empty() && url.password().is_none() {
         return Cow::Borrowed(url);
     }
     let mut url = url.clone();
-    // Both fail only for URLs that cannot hold userinfo, and this one holds it.
+    // Both fail only for URLs that cannot have userinfo, and this one has it.
     url.set_username("").expect("the URL has userinfo");
     url.set_password(None).expect("the URL has userinfo");
     Cow::Owned(url)
 }
 
-/// Hosts that a receiver may route to (`STS_ALLOWED_HOSTS`).
+/// `STS_ALLOWED_HOSTS`: where a receiver may route to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AllowedHosts {
-    /// No restriction.
     Any,
-    /// One of these.
     Only(Vec<HostRule>),
 }
 
@@ -108,7 +106,7 @@ impl AllowedHosts {
     }
 }
 
-/// A host on any port (`host`), or on one (`host:port`).
+/// `host` (any port) or `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
     host: url::Host<String>,
@@ -117,7 +115,7 @@ pub struct HostRule {
 
 impl HostRule {
     fn admits(&self, url: &Url) -> bool {
-        // `ws` is a special scheme, so the host of an StsUrl is parsed as a rule's is.
+        // `ws` is a special scheme of the URL standard, so hosts in an StsUrl are parsed as in a rule.
         let same_host = url.host().map(|host| host.to_owned()).as_ref() == Some(&self.host);
         let same_port = self.port.is_none() || self.port == url.port_or_known_default();
         same_host && same_port
@@ -140,22 +138,19 @@ impl FromStr for HostRule {
     }
 }
 
-/// The text is neither `host` nor `host:port`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected host or host:port")]
 pub struct BadHostRule;
 
-/// Where the receiver wants the call to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The receiver's own text.
+    /// The receiver's own text, which relays pass on unchanged.
     pub given: Box<str>,
-    /// The same, checked.
     pub url: StsUrl,
 }
 
 impl Decision {
-    /// A decision that was followed before.
+    /// From a decision's own text, which was accepted before; allowed hosts are not checked again.
     pub fn recall(given: &str) -> Option<Self> {
         let url = given.parse().ok()?;
         Some(Self { given: given.into(), url })
@@ -194,13 +189,13 @@ impl NoDecision {
     }
 }
 
-/// Reads a receiver's 2xx answer to `call_initiated`.
+/// Reads the body of a receiver's 2xx answer to `call_initiated`.
 ///
-/// No JSON object, no `sts_url`, `null` or an empty text in it: no decision, and no fault either,
-/// since most receivers answer just `OK`.
+/// `None` if it is no JSON object, or its `sts_url` is missing, `null` or empty. That is no error: most
+/// receivers just answer `OK`.
 ///
 /// # Errors
-/// [`BadDecision`] where there is an `sts_url` that cannot be followed.
+/// If there is an `sts_url` that cannot be followed.
 pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>, BadDecision> {
     let Some(Ok(answer)) = body
         .trim_ascii_start()
@@ -218,43 +213,38 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
     }
     let url: StsUrl = given.parse()?;
     if !allowed.admit(&url) {
-        return Err(BadDecision::HostNotAllowed(url.place()));
+        return Err(BadDecision::HostNotAllowed(url.host_and_port()));
     }
     Ok(Some(Decision { given: given.into(), url }))
 }
 
-/// The part of a receiver's answer that matters.
 #[derive(Deserialize)]
 struct ReceiverAnswer<'a> {
     #[serde(borrow)]
     sts_url: Option<&'a RawValue>,
 }
 
-/// The receiver's `sts_url` cannot be followed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDecision {
-    /// A number, an object and so on.
-    #[error("expected a text")]
+    #[error("expected a string")]
     NotText,
-    /// No WebSocket URL.
     #[error(transparent)]
     Url(#[from] BadStsUrl),
-    /// `STS_ALLOWED_HOSTS` is set and lacks it.
     #[error("{0} is not among STS_ALLOWED_HOSTS")]
     HostNotAllowed(String),
 }
 
-/// What `POST /call` answers.
+/// The answer of `POST /call`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Route {
-    /// Where the call goes; `None` where neither the receiver nor `STS_URL` names a place.
+    /// `None` if there is neither a decision nor `STS_URL`.
     pub sts_url: Option<String>,
-    /// Whether the receiver chose it.
+    /// Whether it is the receiver's decision.
     #[serde(rename = "override")]
     pub overridden: bool,
 }
 
-/// The call's route: the receiver's decision, else the fallback, with the payload as query.
+/// The decision's URL, else the fallback's, with the payload as query parameters.
 pub fn route(decision: Option<&Decision>, fallback: Option<&StsUrl>, payload: &Payload) -> Route {
     Route {
         sts_url: decision
@@ -265,7 +255,7 @@ pub fn route(decision: Option<&Decision>, fallback: Option<&StsUrl>, payload: &P
     }
 }
 
-/// Appends every payload field as a query parameter, as the WHATWG URL standard encodes a form
+/// Appends each payload field as a query parameter, encoded as the URL standard encodes forms
 /// (<https://url.spec.whatwg.org/#urlencoded-serializing>), and drops the fragment.
 fn effective_url(base: &StsUrl, payload: &Payload) -> String {
     let fragment = base.0.fragment().map_or(0, |fragment| fragment.len() + "#".len());
@@ -289,7 +279,7 @@ fn effective_url(base: &StsUrl, payload: &Payload) -> String {
     url
 }
 
-/// The value as a parameter: texts bare, the rest as compact JSON; `None` for `null`.
+/// Strings without quotes, everything else as compact JSON; `None` for `null`.
 fn parameter(json: &str) -> Option<Cow<'_, str>> {
     match json.as_bytes() {
         [b'"', plain @ .., b'"'] if !plain.contains(&b'\\') => Some(json[1..json.len() - 1].into()),
@@ -301,12 +291,12 @@ fn parsed_parameter(json: &str) -> Option<String> {
     match json.as_bytes().first() {
         Some(b'n') => None,
         Some(b'"') => serde_json::from_str(json).ok(),
-        // Not by way of serde_json's Value, which rounds numbers, and gives a key of its own a meaning.
+        // Not through serde_json's Value: it rounds numbers and treats a key of its own specially.
         Some(_) | None => Some(compact(json)),
     }
 }
 
-/// JSON without the white space between its parts.
+/// Without the white space between tokens.
 fn compact(json: &str) -> String {
     let (mut in_text, mut escaped) = (false, false);
     let keep = |char: &char| {

@@ -75,7 +75,8 @@ fn print(environment: &Environment) -> Result<String, Vec<String>> {
             assert_limits(&settings);
             let mut printed = described.expect("the settings are in order");
             let webhook = settings.webhook.iter();
-            printed.extend(webhook.flat_map(|webhook| [webhook.shown_url(), webhook.place()]));
+            printed
+                .extend(webhook.flat_map(|webhook| [webhook.shown_url(), webhook.host_and_port()]));
             printed.extend(settings.fallback.map(|url| url.to_string()));
             Ok(printed)
         }

@@ -1,4 +1,4 @@
-//! From an error of the HTTP client to a [`Failure`], in the words that AVR's operators know.
+//! From the HTTP client's error to a [`Failure`], in the words that AVR's operators know.
 
 use std::error::Error as StdError;
 use std::io;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::attempt::{Failure, FailureCode};
 use crate::wire::NotResolved;
 
-/// The request could not be made, or no proper head came back. `place` is the receiver's `host:port`.
-pub fn of_request(error: &reqwest::Error, place: &str, took: Duration) -> Failure {
-    let (code, error) = classify(error, place);
+/// For a request that failed before the head of an answer was read. `address` is the receiver's `host:port`.
+pub fn of_request(error: &reqwest::Error, address: &str, took: Duration) -> Failure {
+    let (code, error) = classify(error, address);
     Failure::unanswered(code, error, took)
 }
 
-/// Finds the cause that means something to an operator in reqwest's chain of errors.
-fn classify(error: &reqwest::Error, place: &str) -> (FailureCode, String) {
+/// Walks down reqwest's chain of causes to the first one that tells an operator something.
+fn classify(error: &reqwest::Error, address: &str) -> (FailureCode, String) {
     let mut innermost: &(dyn StdError + 'static) = error;
     let mut next = error.source();
     while let Some(cause) = next {
@@ -22,7 +22,7 @@ fn classify(error: &reqwest::Error, place: &str) -> (FailureCode, String) {
             return (FailureCode::NotFound, format!("getaddrinfo ENOTFOUND {host}"));
         }
         if let Some(io) = cause.downcast_ref::<io::Error>()
-            && let Some(known) = classify_io(io, place)
+            && let Some(known) = classify_io(io, address)
         {
             return known;
         }
@@ -32,20 +32,19 @@ fn classify(error: &reqwest::Error, place: &str) -> (FailureCode, String) {
         innermost = cause;
         next = cause.source();
     }
-    // What is left is a connection that went away, such as hyper's "connection closed before
-    // message completed".
+    // What remains is a broken connection, such as hyper's "connection closed before message completed".
     let what = if error.is_connect() { "connect failed" } else { "socket hang up" };
     (FailureCode::ConnectionReset, format!("{what} ({innermost})"))
 }
 
-/// An `io::Error` may carry another error, which it does not show as its source.
-fn classify_io(error: &io::Error, place: &str) -> Option<(FailureCode, String)> {
+/// An `io::Error` may wrap another error without reporting it as its source.
+fn classify_io(error: &io::Error, address: &str) -> Option<(FailureCode, String)> {
     let carried = error.get_ref();
     if let Some(tls) = carried.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Some((FailureCode::Tls, format!("write EPROTO {place}: {tls}")));
+        return Some((FailureCode::Tls, format!("write EPROTO {address}: {tls}")));
     }
     if let Some(inner) = carried.and_then(|inner| inner.downcast_ref::<io::Error>()) {
-        return classify_io(inner, place);
+        return classify_io(inner, address);
     }
     let (code, verb) = match error.kind() {
         io::ErrorKind::ConnectionRefused => (FailureCode::ConnectionRefused, "connect"),
@@ -58,5 +57,5 @@ fn classify_io(error: &io::Error, place: &str) -> Option<(FailureCode, String)> 
         io::ErrorKind::TimedOut => (FailureCode::Timeout, "connect"),
         _ => return None,
     };
-    Some((code, format!("{verb} {} {place}", code.name())))
+    Some((code, format!("{verb} {} {address}", code.name())))
 }

@@ -1,7 +1,7 @@
 //! Signatures by the Standard Webhooks specification, version 1
 //! (<https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>).
 //!
-//! Owns the key and the text that is signed: `{id}.{timestamp}.{body}`.
+//! Owns the key and what is signed: `{id}.{timestamp}.{body}`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use hmac::{Hmac, Mac};
 use reqwest::header::HeaderName;
 use sha2::Sha256;
 
-/// The event's id: the receiver's idempotency key.
+/// The receiver's idempotency key.
 pub const ID_HEADER: HeaderName = HeaderName::from_static("webhook-id");
 /// Unix seconds of this attempt.
 pub const TIMESTAMP_HEADER: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -21,14 +21,14 @@ pub const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("webhook-signat
 
 const PREFIX: &str = "whsec_";
 
-/// Before each signature: the version of the scheme, which is symmetric.
+/// The symmetric scheme.
 const VERSION: &str = "v1,";
 
-/// `WEBHOOK_SIGNING_KEY`, read and ready to sign.
+/// `WEBHOOK_SIGNING_KEY`.
 #[derive(Clone)]
 pub struct SigningKey(Hmac<Sha256>);
 
-/// What a signed attempt carries besides the id.
+/// The headers that signing adds.
 pub struct Signed {
     /// Unix seconds.
     pub timestamp: u64,
@@ -37,7 +37,6 @@ pub struct Signed {
 }
 
 impl SigningKey {
-    /// Signs one attempt.
     pub fn sign(&self, id: &str, now: SystemTime, body: &[u8]) -> Signed {
         let since_epoch = now.duration_since(UNIX_EPOCH);
         let timestamp = since_epoch.expect("the clock is past 1970").as_secs();
@@ -47,8 +46,8 @@ impl SigningKey {
         Signed { timestamp, signature }
     }
 
-    /// Whether this key made one of the signatures, which spaces separate. Takes as long wherever
-    /// they differ; leaves to the caller how old the timestamp may be.
+    /// Whether any of the space-separated signatures was made with this key. Compares in constant time;
+    /// leaves to the caller how old the timestamp may be.
     pub fn has_signed(&self, id: &str, timestamp: &str, body: &[u8], signatures: &str) -> bool {
         let mac = self.mac(id, timestamp, body);
         let given = signatures.split(' ').filter_map(|signature| signature.strip_prefix(VERSION));
@@ -71,7 +70,7 @@ impl FromStr for SigningKey {
 
     fn from_str(text: &str) -> Result<Self, BadSigningKey> {
         let encoded = text.strip_prefix(PREFIX).ok_or(BadSigningKey)?;
-        // Keys come with and without padding.
+        // Keys exist with and without padding.
         let key = STANDARD.decode_to_vec(encoded);
         let key = key.or_else(|_| STANDARD_NO_PAD.decode_to_vec(encoded));
         let key = key.map_err(|_| BadSigningKey)?;
@@ -89,7 +88,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The text is no signing key. Does not repeat it: it may be a key with a typing error.
+/// Does not quote the text, which may be a key with a typo.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected {PREFIX} followed by base64 (make one: echo {PREFIX}$(openssl rand -base64 32))")]
 pub struct BadSigningKey;

@@ -137,7 +137,7 @@ impl Shared {
         let call = item.event.call;
         match routing::decision(answer.unwrap_or_default(), &self.settings.allowed_hosts) {
             Ok(Some(decision)) => {
-                let place = decision.url.place();
+                let place = decision.url.host_and_port();
                 let given = decision.given.clone();
                 if slot.decide(decision, now) {
                     self.parts.history.routed(call, &place);

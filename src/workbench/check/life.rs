@@ -47,7 +47,7 @@ pub async fn event_types(trial: &mut Trial) -> Ruling {
 pub async fn call_initiated(trial: &mut Trial) -> Ruling {
     let answer = trial.expect(Call::fresh().next(EventType::CallInitiated), ROUTED).await?;
     match decision(&answer) {
-        Ok(Some(decision)) => Ok(format!("it routes the call to {}", decision.url.place())),
+        Ok(Some(decision)) => Ok(format!("it routes the call to {}", decision.url.host_and_port())),
         Ok(None) => Ok("no sts_url in the answer: such a call goes to STS_URL".to_owned()),
         Err(error) => {
             let advice = "Answer {\"sts_url\":\"ws://HOST:PORT\"}, or wss://; leave the field out \

@@ -66,7 +66,7 @@ impl Sender {
     pub async fn finds_receiver(&self) -> bool {
         let begun = Instant::now();
         loop {
-            let place = self.settings.place();
+            let place = self.settings.host_and_port();
             let connected = timeout(RETURN, TcpStream::connect(place)).await;
             if connected.is_ok_and(|stream| stream.is_ok()) {
                 return true;
@@ -94,7 +94,7 @@ impl Sender {
         let response = match self.webhook.execute(request).await {
             Ok(response) => response,
             Err(error) => {
-                let place = self.settings.place();
+                let place = self.settings.host_and_port();
                 let failure = failure::of_request(&error, &place, begun.elapsed());
                 return Came::Broken { code: failure.code.name(), error: failure.error };
             }

@@ -199,7 +199,7 @@ impl Decisions {
         match routing::decision(answer.as_deref().unwrap_or_default(), &AllowedHosts::Any) {
             Ok(Some(decision)) => {
                 self.routed += 1;
-                *self.places.of(&decision.url.place()) += 1;
+                *self.places.of(&decision.url.host_and_port()) += 1;
             }
             Ok(None) => self.fallback += 1,
             Err(_) => self.invalid += 1,
