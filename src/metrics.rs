@@ -1,12 +1,12 @@
-//! Metrics: what every part counts and measures, for `GET /metrics`.
+//! Metrics: the registry behind `GET /metrics`.
 //!
-//! Owns the registry. The metrics themselves, with their names, helps and units, are beside the part that
-//! counts; README has a table of all, which a test compares.
+//! Each part defines its own metrics, with names, help texts and units; this file registers them. A test
+//! compares them with the table in README.
 //!
 //! Invariants:
 //! - Counting neither allocates nor waits. A histogram's lock is held for one observation.
-//! - No label holds what comes from outside: a type that callhook does not know is `other`.
-//! - Exposing takes no lock of the queue's or the journal's.
+//! - No label value comes from outside: an event type that callhook does not know is `other`.
+//! - Exposing takes no lock of the queue or the journal.
 
 mod process;
 
@@ -25,28 +25,23 @@ use crate::journal::JournalMetrics;
 use crate::queue::metrics::QueueMetrics;
 use crate::time::unix_millis;
 
-/// What an OpenMetrics text is sent as
+/// OpenMetrics
 /// (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Everything that is counted and measured, since the start.
 #[derive(Debug)]
 pub struct Metrics {
-    /// The queue's.
     pub queue: Arc<QueueMetrics>,
-    /// The journal's.
     pub journal: JournalMetrics,
-    /// The bridge's.
     pub bridge: Arc<BridgeMetrics>,
-    /// The front's.
     pub http: Arc<HttpMetrics>,
-    /// Memory that the process holds, in bytes.
+    /// In bytes.
     resident: Gauge<u64, AtomicU64>,
     registry: Registry,
 }
 
 impl Metrics {
-    /// All at zero, with those that the journal counts in.
+    /// The journal exists before the registry, so its metrics are passed in.
     pub fn new(journal: JournalMetrics) -> Self {
         let queue = Arc::new(QueueMetrics::default());
         let refused = queue.events.refused.clone();
@@ -66,10 +61,10 @@ impl Metrics {
         Self { queue, journal, bridge, http, resident, registry }
     }
 
-    /// The OpenMetrics text.
+    /// As OpenMetrics text.
     ///
     /// # Errors
-    /// None that is known: text can always be written to a string.
+    /// None known: writing to a string does not fail.
     pub fn exposed(&self) -> Result<String, fmt::Error> {
         self.resident.set(process::resident_bytes().unwrap_or_default());
         let mut text = String::with_capacity(32 * 1024);
@@ -78,7 +73,7 @@ impl Metrics {
     }
 }
 
-/// Under the names that every program's are found by.
+/// Under Prometheus's standard names for process metrics.
 fn register_process(to: &mut Registry, resident: &Gauge<u64, AtomicU64>) {
     let start = Gauge::<f64, AtomicU64>::default();
     start.set(unix_millis() as f64 / 1000.0);

@@ -1,14 +1,14 @@
-//! The process as the system sees it.
+//! The process, as seen by the operating system.
 
 use std::fs;
 
-/// Memory that the process holds, in bytes; `None` on systems that do not tell under `/proc`.
+/// `None` on systems without `/proc`.
 pub fn resident_bytes() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     resident_of(&status)
 }
 
-/// Reads the line `VmRSS:   12345 kB`, whose unit does not depend on the size of a page
+/// Reads the line `VmRSS:   12345 kB`, whose unit does not depend on the page size
 /// (<https://docs.kernel.org/filesystems/proc.html>).
 fn resident_of(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
