@@ -1,12 +1,12 @@
-//! The register of calls: which were announced, what `POST /call` said of them, and which are live.
+//! The register of calls: which ones `POST /call` announced and how they were routed, and which are live.
 //!
-//! Owns which announcement is a repeat, and that a call is bridged once at a time. A cache: it
-//! survives nothing; a call that is forgotten is routed again, or goes to `STS_URL`.
+//! Owns whether an announcement is a repeat, and that a call is bridged only once at a time. A cache, in
+//! memory only: a call that is forgotten is routed again, or goes to `STS_URL`.
 //!
-//! Limits: an announcement is kept for [`KEPT`], since the caller may hang up before AudioSocket
-//! follows; at most [`MOST`] are kept, with at most [`MOST_BYTES`] of payloads, the oldest forgotten
-//! first. The other 250 bytes of each, and the receiver's STS URL, of at most 4 KiB, twice, come on top.
-//! LiveCall calls are as many as AudioSocket takes connections.
+//! Limits: an announcement is kept for [`KEPT`], since AudioSocket may never follow; at most [`MOST`] are
+//! kept, with at most [`MOST_BYTES`] of payloads, and the oldest are forgotten first. On top of its payload
+//! each takes some 250 bytes and twice the receiver's STS URL, of at most 4 KiB. Live calls are limited by
+//! AudioSocket's connections.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,16 +19,13 @@ use crate::expiring::Expiring;
 use crate::queue::slot::Slot;
 use crate::routing::{self, Route, StsUrl};
 
-/// How long an announced call is remembered.
 pub const KEPT: Duration = Duration::from_secs(10 * 60);
 
-/// The most announced calls that are remembered.
 pub const MOST: usize = 100_000;
 
-/// The most bytes of payloads that are remembered: ten times what 100,000 dialplans usually send.
+/// Ten times the payloads that [`MOST`] calls usually have.
 pub const MOST_BYTES: usize = 256 * 1024 * 1024;
 
-/// All calls that are known of.
 #[derive(Debug, Default)]
 pub struct Calls {
     register: Mutex<Register>,
@@ -36,62 +33,61 @@ pub struct Calls {
 
 #[derive(Debug)]
 struct Register {
-    announced: Expiring<CallId, Announced>,
+    announced: Expiring<CallId, Announcement>,
     /// Of the payloads in `announced`.
     bytes: usize,
     live: HashSet<CallId>,
 }
 
-#[derive(Debug)]
-struct Announced {
-    announcement: Announcement,
-    /// Whether the queue took its event.
-    taken: bool,
-}
-
-/// What `POST /call` said of a call, and where its decision is found.
+/// What `POST /call` said of a call, and the slot of its decision.
 #[derive(Clone, Debug)]
 pub struct Announcement {
     payload: Payload,
     slot: Slot,
+    /// Whether the queue accepted its event; if not, the same announcement is not a repeat.
+    accepted: bool,
 }
 
 impl Announcement {
-    /// Where the call goes, once that is decided: the very answer that `POST /call` gave.
+    /// The same answer that `POST /call` gave; waits until it is decided.
     pub async fn route(&self, fallback: Option<&StsUrl>) -> Route {
         routing::route(self.slot.wait().await.as_deref(), fallback, &self.payload)
     }
 
-    /// Where the call goes if the receiver's choice cannot be reached.
+    /// For when the server that the receiver chose cannot be reached.
     pub fn without_decision(&self, fallback: Option<&StsUrl>) -> Route {
         routing::route(None, fallback, &self.payload)
     }
+
+    fn bytes(&self) -> usize {
+        self.payload.as_str().len()
+    }
 }
 
-/// A call is being bridged already.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this call is live on another connection")]
 pub struct AlreadyLive;
 
-/// A live call's place in the register; it ends with it.
+/// Keeps a call live until it is dropped.
 #[derive(Debug)]
-pub struct LiveCall {
+pub struct LiveGuard {
     calls: Arc<Calls>,
     call: CallId,
 }
 
-impl Drop for LiveCall {
+impl Drop for LiveGuard {
     fn drop(&mut self) {
         self.calls.lock().live.remove(&self.call);
     }
 }
 
 impl Calls {
-    /// The slot of this announcement: that of the first one where it repeats it, else what `open`
-    /// makes. Requests that arrive together cannot both open one.
+    /// The slot of the earlier announcement that this one repeats, else the one that `open` makes. `open` runs
+    /// under the lock, so simultaneous requests cannot both open a slot.
     ///
     /// # Errors
-    /// That of `open`; the call is remembered without a decision then, and its repeat is none.
+    /// Those of `open`. The call is then remembered without a decision, and the next announcement is not
+    /// taken for a repeat.
     pub fn slot_of<E>(
         &self,
         call: CallId,
@@ -100,34 +96,32 @@ impl Calls {
         open: impl FnOnce() -> Result<Slot, E>,
     ) -> Result<Slot, E> {
         let mut register = self.lock();
-        let known = register.announced.get(&call, now).filter(|announced| announced.taken);
-        let known = known.map(|announced| &announced.announcement);
+        let known = register.announced.get(&call, now).filter(|known| known.accepted);
         if let Some(known) = known.filter(|known| known.payload.as_str() == payload.as_str()) {
             return Ok(known.slot.clone());
         }
         let opened = open();
         let slot = opened.as_ref().map_or_else(|_| Slot::without_decision(), Slot::clone);
-        let announcement = Announcement { payload: payload.clone(), slot };
-        register.remember(call, Announced { announcement, taken: opened.is_ok() }, now);
+        let accepted = opened.is_ok();
+        register.remember(call, Announcement { payload: payload.clone(), slot, accepted }, now);
         opened
     }
 
-    /// Takes a call as live, until the guard goes; returns what was announced of it.
+    /// Marks a call as live until the guard is dropped; returns its announcement, if there was one.
     ///
     /// # Errors
-    /// [`AlreadyLive`].
+    /// If the call is live already.
     pub fn begin(
         self: &Arc<Self>,
         call: CallId,
         now: Instant,
-    ) -> Result<(LiveCall, Option<Announcement>), AlreadyLive> {
+    ) -> Result<(LiveGuard, Option<Announcement>), AlreadyLive> {
         let mut register = self.lock();
         if !register.live.insert(call) {
             return Err(AlreadyLive);
         }
-        let announced = register.announced.get(&call, now);
-        let announcement = announced.map(|announced| announced.announcement.clone());
-        Ok((LiveCall { calls: Arc::clone(self), call }, announcement))
+        let announcement = register.announced.get(&call, now).cloned();
+        Ok((LiveGuard { calls: Arc::clone(self), call }, announcement))
     }
 
     fn lock(&self) -> MutexGuard<'_, Register> {
@@ -142,7 +136,7 @@ impl Default for Register {
 }
 
 impl Register {
-    fn remember(&mut self, call: CallId, announced: Announced, now: Instant) {
+    fn remember(&mut self, call: CallId, announced: Announcement, now: Instant) {
         if let Some(replaced) = self.announced.remove(&call) {
             self.bytes -= replaced.bytes();
         }
@@ -153,13 +147,7 @@ impl Register {
         }
         self.bytes += announced.bytes();
         let bytes = &mut self.bytes;
-        self.announced.insert(call, announced, now, |_, ended| *bytes -= ended.bytes());
-    }
-}
-
-impl Announced {
-    fn bytes(&self) -> usize {
-        self.announcement.payload.as_str().len()
+        self.announced.insert(call, announced, now, |_, expired| *bytes -= expired.bytes());
     }
 }
 
