@@ -1,17 +1,16 @@
 //! History: what happened lately?
 //!
-//! Remembers the last calls, their events and every attempt, for whoever looks through the inspector.
-//! The queue and the bridge tell it what happens; it tells them nothing. What is shown of a call is made
-//! when somebody looks, from a copy, outside the lock.
+//! Remembers recent calls with their events and attempts, for the inspector. The queue and the bridge report
+//! to it; nothing flows back. Views are built on request, from a copy, outside the lock.
 //!
 //! Invariants:
-//! - A cache of the process: it survives nothing, and nothing depends on it.
-//! - Telling it something takes one short lock, parses nothing and copies no payload. Without a memory
-//!   (`INSPECTOR_CALLS=0`) it takes no lock either.
+//! - A cache, in memory only: nothing depends on it.
+//! - A report takes one short lock, parses nothing and copies no payload. With `INSPECTOR_CALLS=0` it does
+//!   not even take the lock.
 //!
-//! Limits: `INSPECTOR_CALLS` calls and 64 MiB in all, the calls first seen longest ago forgotten
-//! first; 256 KiB a call, its oldest events forgotten first; 32 attempts an
-//! event, those in the middle forgotten first.
+//! Limits: `INSPECTOR_CALLS` calls and 64 MiB in all, where the calls first seen are forgotten first; 256 KiB
+//! per call, where its oldest events are forgotten first; 32 attempts per event, where those after the first
+//! are forgotten first.
 
 mod memory;
 mod record;
@@ -27,41 +26,35 @@ use crate::attempt::{Attempt, Failure};
 use crate::event::{CallId, Event, Item};
 use crate::time::unix_millis;
 
-/// The memory's handle; clones share one memory. The default remembers nothing.
+/// Clones share one memory. The default remembers nothing.
 #[derive(Clone, Default)]
 pub struct History(Option<Arc<Mutex<Memory>>>);
 
 impl History {
-    /// A memory of so many calls; of none, it costs nothing.
+    /// Remembers at most `most` calls; 0 = nothing.
     pub fn of_calls(most: usize) -> Self {
         Self((most > 0).then(|| Arc::new(Mutex::new(Memory::new(most)))))
-    }
-
-    /// Whether anything is remembered.
-    pub fn is_on(&self) -> bool {
-        self.0.is_some()
     }
 
     pub fn accepted(&self, item: &Item) {
         self.tell(|memory| memory.accepted(item, unix_millis()));
     }
 
-    /// An event was taken whose type is not delivered.
+    /// The event was accepted, but its type is not delivered.
     pub fn dropped(&self, event: Event) {
         self.tell(|memory| memory.dropped(event, unix_millis()));
     }
 
-    /// The dead letter with this place was taken again, as this item.
+    /// `dead` is the place of the dead letter that is sent again as `item`.
     pub fn replayed(&self, item: &Item, dead: u64) {
         self.tell(|memory| memory.replayed(item, dead, unix_millis()));
     }
 
-    /// An event was taken back: it is promised to nobody, and not sent.
+    /// The event will not be sent after all, as the disk refused it; nobody was promised otherwise.
     pub fn withdrawn(&self, call: CallId, place: u64) {
         self.tell(|memory| memory.withdrawn(call, place));
     }
 
-    /// An attempt was answered with this 2xx.
     pub fn delivered(&self, attempt: &Attempt, status: u16, took: Duration) {
         let (call, place) = (attempt.item.event.call, attempt.item.place);
         self.tell(|memory| {
@@ -70,62 +63,60 @@ impl History {
         });
     }
 
-    /// An attempt failed, be it the last one.
+    /// `given_up`: it was the last attempt.
     pub fn failed(&self, attempt: &Attempt, failure: &Failure, given_up: bool) {
         let (call, place) = (attempt.item.event.call, attempt.item.place);
-        let standing = if given_up { EventState::Dead } else { EventState::Waiting };
+        let state = if given_up { EventState::Dead } else { EventState::Waiting };
         self.tell(|memory| {
-            memory.tried(call, place, AttemptRecord::failed(attempt, failure), standing);
+            memory.tried(call, place, AttemptRecord::failed(attempt, failure), state);
         });
     }
 
-    /// An event was given up without any attempt.
+    /// Given up without an attempt.
     pub fn died_unsent(&self, call: CallId, place: u64) {
         self.tell(|memory| memory.died_unsent(call, place));
     }
 
-    /// A dead letter was deleted.
+    /// The dead letter was deleted.
     pub fn deleted(&self, call: CallId, place: u64) {
         self.tell(|memory| memory.deleted(call, place));
     }
 
-    /// The receiver's decision for the call was followed; `place` is the host that it named.
-    pub fn routed(&self, call: CallId, place: &str) {
-        self.tell(|memory| memory.routed(call, place, unix_millis()));
+    /// The receiver's decision was followed.
+    pub fn routed(&self, call: CallId, host_and_port: &str) {
+        self.tell(|memory| memory.routed(call, host_and_port, unix_millis()));
     }
 
-    /// callhook bridges the call from now on.
+    /// callhook bridges the call.
     pub fn started(&self, call: CallId) {
         self.tell(|memory| memory.started(call, unix_millis()));
     }
 
-    /// callhook does not bridge the call any more, for this reason.
     pub fn ended(&self, call: CallId, reason: &'static str, lasted: Duration) {
         self.tell(|memory| memory.ended(call, reason, lasted, unix_millis()));
     }
 
-    /// The calls first seen before `cursor`, newest first, at most `most`, without their events; a page
-    /// is copied at a time, so that the lock stays short.
+    /// At most `most` calls below `cursor`, newest first, without their events: one page at a time, so that the
+    /// lock is held briefly.
     pub fn calls_before(&self, cursor: u64, most: usize) -> Vec<CallRecord> {
         self.look(|memory| memory.calls_before(cursor, most)).unwrap_or_default()
     }
 
-    /// A call with its events.
+    /// With its events.
     pub fn call(&self, call: CallId) -> Option<CallRecord> {
         self.look(|memory| memory.call(call)).flatten()
     }
 
-    /// How much is remembered.
     pub fn size(&self) -> HistorySize {
         self.look(|memory| memory.size()).unwrap_or_default()
     }
 
-    /// Whether somebody asks for [`History::take_changed`]; until then nobody notes what changes.
+    /// Switches recording of changes for [`History::take_changed`] on or off.
     pub fn watch(&self, watched: bool) {
         self.tell(|memory| memory.watch(watched));
     }
 
-    /// What changed since the last time, at most so many calls.
+    /// The calls that changed since the last time, unless they are more than `most`.
     pub fn take_changed(&self, most: usize) -> ChangedCalls {
         self.look(|memory| memory.take_changed(most)).unwrap_or_default()
     }

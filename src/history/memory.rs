@@ -1,4 +1,4 @@
-//! Memory: the calls that are remembered, and which go when there are too many.
+//! Memory: which calls are remembered, and which are forgotten when there are too many.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,55 +7,50 @@ use std::time::Duration;
 use super::record::{AttemptRecord, CallRecord, EventRecord, EventState};
 use crate::event::{CallId, Event, Item, Origin, Spent};
 
-/// The most bytes that are remembered in all, payloads included: a thousand calls of 64 KiB.
+/// Payloads included: a thousand calls of 64 KiB.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
-/// What a look at the memory as a whole shows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HistorySize {
-    /// Calls that are remembered.
     pub calls: usize,
-    /// Those that are live.
+    /// Among `calls`.
     pub live: usize,
-    /// Bytes, by estimate.
+    /// Estimated.
     pub bytes: usize,
     /// `INSPECTOR_CALLS`.
     pub limit: usize,
 }
 
-/// What changed since it was last asked for.
 #[derive(Debug, Default)]
 pub struct ChangedCalls {
-    /// The calls that did, without their events.
+    /// Without their events.
     pub calls: Vec<CallRecord>,
-    /// Whether more changed than were asked for: whoever watches has to look at all again.
+    /// More calls changed than fit: `calls` is empty, and the watcher has to list all calls again.
     pub overflowed: bool,
 }
 
-/// All that is remembered.
 #[derive(Debug)]
 pub struct Memory {
     most: usize,
     calls: HashMap<CallId, CallRecord>,
-    /// The calls by their place; those that were first seen longest ago go first.
-    places: BTreeMap<u64, CallId>,
-    next_place: u64,
+    /// By [`CallRecord::cursor`], so that the first is the one to forget.
+    by_cursor: BTreeMap<u64, CallId>,
+    next_cursor: u64,
     bytes: usize,
     live: usize,
-    /// Whether somebody watches, and what changed since they last looked: each call once.
     watched: bool,
+    /// Since the last look, each call once; at most `most`.
     changed: Vec<CallId>,
     overflowed: bool,
 }
 
 impl Memory {
-    /// An empty one, for so many calls.
     pub fn new(most: usize) -> Self {
         Self {
             most,
             calls: HashMap::new(),
-            places: BTreeMap::new(),
-            next_place: 1,
+            by_cursor: BTreeMap::new(),
+            next_cursor: 1,
             bytes: 0,
             live: 0,
             watched: false,
@@ -82,7 +77,7 @@ impl Memory {
         self.note(id, now, |call| {
             let again = |kept: &mut EventRecord| {
                 kept.item = item.clone();
-                kept.standing = EventState::Waiting;
+                kept.state = EventState::Waiting;
                 kept.replays += 1;
             };
             if !call.change(dead, again) {
@@ -91,7 +86,7 @@ impl Memory {
                 call.keep(EventRecord { replays: 1, ..kept });
             }
             if !is_known {
-                // A call whose dead letters are all that is left of it is over.
+                // If only a dead letter is known of a call, the call is over.
                 call.ended_at = Some(now);
                 call.live_at = None;
             }
@@ -106,31 +101,31 @@ impl Memory {
         }
     }
 
-    pub fn tried(&mut self, call: CallId, place: u64, tried: AttemptRecord, standing: EventState) {
+    pub fn tried(&mut self, call: CallId, place: u64, tried: AttemptRecord, state: EventState) {
         self.change(call, |call| {
             call.change(place, |kept| {
                 kept.tried(tried);
-                kept.standing = standing;
+                kept.state = state;
             });
         });
     }
 
     pub fn died_unsent(&mut self, call: CallId, place: u64) {
         self.change(call, |call| {
-            call.change(place, |kept| kept.standing = EventState::Dead);
+            call.change(place, |kept| kept.state = EventState::Dead);
         });
     }
 
     pub fn deleted(&mut self, call: CallId, place: u64) {
         self.change(call, |call| {
-            if !call.change(place, |kept| kept.standing = EventState::Deleted) {
+            if !call.change(place, |kept| kept.state = EventState::Deleted) {
                 call.revive_omitted();
             }
         });
     }
 
-    pub fn routed(&mut self, call: CallId, place: &str, now: u64) {
-        self.note(call, now, |call| call.routed_to = Some(place.into()));
+    pub fn routed(&mut self, call: CallId, host_and_port: &str, now: u64) {
+        self.note(call, now, |call| call.routed_to = Some(host_and_port.into()));
     }
 
     pub fn started(&mut self, call: CallId, now: u64) {
@@ -149,13 +144,12 @@ impl Memory {
         });
     }
 
-    /// The calls before this place, newest first, without their events.
+    /// Newest first, without their events.
     pub fn calls_before(&self, cursor: u64, most: usize) -> Vec<CallRecord> {
-        let newest_first = self.places.range(..cursor).rev().take(most);
+        let newest_first = self.by_cursor.range(..cursor).rev().take(most);
         newest_first.filter_map(|(_, id)| Some(self.calls.get(id)?.without_events())).collect()
     }
 
-    /// A call with its events.
     pub fn call(&self, call: CallId) -> Option<CallRecord> {
         self.calls.get(&call).cloned()
     }
@@ -192,24 +186,24 @@ impl Memory {
         ChangedCalls { calls, overflowed }
     }
 
-    /// Changes a call, which is new if nothing was known of it.
+    /// Changes a call, which is created if it is not known, and forgets others if there are too many.
     fn note(&mut self, id: CallId, now: u64, change: impl FnOnce(&mut CallRecord)) {
         if !self.calls.contains_key(&id) {
-            let place = self.next_place;
-            self.next_place += 1;
-            let call = CallRecord::new(id, place, now);
+            let cursor = self.next_cursor;
+            self.next_cursor += 1;
+            let call = CallRecord::new(id, cursor, now);
             self.bytes += call.bytes();
-            self.places.insert(place, id);
+            self.by_cursor.insert(cursor, id);
             self.calls.insert(id, call);
         }
         self.change(id, change);
         while self.calls.len() > self.most || self.bytes > MOST_BYTES {
-            let Some((_, oldest)) = self.places.first_key_value() else { return };
+            let Some((_, oldest)) = self.by_cursor.first_key_value() else { return };
             self.forget(*oldest);
         }
     }
 
-    /// Changes a call, if it is remembered.
+    /// Does nothing if the call is not known.
     fn change(&mut self, id: CallId, change: impl FnOnce(&mut CallRecord)) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let (bytes, live) = (call.bytes(), is_live(call));
@@ -219,7 +213,7 @@ impl Memory {
         if !self.watched || call.is_noted {
             return;
         }
-        // Calls that come and go faster than anybody looks must not fill the memory.
+        // Calls that come and go faster than the watcher looks must not fill the memory.
         if self.changed.len() < self.most {
             call.is_noted = true;
             self.changed.push(id);
@@ -230,7 +224,7 @@ impl Memory {
 
     fn forget(&mut self, id: CallId) {
         let Some(call) = self.calls.remove(&id) else { return };
-        self.places.remove(&call.place);
+        self.by_cursor.remove(&call.cursor);
         self.bytes -= call.bytes();
         self.live -= usize::from(is_live(&call));
     }

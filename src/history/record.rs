@@ -11,156 +11,141 @@ use crate::attempt::{Attempt, Failure};
 use crate::event::{CallId, Event, EventId, EventType, Item};
 use crate::time::{millis, unix_millis};
 
-/// The most bytes that are remembered of one call, payloads included: some five hundred events.
+/// Payloads included: some five hundred events.
 pub const MOST_CALL_BYTES: usize = 256 * 1024;
 
-/// The most attempts of an event that are remembered: the first one, and the last ones.
+/// Per event: the first attempt and the last ones.
 pub const MOST_ATTEMPTS: usize = 32;
 
-/// What a call costs without its events, in bytes, by estimate; its share of the index included.
+/// Estimated size of a call without its events, with its share of the index.
 pub const CALL_BYTES: usize = 640;
 
-/// What an event costs without its body.
+/// Estimated size without the body.
 const EVENT_BYTES: usize = 256;
 
-/// What an attempt costs without its error.
+/// Estimated size without the error.
 const ATTEMPT_BYTES: usize = 64;
 
-/// The most names of types that are noted of a call, beside those known by name.
+/// Per call, besides [`EventType::KNOWN`].
 const MOST_OTHER_TYPES: usize = 8;
 
-/// How long an announced call may take until somebody answers; after it nobody will.
+/// An announced call that is not answered within this time never will be.
 const RINGING: Duration = Duration::from_secs(10 * 60);
 
-/// Where a call stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallPhase {
-    /// It was announced.
     Announced,
-    /// Somebody talks.
     Live,
-    /// It is over.
     Ended,
-    /// It was announced ten minutes ago, and nothing came of it.
+    /// Announced ten minutes ago or more, and never live.
     Abandoned,
 }
 
-/// Where an event stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum EventState {
-    /// It is in the queue.
     Waiting,
-    /// The receiver has it.
     Delivered,
-    /// It was given up.
+    /// Given up, and kept as a dead letter.
     Dead,
-    /// It was given up, and its dead letter deleted.
+    /// The dead letter was deleted.
     Deleted,
-    /// Its type is not delivered.
+    /// The type is not delivered.
     Dropped,
 }
 
-/// An attempt that was made.
+impl EventState {
+    /// As in the inspector's API.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// An attempt that was made. Times (`…_at`, `at`) here and below are Unix milliseconds.
 #[derive(Clone, Debug)]
 pub struct AttemptRecord {
     /// 1, 2, … for this event.
     pub number: u32,
-    /// When it began, in Unix milliseconds.
+    /// When it began.
     pub at: u64,
-    /// How long it took, in milliseconds.
     pub duration_ms: u64,
-    /// The receiver's status, if it answered.
+    /// `None` if the receiver did not answer.
     pub status: Option<u16>,
-    /// Why it failed: the code, and the sentence.
+    /// Code and text.
     pub failure: Option<(&'static str, Box<str>)>,
-    /// Whether it probed a receiver that was down.
     pub probe: bool,
 }
 
-/// An item that is remembered.
 #[derive(Clone, Debug)]
 pub struct EventRecord {
-    /// As it was taken last.
+    /// As accepted, or as last replayed.
     pub item: Item,
-    /// When callhook took it, in Unix milliseconds.
     pub accepted_at: u64,
-    /// Where it stands.
-    pub standing: EventState,
-    /// How often it was replayed.
+    pub state: EventState,
     pub replays: u32,
-    /// Its attempts, oldest first.
+    /// Oldest first.
     pub attempts: Vec<AttemptRecord>,
-    /// Attempts that are not remembered.
+    /// Attempts that were forgotten.
     pub attempts_omitted: u32,
 }
 
-/// How a call's events stand.
+/// How many of a call's events are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventCounts {
-    /// All that were taken.
+    /// In any state.
     pub events: u32,
-    /// In the queue.
     pub waiting: u32,
-    /// Those of them of which an attempt failed.
+    /// Waiting after a failed attempt.
     pub retrying: u32,
-    /// Given up.
     pub dead: u32,
 }
 
-/// Who talks, as `call_initiated` said.
+/// From `call_initiated`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parties {
-    /// The caller.
     pub from: Option<Box<str>>,
-    /// The callee.
     pub to: Option<Box<str>>,
 }
 
-/// A call that is remembered.
 #[derive(Clone, Debug)]
 pub struct CallRecord {
-    /// Which.
     pub id: CallId,
-    /// Its place among the calls, in the order they were first seen.
-    pub place: u64,
-    /// When it was first seen, in Unix milliseconds.
+    /// 1, 2, … in the order in which calls were first seen.
+    pub cursor: u64,
     pub first_at: u64,
-    /// When something happened last, in Unix milliseconds.
     pub last_at: u64,
-    /// When somebody began to talk, in Unix milliseconds.
+    /// When the caller was first connected to an agent.
     pub live_at: Option<u64>,
-    /// When it ended, in Unix milliseconds.
     pub ended_at: Option<u64>,
-    /// Why, and how long it was, if callhook bridged it.
+    /// Reason and duration, if callhook bridged the call.
     pub end: Option<(&'static str, Duration)>,
-    /// Whether callhook bridges it.
+    /// Whether callhook bridges the call or did.
     pub bridged: bool,
-    /// The place that the receiver routed it to.
+    /// `host` or `host:port` of the receiver's decision.
     pub routed_to: Option<Box<str>>,
-    /// How its events stand.
     pub counts: EventCounts,
-    /// Its events, oldest first; empty in a copy that was asked for without them.
+    /// Oldest first; empty in a copy made without events.
     pub events: VecDeque<EventRecord>,
-    /// Events that are not remembered any more.
+    /// Events that were forgotten.
     pub events_omitted: u32,
-    /// The dead ones among them.
+    /// Dead letters among the forgotten events.
     dead_omitted: u32,
+    /// A bit for each of [`EventType::KNOWN`].
     known_types: u8,
     other_types: Vec<Box<str>>,
     announcement: Option<Arc<Event>>,
+    /// Filled on first use.
     parties: Arc<OnceLock<Parties>>,
     bytes: usize,
-    /// Whether the change is noted for those who watch.
+    /// Whether the call is among [`Memory`](super::memory::Memory)'s changed ones.
     pub(super) is_noted: bool,
 }
 
 impl AttemptRecord {
-    /// One that was answered with a 2xx, just now.
     pub fn delivered(attempt: &Attempt, status: u16, took: Duration) -> Self {
         Self { status: Some(status), failure: None, ..Self::just_now(attempt, took) }
     }
 
-    /// One that failed, just now.
     pub fn failed(attempt: &Attempt, failure: &Failure) -> Self {
         Self {
             status: failure.status,
@@ -182,19 +167,18 @@ impl AttemptRecord {
 }
 
 impl EventRecord {
-    /// One that was just taken.
-    pub fn new(item: Item, standing: EventState, now: u64) -> Self {
+    pub fn new(item: Item, state: EventState, now: u64) -> Self {
         Self {
             item,
             accepted_at: now,
-            standing,
+            state,
             replays: 0,
             attempts: Vec::new(),
             attempts_omitted: 0,
         }
     }
 
-    /// What it costs, in bytes, by estimate.
+    /// Estimated.
     pub fn bytes(&self) -> usize {
         let given = match &self.item.event.id {
             EventId::Given(id) => id.len(),
@@ -204,27 +188,27 @@ impl EventRecord {
         EVENT_BYTES + self.item.event.body.len() + given + attempts
     }
 
-    /// Remembers another attempt: in the middle there is most of the same.
+    /// Forgets the second attempt if there are too many: those in the middle differ least.
     pub fn tried(&mut self, tried: AttemptRecord) {
         if self.attempts.len() == MOST_ATTEMPTS {
             self.attempts.remove(1);
             self.attempts_omitted += 1;
         }
         if self.attempts.is_empty() {
-            // Nearly every event is tried once.
+            // Nearly every event needs one attempt.
             self.attempts.reserve_exact(1);
         }
         self.attempts.push(tried);
     }
 
     fn count(&self) -> EventCounts {
-        let waiting = self.standing == EventState::Waiting;
+        let waiting = self.state == EventState::Waiting;
         let tried = self.attempts.last().is_some_and(|last| last.failure.is_some());
         EventCounts {
             events: 1,
             waiting: u32::from(waiting),
             retrying: u32::from(waiting && tried),
-            dead: u32::from(self.standing == EventState::Dead),
+            dead: u32::from(self.state == EventState::Dead),
         }
     }
 }
@@ -246,11 +230,10 @@ impl EventCounts {
 }
 
 impl CallRecord {
-    /// A call that was just seen for the first time.
-    pub fn new(id: CallId, place: u64, now: u64) -> Self {
+    pub fn new(id: CallId, cursor: u64, now: u64) -> Self {
         Self {
             id,
-            place,
+            cursor,
             first_at: now,
             last_at: now,
             live_at: None,
@@ -271,7 +254,6 @@ impl CallRecord {
         }
     }
 
-    /// Where it stands.
     pub fn phase(&self, now: u64) -> CallPhase {
         match (self.live_at, self.ended_at) {
             (_, Some(_)) => CallPhase::Ended,
@@ -283,7 +265,7 @@ impl CallRecord {
         }
     }
 
-    /// How long it has been live, or was, in milliseconds; `None` before it is.
+    /// `None` before the call is live.
     pub fn duration_ms(&self, now: u64) -> Option<u64> {
         if let Some((_, lasted)) = self.end {
             return Some(millis(lasted));
@@ -291,25 +273,24 @@ impl CallRecord {
         Some(self.ended_at.unwrap_or(now).saturating_sub(self.live_at?))
     }
 
-    /// Who talks; read from the payload when it is asked for the first time.
+    /// Parsed from the payload on first use.
     pub fn parties(&self) -> Option<&Parties> {
         let announcement = self.announcement.as_ref()?;
         Some(self.parties.get_or_init(|| read_parties(&announcement.body)))
     }
 
-    /// The names of its events' types, those known by name first.
+    /// The names of its event types, known ones first.
     pub fn types(&self) -> impl Iterator<Item = &str> {
         let known = EventType::KNOWN.iter().enumerate();
         let known = known.filter(|(bit, _)| self.known_types & (1 << bit) != 0);
         known.map(|(_, kind)| kind.name()).chain(self.other_types.iter().map(AsRef::as_ref))
     }
 
-    /// What it costs, in bytes, by estimate.
+    /// Estimated, with all events.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The same without its events.
     pub fn without_events(&self) -> Self {
         Self {
             events: VecDeque::new(),
@@ -321,7 +302,6 @@ impl CallRecord {
         }
     }
 
-    /// Remembers another event.
     pub fn keep(&mut self, kept: EventRecord) {
         let event = Arc::clone(&kept.item.event);
         match &event.kind {
@@ -340,7 +320,7 @@ impl CallRecord {
         self.forget_beyond_limit();
     }
 
-    /// Changes the event with this place; `false` if it is not remembered.
+    /// `false` if the event was forgotten.
     pub fn change(&mut self, place: u64, change: impl FnOnce(&mut EventRecord)) -> bool {
         let Some(index) = self.events.iter().rposition(|kept| kept.item.place == place) else {
             return false;
@@ -356,7 +336,6 @@ impl CallRecord {
         true
     }
 
-    /// Forgets the event with this place.
     pub fn remove(&mut self, place: u64) {
         let index = self.events.iter().rposition(|kept| kept.item.place == place);
         if let Some(kept) = index.and_then(|index| self.events.remove(index)) {
@@ -365,7 +344,7 @@ impl CallRecord {
         }
     }
 
-    /// A dead event that is not remembered is dead no more.
+    /// A dead letter whose event was forgotten is replayed or deleted.
     pub fn revive_omitted(&mut self) {
         let revived = self.dead_omitted.min(1);
         self.dead_omitted -= revived;
@@ -379,7 +358,7 @@ impl CallRecord {
             self.events_omitted += 1;
             let count = forgotten.count();
             self.dead_omitted += count.dead;
-            // It was taken all the same, and what is dead stays so.
+            // It still counts as accepted, and as dead until the dead letter is replayed or deleted.
             self.counts.take(EventCounts { events: 0, dead: 0, ..count });
         }
     }
@@ -400,12 +379,12 @@ impl CallRecord {
 
 fn read_parties(body: &[u8]) -> Parties {
     #[derive(Deserialize)]
-    struct Envelope<'a> {
+    struct CallInitiated<'a> {
         #[serde(borrow)]
-        payload: Payload<'a>,
+        payload: CallInitiatedPayload<'a>,
     }
     #[derive(Deserialize)]
-    struct Payload<'a> {
+    struct CallInitiatedPayload<'a> {
         #[serde(borrow)]
         from: Option<&'a RawValue>,
         #[serde(borrow)]
@@ -414,7 +393,7 @@ fn read_parties(body: &[u8]) -> Parties {
     let text = |value: Option<&RawValue>| {
         value.and_then(|value| serde_json::from_str::<String>(value.get()).ok()).map(Into::into)
     };
-    let read = serde_json::from_slice::<Envelope<'_>>(body).ok();
-    read.map(|Envelope { payload }| Parties { from: text(payload.from), to: text(payload.to) })
+    let read = serde_json::from_slice::<CallInitiated<'_>>(body).ok();
+    read.map(|CallInitiated { payload }| Parties { from: text(payload.from), to: text(payload.to) })
         .unwrap_or_default()
 }

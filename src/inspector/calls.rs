@@ -18,7 +18,7 @@ use super::admin::Inspector;
 use super::dead::Envelope;
 use crate::attempt::{Attempt, Deliver};
 use crate::event::{CallId, EventType, Item, Spent};
-use crate::history::{AttemptRecord, CallPhase, CallRecord, EventRecord, EventState};
+use crate::history::{AttemptRecord, CallPhase, CallRecord, EventRecord};
 use crate::http::Fault;
 use crate::time::{timestamp_of, unix_millis};
 
@@ -219,7 +219,7 @@ impl Summary {
         let parties = call.parties().cloned().unwrap_or_default();
         Self {
             uuid: call.id.to_string(),
-            place: call.place,
+            place: call.cursor,
             state: CallState::of(call, now),
             reason: call.end.map(|(reason, _)| reason),
             from: parties.from,
@@ -255,7 +255,7 @@ impl TimelineItem {
             timestamp,
             accepted_at: timestamp_of(kept.accepted_at),
             payload,
-            state: standing_name(kept.standing),
+            state: kept.state.name(),
             replays: kept.replays,
             headers,
             attempts: kept.attempts.iter().map(AttemptItem::of).collect(),
@@ -279,16 +279,6 @@ impl AttemptItem {
     }
 }
 
-fn standing_name(standing: EventState) -> &'static str {
-    match standing {
-        EventState::Waiting => "waiting",
-        EventState::Delivered => "delivered",
-        EventState::Dead => "dead",
-        EventState::Deleted => "deleted",
-        EventState::Dropped => "dropped",
-    }
-}
-
 /// `GET /api/calls?uuid=&number=&type=&state=&health=&limit=&cursor=`
 pub async fn list(
     State(inspector): State<Arc<Inspector>>,
@@ -308,7 +298,7 @@ pub async fn list(
             if items.len() == limit {
                 return Ok(Json(Page { items, next: Some(cursor) }));
             }
-            cursor = call.place;
+            cursor = call.cursor;
             if filter.admits(call, now) {
                 items.push(Summary::of(call, now));
             }
