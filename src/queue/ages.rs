@@ -1,8 +1,8 @@
-//! Ages: since when has the oldest event that is not settled been waiting?
+//! Ages: since when has the oldest unsettled event been waiting?
 //!
-//! Events that were accepted within [`STEP`] are kept as one run with one time, so that a full queue
-//! costs no memory for it: an age is told up to that much too old. One that comes late, to a place that
-//! was reserved for it, is taken to be as old as those before it.
+//! Events accepted within [`STEP`] form one run with one time, so that a full queue needs little memory here;
+//! an age is up to that much too high. An event that arrives late, at a place reserved for it, counts as being
+//! as old as the run before it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,35 +11,35 @@ use tokio::time::Instant;
 
 use crate::event::EventId;
 
-/// How far apart the events of one run may be: ages are read in seconds.
+/// How long after its first event a run takes others; ages are shown in seconds.
 const STEP: Duration = Duration::from_millis(100);
 
-/// Events of neighbouring places.
+/// Events at adjacent places.
 #[derive(Debug)]
 struct AgeRun {
-    /// The place of the first among all that were accepted.
+    /// The lowest place.
     first: u64,
-    /// When that was accepted.
+    /// When the first event was accepted.
     since: Instant,
-    /// How many of them are not settled.
     unsettled: usize,
 }
 
-/// When the events were accepted that are not settled.
+/// When the unsettled events were accepted.
 #[derive(Debug, Default)]
 pub struct Ages {
     runs: VecDeque<AgeRun>,
-    /// The newest place so far.
+    /// The highest place so far.
     newest: Option<u64>,
 }
 
 impl Ages {
-    /// An event was accepted then.
+    /// `since` is when the event was accepted.
     pub fn add(&mut self, place: u64, since: Instant) {
         let is_late = self.newest.is_some_and(|newest| place < newest);
         self.newest = self.newest.max(Some(place));
         match self.run_of(place) {
-            // A run of its own could take over what was counted in the one before.
+            // A late event gets no run of its own: later places that the run before counts would be looked
+            // up in it.
             Some(run) if is_late || self.runs[run].takes(since) => {
                 self.runs[run].unsettled += 1;
             }
@@ -48,24 +48,21 @@ impl Ages {
         }
     }
 
-    /// An event was settled.
-    ///
     /// # Panics
-    /// If it was never added.
+    /// If the event was never added.
     pub fn remove(&mut self, place: u64) {
-        let run = self.run_of(place).expect("an event that is settled was accepted");
+        let run = self.run_of(place).expect("an event is accepted before it is settled");
         self.runs[run].unsettled -= 1;
         if self.runs[run].unsettled == 0 {
             self.runs.remove(run);
         }
     }
 
-    /// When the oldest was accepted.
     pub fn oldest(&self) -> Option<Instant> {
         self.runs.front().map(|run| run.since)
     }
 
-    /// The last run that begins no later.
+    /// The last run that begins at `place` or before.
     fn run_of(&self, place: u64) -> Option<usize> {
         self.runs.partition_point(|run| run.first <= place).checked_sub(1)
     }
@@ -77,18 +74,18 @@ impl AgeRun {
     }
 }
 
-/// When an event of the journal was accepted: an id that was made here holds the time, and others are
-/// taken as accepted now.
+/// When a recovered event was accepted. Ids made by callhook contain the time; events with other ids count as
+/// accepted now.
 pub fn accepted_at(id: &EventId, now: Instant) -> Instant {
     let EventId::Made(id) = id else {
         return now;
     };
-    // A client's own id may be a UUID without a time.
+    // A printed id of a client may read back as a UUID without a time.
     let Some((seconds, nanos)) = id.get_timestamp().map(|time| time.to_unix()) else {
         return now;
     };
     let made = UNIX_EPOCH + Duration::new(seconds, nanos);
-    // A clock that was set back makes it as old as the process.
+    // If the clock was set back since, the event counts as accepted now.
     let age = SystemTime::now().duration_since(made).unwrap_or_default();
     now.checked_sub(age).unwrap_or(now)
 }

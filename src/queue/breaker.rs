@@ -1,11 +1,11 @@
 //! Breaker: is anybody there?
 //!
-//! Two answers, from what attempts brought: whether the receiver is down ([`Breaker`]), and
-//! whether its routing is broken ([`RoutingBreaker`]). Neither sees a clock; time is an argument.
+//! Judges by the outcomes of attempts whether the receiver is down ([`Breaker`]), and whether its routing is
+//! broken ([`RoutingBreaker`]). Neither sees a clock; time is an argument.
 //!
 //! Invariants:
-//! - While the receiver is down, one probe at a time goes out, with growing delay between them.
-//! - Any answer, from whichever attempt, means that somebody is there again.
+//! - While the receiver is down, one probe at a time is sent, with growing delays in between.
+//! - Any answer, to whichever attempt, means that the receiver is up again.
 
 use std::time::Duration;
 
@@ -13,63 +13,60 @@ use tokio::time::Instant;
 
 use crate::retry::Delays;
 
-/// Between two probes of a receiver that is down.
 const PROBE_DELAYS: Delays = Delays::fixed(Duration::from_secs(1), Duration::from_secs(30));
 
-/// Whether the receiver is there, after `limit` attempts in a row without an answer (0 = always).
+/// Finds the receiver down after `limit` consecutive attempts without an answer; 0 = never.
 #[derive(Debug)]
 pub struct Breaker {
     limit: u32,
     state: BreakerState,
 }
 
-/// What is known of the receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// It answers; so many attempts in a row did not.
+    /// `unanswered` counts consecutive attempts.
     Up { unanswered: u32 },
-    /// It does not answer; the next probe is due then, after so many in vain.
+    /// The next probe is due at `probe_at`, after `probes` failed ones.
     Down { probe_at: Instant, probes: u32 },
-    /// A probe is on its way, after so many in vain.
+    /// A probe is in flight, after `probes` failed ones.
     Probing { probes: u32 },
 }
 
-/// What happened to an attempt.
+/// What an attempt tells about the receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerSign {
-    /// Something answered, be it a 500.
+    /// With any answer but 502, 503 and 504.
     Answered,
-    /// A regular attempt found nobody.
+    /// No answer to a regular attempt.
     NobodyThere,
-    /// The probe found nobody.
-    ProbeInVain,
-    /// The probe goes out.
+    /// No answer to a probe.
+    ProbeFailed,
     ProbeSent,
 }
 
 /// A change that operators want to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiverChange {
-    /// The receiver has just been found down.
     WentDown,
-    /// It answers again.
     CameBack,
-    /// So many `call_initiated` in a row failed.
-    RoutingBroke { failed: u32 },
-    /// A `call_initiated` was delivered again.
+    /// `failed` counts consecutive `call_initiated`.
+    RoutingBroke {
+        failed: u32,
+    },
     RoutingWorks,
-    /// It asked to be left alone.
-    Paused { wait: Duration },
+    /// The receiver sent `Retry-After`.
+    Paused {
+        wait: Duration,
+    },
 }
 
 impl Breaker {
-    /// Up; `limit` 0 never takes it for down.
     pub fn new(limit: u32) -> Self {
         let state = BreakerState::Up { unanswered: 0 };
         Self { limit, state }
     }
 
-    /// Whether events wait.
+    /// Whether events wait for a probe to be answered.
     pub fn is_down(&self) -> bool {
         !matches!(self.state, BreakerState::Up { .. })
     }
@@ -96,20 +93,20 @@ fn step(state: BreakerState, sign: BreakerSign, limit: u32, now: Instant) -> Bre
             BreakerState::Up { .. } | BreakerState::Down { .. } | BreakerState::Probing { .. },
             BreakerSign::Answered,
         ) => BreakerState::Up { unanswered: 0 },
-        // A probe that fails after another attempt was answered counts as any attempt.
-        (BreakerState::Up { unanswered }, BreakerSign::NobodyThere | BreakerSign::ProbeInVain) => {
+        // A probe that fails after another attempt was answered counts like any attempt.
+        (BreakerState::Up { unanswered }, BreakerSign::NobodyThere | BreakerSign::ProbeFailed) => {
             match unanswered.saturating_add(1) {
                 enough if limit > 0 && enough >= limit => down(0),
                 unanswered => BreakerState::Up { unanswered },
             }
         }
-        // Attempts that were on their way when the receiver went down tell nothing new.
+        // Attempts that were in flight when the receiver went down tell nothing new.
         (BreakerState::Down { .. } | BreakerState::Probing { .. }, BreakerSign::NobodyThere) => {
             state
         }
-        // The same for a probe that was overtaken by an answer and another outage.
-        (BreakerState::Down { .. }, BreakerSign::ProbeInVain) => state,
-        (BreakerState::Probing { probes }, BreakerSign::ProbeInVain) => {
+        // Nor does a probe that was sent before the receiver came back and went down again.
+        (BreakerState::Down { .. }, BreakerSign::ProbeFailed) => state,
+        (BreakerState::Probing { probes }, BreakerSign::ProbeFailed) => {
             down(probes.saturating_add(1))
         }
         (
@@ -120,8 +117,8 @@ fn step(state: BreakerState, sign: BreakerSign, limit: u32, now: Instant) -> Bre
     }
 }
 
-/// Whether the receiver decides about calls: open after `limit` `call_initiated` in a row that failed, and
-/// then nobody waits for a decision. One that is delivered closes it.
+/// Opens after `limit` consecutive `call_initiated` failed, so that callers do not wait for a decision. One
+/// that is delivered closes it.
 #[derive(Debug)]
 pub struct RoutingBreaker {
     limit: u32,
@@ -129,24 +126,24 @@ pub struct RoutingBreaker {
 }
 
 impl RoutingBreaker {
-    /// Closed; `limit` 0 never opens it.
+    /// `limit` 0 = never open.
     pub fn new(limit: u32) -> Self {
         Self { limit, failed: 0 }
     }
 
-    /// Whether calls are answered without waiting for the receiver.
     pub fn is_open(&self) -> bool {
         self.limit > 0 && self.failed >= self.limit
     }
 
-    /// A `call_initiated` was delivered; whether that closes it.
+    /// A `call_initiated` was delivered. Returns whether this closed the breaker.
     pub fn note_success(&mut self) -> bool {
         let was_open = self.is_open();
         self.failed = 0;
         was_open
     }
 
-    /// A `call_initiated` failed for the first time; its retries count no further. Whether that opens it.
+    /// The first attempt at a `call_initiated` failed; its retries do not count. Returns whether this opened the
+    /// breaker.
     pub fn note_failure(&mut self) -> bool {
         let was_open = self.is_open();
         self.failed = self.failed.saturating_add(1);
@@ -170,19 +167,19 @@ mod tests {
         let table = [
             (up(0), BreakerSign::Answered, up(0)),
             (up(0), BreakerSign::NobodyThere, up(1)),
-            (up(0), BreakerSign::ProbeInVain, up(1)),
+            (up(0), BreakerSign::ProbeFailed, up(1)),
             (up(0), BreakerSign::ProbeSent, up(0)),
             (up(1), BreakerSign::Answered, up(0)),
             (up(1), BreakerSign::NobodyThere, down(1, 0)),
-            (up(1), BreakerSign::ProbeInVain, down(1, 0)),
+            (up(1), BreakerSign::ProbeFailed, down(1, 0)),
             (down(7, 3), BreakerSign::Answered, up(0)),
             (down(7, 3), BreakerSign::NobodyThere, down(7, 3)),
-            (down(7, 3), BreakerSign::ProbeInVain, down(7, 3)),
+            (down(7, 3), BreakerSign::ProbeFailed, down(7, 3)),
             (down(7, 3), BreakerSign::ProbeSent, probing(3)),
             (probing(0), BreakerSign::Answered, up(0)),
             (probing(0), BreakerSign::NobodyThere, probing(0)),
-            (probing(0), BreakerSign::ProbeInVain, down(2, 1)),
-            (probing(9), BreakerSign::ProbeInVain, down(30, 10)),
+            (probing(0), BreakerSign::ProbeFailed, down(2, 1)),
+            (probing(9), BreakerSign::ProbeFailed, down(30, 10)),
             (probing(3), BreakerSign::ProbeSent, probing(3)),
         ];
         for (state, sign, expected) in table {
@@ -217,7 +214,7 @@ mod tests {
             BreakerSign::NobodyThere,
             BreakerSign::NobodyThere,
             BreakerSign::ProbeSent,
-            BreakerSign::ProbeInVain,
+            BreakerSign::ProbeFailed,
             BreakerSign::ProbeSent,
             BreakerSign::Answered,
             BreakerSign::Answered,

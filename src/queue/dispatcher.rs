@@ -418,7 +418,7 @@ impl Dispatcher {
         let sign = match (failure.is_nobody_there(), sent.probe) {
             (false, _) => BreakerSign::Answered,
             (true, false) => BreakerSign::NobodyThere,
-            (true, true) => BreakerSign::ProbeInVain,
+            (true, true) => BreakerSign::ProbeFailed,
         };
         changes.extend(self.breaker.note(sign, now));
     }

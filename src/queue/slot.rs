@@ -1,9 +1,9 @@
 //! Slot: where `POST /call` waits for the receiver's decision.
 //!
 //! Invariants:
-//! - A slot is settled once: by a decision, by the news that none will come, or by its deadline.
-//!   Whoever asks afterwards gets the same answer, so a repeated request is answered alike.
-//! - A decision after the deadline is refused, whether somebody waits or not.
+//! - A slot is settled once: by a decision, by the certainty that none will come, or by its deadline. Every
+//!   later reader gets the same result, so a repeated request gets the same answer.
+//! - A decision after the deadline is refused, whether anybody waits or not.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,71 +12,66 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::routing::{Decision, NoDecision};
 
-/// A place for one decision, with a deadline. Clones share the place.
+/// Holds one decision, and has a deadline. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Slot(Arc<Place>);
+pub struct Slot(Arc<SlotState>);
 
 #[derive(Debug)]
 enum Settled {
     Decided(Arc<Decision>),
-    /// None will be followed any more.
     Without(NoDecision),
 }
 
 #[derive(Debug)]
-struct Place {
+struct SlotState {
     deadline: Instant,
-    /// Empty as long as it is open.
     settled: OnceLock<Settled>,
     changed: Notify,
 }
 
 impl Slot {
-    /// Open until the deadline.
     pub fn until(deadline: Instant) -> Self {
-        Self(Arc::new(Place { deadline, settled: OnceLock::new(), changed: Notify::new() }))
+        Self(Arc::new(SlotState { deadline, settled: OnceLock::new(), changed: Notify::new() }))
     }
 
-    /// Settled from the start: nobody is asked.
+    /// Settled from the start, as nobody is asked.
     pub fn without_decision() -> Self {
         let slot = Self::until(Instant::now());
         slot.close(NoDecision::NotAsked);
         slot
     }
 
-    /// Settled from the start by a decision that is known.
+    /// Settled from the start.
     pub fn decided(decision: Decision) -> Self {
         let slot = Self::until(Instant::now());
         slot.settle(Settled::Decided(Arc::new(decision)));
         slot
     }
 
-    /// When waiting ends.
     pub fn deadline(&self) -> Instant {
         self.0.deadline
     }
 
-    /// Whether there is an answer, or the news that none will come.
     pub fn is_settled(&self) -> bool {
         self.0.settled.get().is_some()
     }
 
-    /// Whether a decision is still of use.
+    /// Whether a decision would still be taken.
     pub fn is_open(&self, now: Instant) -> bool {
         now <= self.0.deadline && !self.is_settled()
     }
 
-    /// Puts a decision in; `false` if it comes too late.
+    /// `false` if the decision comes too late.
     pub fn decide(&self, decision: Decision, now: Instant) -> bool {
         now <= self.0.deadline && self.settle(Settled::Decided(Arc::new(decision)))
     }
 
-    /// No decision will come, and why.
+    /// Settles the slot without a decision, unless it is settled.
     pub fn close(&self, why: NoDecision) {
         self.settle(Settled::Without(why));
     }
 
-    /// Why there is no decision, once that is settled.
+    /// `None` while the slot is open, and if there is a decision.
     pub fn no_decision(&self) -> Option<NoDecision> {
         match self.0.settled.get() {
             Some(Settled::Without(why)) => Some(*why),
@@ -84,7 +79,7 @@ impl Slot {
         }
     }
 
-    /// Waits for the decision, at most until the deadline, which settles the slot.
+    /// Waits at most until the deadline, which settles the slot.
     pub async fn wait(&self) -> Option<Arc<Decision>> {
         loop {
             let changed = self.0.changed.notified();

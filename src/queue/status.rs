@@ -1,33 +1,30 @@
-//! Status: how the receiver and the queue stand, for those who look.
+//! Status: a snapshot of the queue and its receiver, for metrics and the inspector.
 
 use tokio::time::Instant;
 
-/// Whether the receiver takes events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiverStatus {
-    /// It does; so many attempts in a row found nobody.
+    /// `unanswered` counts consecutive attempts.
     Up { unanswered: u32 },
-    /// Nobody is there.
     Down {
-        /// When the next probe is due; `None` while one is on its way.
+        /// When the next probe is due; `None` while one is in flight.
         probe_at: Option<Instant>,
-        /// Those in vain.
+        /// Failed ones.
         probes: u32,
     },
-    /// It asked to be left alone until then.
+    /// The receiver sent `Retry-After`.
     Paused { until: Instant },
 }
 
-/// How the receiver and the queue stand.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueStatus {
     pub receiver: ReceiverStatus,
-    /// Whether so many `call_initiated` in a row failed that callers are not kept waiting.
+    /// Callers are not kept waiting, as too many consecutive `call_initiated` failed.
     pub routing_broken: bool,
-    /// Events accepted and not yet settled.
+    /// Accepted, and neither delivered nor given up.
     pub unsettled: usize,
-    /// Those on their way.
+    /// Among `unsettled`.
     pub in_flight: usize,
-    /// Since when the oldest event that is not settled waits.
+    /// When the oldest unsettled event was accepted.
     pub oldest_since: Option<Instant>,
 }
