@@ -5,33 +5,26 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// A commit: an fsync takes well under 10 ms on a good disk, and seconds on a failing one.
+/// An fsync takes well under 10 ms on a good disk, and seconds on a failing one.
 const COMMIT_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0];
 
-/// Changes in a batch: from one event to a queue that waited for its disk.
+/// From a single event to a whole queue that waited for its disk.
 const BATCH_CHANGES: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0, 10_000.0];
 
-/// What is written.
+/// The help texts below say what each one is.
 #[derive(Clone, Debug)]
 pub struct JournalMetrics {
-    /// How long a transaction took, with its fsync.
     pub commit_seconds: Histogram,
-    /// How many changes it wrote.
     pub batch_changes: Histogram,
-    /// Transactions that failed.
     pub failures: Counter,
-    /// Whether the last one did; set when asked for.
+    /// Set when metrics are exposed.
     pub failing: Gauge,
-    /// Dead letters that are kept.
     pub dead: Gauge,
-    /// `DEAD_LIMIT`.
     pub dead_limit: Gauge,
-    /// Dead letters dropped because of it.
     pub dead_dropped: Counter,
 }
 
 impl JournalMetrics {
-    /// Registers all of them.
     pub fn register(&self, to: &mut Registry) {
         let help = "Time of one transaction, with its fsync";
         to.register_with_unit("journal_commit", help, Unit::Seconds, self.commit_seconds.clone());
