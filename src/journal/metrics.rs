@@ -34,9 +34,9 @@ impl JournalMetrics {
         to.register("journal_failures", help, self.failures.clone());
         let help = "1 while the journal cannot be written and new events are refused";
         to.register("journal_failing", help, self.failing.clone());
-        to.register("dead_letters", "Dead letters that are kept", self.dead.clone());
+        to.register("dead_letters", "Dead letters kept", self.dead.clone());
         to.register("dead_letters_limit", "DEAD_LIMIT", self.dead_limit.clone());
-        let help = "Dead letters that had to go because there were more than DEAD_LIMIT";
+        let help = "Dead letters dropped because there were more than DEAD_LIMIT";
         to.register("dead_letters_dropped", help, self.dead_dropped.clone());
     }
 }

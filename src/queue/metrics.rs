@@ -101,7 +101,7 @@ impl EventMetrics {
         to.register("events_recovered", help, self.recovered.clone());
         let help = "Dead letters that were sent again on request";
         to.register("events_replayed", help, self.replayed.clone());
-        let help = "Events given again under an id of the last hour, and not taken twice";
+        let help = "Events sent again under an id of the last hour, and accepted only once";
         to.register("events_repeated", help, self.repeated.clone());
     }
 }
@@ -112,7 +112,7 @@ impl AttemptMetrics {
         to.register_with_unit("attempt_duration", help, Unit::Seconds, self.seconds.clone());
         let help = "Requests to the receiver that failed, by the code in the log";
         to.register("attempt_failures", help, self.failures.clone());
-        let help = "Requests to the receiver under way";
+        let help = "Requests to the receiver in flight";
         to.register("attempts_in_flight", help, self.in_flight.clone());
         to.register("attempts_limit", "WEBHOOK_CONCURRENCY", self.limit.clone());
     }
@@ -134,7 +134,7 @@ impl RoutingMetrics {
         let help = "Time that a caller waited for a routing decision";
         to.register_with_unit("routing_decision", help, Unit::Seconds, self.seconds.clone());
         let help =
-            "Answers to those who waited for a routing decision; all but decided mean STS_URL";
+            "Answers to callers who waited for a routing decision; all but decided mean STS_URL";
         to.register("routing_answers", help, self.answers.clone());
         let help = "Routing decisions that came after the caller was answered, and were ignored";
         to.register("routing_late", help, self.late.clone());
