@@ -1,6 +1,6 @@
 //! The event: what is said about a call, and the exact bytes that say it.
 //!
-//! Owns the identifiers, the event types, the envelope, and the [`Item`] as which an event goes through
+//! Owns the identifiers, the event types, the envelope, and the [`Item`] that carries an event through
 //! callhook. Leaves to others when an event is due ([`crate::queue`]) and how it is sent
 //! ([`crate::delivery`]).
 //!

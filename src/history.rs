@@ -50,7 +50,7 @@ impl History {
         self.tell(|memory| memory.replayed(item, dead, unix_millis()));
     }
 
-    /// The event will not be sent after all, as the disk refused it; nobody was promised otherwise.
+    /// The event will not be sent: the disk refused it before its sender was told that it was accepted.
     pub fn withdrawn(&self, call: CallId, place: u64) {
         self.tell(|memory| memory.withdrawn(call, place));
     }
