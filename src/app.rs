@@ -36,7 +36,7 @@ use crate::calls::Calls;
 use crate::config::Settings;
 use crate::delivery::Webhook;
 use crate::history::History;
-use crate::http::{self, Answers, Budget, Front};
+use crate::http::{self, Budget, Front, HttpAnswers};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
 use crate::listener::ListenAddress;
@@ -165,7 +165,7 @@ impl App {
         let serve = |listener, router, answers| {
             app.tasks.spawn(http::serve(listener, router, answers, app.stop.clone()))
         };
-        serve(listener, serving.router(), Answers::Whole);
+        serve(listener, serving.router(), HttpAnswers::Whole);
         let inspector = Arc::new(Inspector {
             queue: app.queue.clone(),
             parts,
@@ -175,7 +175,7 @@ impl App {
             moving: Default::default(),
             pulse: Default::default(),
         });
-        serve(admin_listener, inspector.router(), Answers::Streams);
+        serve(admin_listener, inspector.router(), HttpAnswers::Streamed);
         app.tasks.spawn(inspector.run(app.stop.clone()));
         app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
         info!(address = %admin, "admin port listening on port {}", admin.port());

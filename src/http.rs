@@ -9,8 +9,8 @@
 pub mod body;
 pub mod call;
 mod connection;
+mod error;
 pub mod events;
-mod fault;
 mod front;
 mod health;
 pub mod metrics;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -28,19 +28,18 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::body::Budget;
-pub use self::connection::Answers;
-pub use self::fault::{Fault, method_not_allowed};
+pub use self::connection::HttpAnswers;
+pub use self::error::{HttpError, method_not_allowed};
 pub use self::front::{Front, FrontSettings};
 use self::metrics::{Answered, HttpMetrics};
 pub use self::secret::{bearer, is_same_secret};
 use crate::listener;
 
-/// The most open connections: Asterisk holds one idle connection for each live call, and ten
-/// thousand calls must do no harm. One more is closed at once.
+/// Asterisk holds one idle connection open for each live call, and ten thousand calls must do no
+/// harm. Any connection beyond this is closed at once.
 const MAX_CONNECTIONS: usize = 50_000;
 
 impl Front {
-    /// The front's routes.
     pub fn router(self) -> Router {
         let metrics = Arc::clone(&self.metrics);
         Router::new()
@@ -59,7 +58,7 @@ impl Front {
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    answers: Answers,
+    answers: HttpAnswers,
     stop: CancellationToken,
 ) {
     let serve = |stream| connection::serve(stream, router.clone(), answers, stop.clone());
@@ -73,12 +72,9 @@ async fn count(State(metrics): State<Arc<HttpMetrics>>, request: Request, next: 
     response
 }
 
-async fn not_found(uri: Uri) -> Fault {
-    let path = uri.path();
-    Fault::new(
-        StatusCode::NOT_FOUND,
-        format!(
-            "{path} is no path here; there are POST /call, POST /events, GET /health and GET /ready"
-        ),
-    )
+async fn not_found(uri: Uri) -> HttpError {
+    HttpError::not_found(format!(
+        "no such path: {}; there are POST /call, POST /events, GET /health and GET /ready",
+        uri.path()
+    ))
 }

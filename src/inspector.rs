@@ -1,7 +1,7 @@
 //! The inspector: the admin port, where operators look and act.
 //!
-//! Owns the page, the API behind it, when metrics are read, and who may use the port ([`guard`]).
-//! Whoever may use it reads payloads, so the port is bound to loopback unless there is a token.
+//! Owns the page, the API behind it, the exposition of metrics, and who may use the port ([`guard`]).
+//! Its users read payloads, so the port listens on loopback only, unless a token is set.
 
 mod admin;
 mod calls;
@@ -16,22 +16,21 @@ mod stream;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{delete, get, post};
 use tokio_util::sync::CancellationToken;
 
 pub use self::admin::{AdminSettings, Inspector};
-use crate::http::{Fault, method_not_allowed};
+use crate::http::{HttpError, method_not_allowed};
 
 impl Inspector {
-    /// Measures and tells those who watch, until `stop`.
+    /// Samples, and feeds the streams, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         stop.run_until_cancelled(stream::beat(&self)).await;
         self.pulse.end();
     }
 
-    /// The admin port's routes.
     pub fn router(self: &Arc<Self>) -> Router {
         let api = Router::new()
             .route("/metrics", get(metrics::expose))
@@ -47,7 +46,7 @@ impl Inspector {
             .method_not_allowed_fallback(method_not_allowed)
             .layer(from_fn_with_state(Arc::clone(self), guard::authorise))
             .with_state(Arc::clone(self));
-        // The page is no secret: it asks for the token itself.
+        // The page itself is public; it asks for the token.
         page::routes()
             .method_not_allowed_fallback(method_not_allowed)
             .merge(api)
@@ -56,8 +55,9 @@ impl Inspector {
     }
 }
 
-async fn not_found(uri: Uri) -> Fault {
-    let error =
-        format!("{} is no path here; the inspector is at /, metrics are at /metrics", uri.path());
-    Fault::new(StatusCode::NOT_FOUND, error)
+async fn not_found(uri: Uri) -> HttpError {
+    HttpError::not_found(format!(
+        "no such path: {}; the inspector is at /, metrics are at /metrics",
+        uri.path()
+    ))
 }

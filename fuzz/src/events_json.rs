@@ -1,7 +1,7 @@
 //! `POST /events`: which events are accepted, and the envelopes that they become.
 
 use callhook::event::{Event, EventId, EventType, MAX_EVENT_TYPE, MAX_TIMESTAMP};
-use callhook::http::{Fault, body, events};
+use callhook::http::{HttpError, body, events};
 
 use super::json::{self, Item, Json, Refusal};
 
@@ -120,7 +120,7 @@ fn assert_utc_millis(text: &str) {
 }
 
 /// A refusal of what is not well formed is a 400 that says why, in one line.
-pub fn assert_refused(fault: &Fault) {
+pub fn assert_refused(fault: &HttpError) {
     assert_eq!(fault.status.as_u16(), 400, "{}", fault.error);
     assert!(!fault.error.is_empty());
 }

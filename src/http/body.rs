@@ -1,11 +1,11 @@
 //! Request bodies: bounded reading, and JSON that cannot be misread.
 //!
-//! Asterisk's dialplan splices its JSON together, so a caller id can inject a key that stands
-//! twice; where parsers disagree on which one counts, the call could be sent elsewhere. Such a body
-//! is refused, and so is anything that is not JSON to the last byte.
+//! Asterisk's dialplan builds its JSON by concatenation, so a caller id can inject a duplicate key;
+//! where parsers disagree on which one counts, the call could be sent elsewhere. A body with a
+//! duplicate key is refused, and so is anything that is not JSON to the last byte.
 //!
-//! Limits: a body takes at most [`BODY_TIME`], all of them together at most [`MEMORY`]; a body's
-//! length is the route's to say; objects nest at most 128 deep (serde_json's own limit).
+//! Limits: a body may take [`BODY_TIME`], and all bodies together [`MEMORY`]; the route sets a body's
+//! length; values nest at most 127 deep (serde_json's own limit).
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -23,22 +23,21 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::fault::Fault;
-use crate::event::JsonString;
+use super::error::HttpError;
+use crate::event::{CallId, EventType, JsonString, MAX_TIMESTAMP, Payload};
 
-/// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// The memory that all bodies under way may take, in bytes, and the steps in which it is handed out:
-/// whoever finds none waits, within the time for the body.
+/// The memory of all bodies being read, in bytes, and the steps in which it is handed out. Where none
+/// is left a body waits, within its own time.
 const MEMORY: usize = 256 * 1024 * 1024;
 const STEP: usize = 64 * 1024;
 
-/// How much more than its limit is read of a body that is too long, so that its sender sees the
+/// How far a body that is too long is read beyond its limit, in bytes, so that its sender sees the
 /// answer instead of a reset.
 const OVERRUN: usize = 1024 * 1024;
 
-/// Memory for the bodies that are being read, all together, which [`MEMORY`] bounds.
+/// The memory for all bodies being read, bounded by [`MEMORY`].
 pub struct Budget(Semaphore);
 
 impl Default for Budget {
@@ -48,25 +47,28 @@ impl Default for Budget {
 }
 
 /// Reads a whole body of at most `limit` bytes.
-pub async fn read(body: Body, limit: usize, budget: &Budget) -> Result<Bytes, Fault> {
+pub async fn read(body: Body, limit: usize, budget: &Budget) -> Result<Bytes, HttpError> {
     timeout(BODY_TIME, collect(body, limit, budget)).await.unwrap_or_else(|_| {
         let seconds = BODY_TIME.as_secs();
-        Err(Fault::new(
+        Err(HttpError::new(
             StatusCode::REQUEST_TIMEOUT,
             format!("the body did not arrive within {seconds} s"),
         ))
     })
 }
 
-async fn collect(mut body: Body, limit: usize, Budget(budget): &Budget) -> Result<Bytes, Fault> {
+async fn collect(
+    mut body: Body,
+    limit: usize,
+    Budget(budget): &Budget,
+) -> Result<Bytes, HttpError> {
     const OPEN: &str = "the budget is never closed";
     let mut length = 0;
     let mut memory = budget.acquire().await.expect(OPEN);
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(limit);
     let mut whole = BytesMut::with_capacity(announced.min(STEP));
     while let Some(frame) = body.frame().await {
-        let broken =
-            |error| Fault::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"));
+        let broken = |error| HttpError::bad_request(format!("the body is incomplete: {error}"));
         let Ok(data) = frame.map_err(broken)?.into_data() else {
             continue;
         };
@@ -82,7 +84,7 @@ async fn collect(mut body: Body, limit: usize, Budget(budget): &Budget) -> Resul
         }
     }
     if length > limit {
-        return Err(Fault::new(
+        return Err(HttpError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the body is over {limit} bytes"),
         ));
@@ -91,16 +93,20 @@ async fn collect(mut body: Body, limit: usize, Budget(budget): &Budget) -> Resul
 }
 
 /// The text of a body that is one strict JSON value.
-pub fn strict_json(body: &[u8]) -> Result<&str, Fault> {
+///
+/// # Errors
+/// 400, with the place of the error.
+pub fn strict_json(body: &[u8]) -> Result<&str, HttpError> {
     let text = std::str::from_utf8(body).map_err(|error| {
         let at = error.valid_up_to() + 1;
-        Fault::bad_request(format!("the body is no UTF-8: byte {at} is wrong"))
+        HttpError::bad_request(format!("the body is not UTF-8: byte {at} is invalid"))
     })?;
     if text.trim().is_empty() {
-        return Err(Fault::bad_request("the body is empty; expected JSON".to_owned()));
+        return Err(HttpError::bad_request("the body is empty; expected JSON"));
     }
     let checked: Result<Strict, _> = serde_json::from_str(text);
-    checked.map_err(|error| Fault::bad_request(format!("the body is no proper JSON: {error}")))?;
+    checked
+        .map_err(|error| HttpError::bad_request(format!("the body is invalid JSON: {error}")))?;
     Ok(text)
 }
 
@@ -118,7 +124,10 @@ pub struct RawEvent<'a> {
 }
 
 impl<'a> RawEvent<'a> {
-    /// Reads the fields of a strict JSON text that must be an object.
+    /// The text must be strict JSON already.
+    ///
+    /// # Errors
+    /// Where it is not an object.
     pub fn from_json(text: &'a str) -> Result<Self, String> {
         if !text.trim_start().starts_with('{') {
             return Err("expected a JSON object".to_owned());
@@ -126,38 +135,52 @@ impl<'a> RawEvent<'a> {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// `uuid`, which must be there.
-    pub fn uuid(&self) -> Result<Cow<'a, str>, String> {
-        text("uuid", self.uuid)?.ok_or_else(|| "uuid: missing; expected the call's UUID".to_owned())
+    /// # Errors
+    /// Names the field, as those of the fields below do.
+    pub fn call(&self) -> Result<CallId, String> {
+        let text = text("uuid", self.uuid)?
+            .ok_or_else(|| "uuid: missing; expected the call's UUID".to_owned())?;
+        text.parse().map_err(|error| format!("uuid: {error}, not {text:?}"))
     }
 
-    /// `type`, which must be there.
-    pub fn kind(&self) -> Result<Cow<'a, str>, String> {
-        text("type", self.kind)?
-            .ok_or_else(|| "type: missing; expected an event type such as call_started".to_owned())
+    pub fn kind(&self) -> Result<EventType, String> {
+        let text = text("type", self.kind)?.ok_or_else(|| {
+            "type: missing; expected an event type such as call_started".to_owned()
+        })?;
+        text.parse().map_err(|error| format!("type: {error}, not {text:?}"))
     }
 
-    /// `timestamp`.
+    /// As it was sent: at most 64 bytes, and otherwise unchecked.
     pub fn timestamp(&self) -> Result<Option<Cow<'a, str>>, String> {
-        text("timestamp", self.timestamp)
+        let given = text("timestamp", self.timestamp)?;
+        if let Some(length) = given.as_ref().map(|given| given.len())
+            && !(1..=MAX_TIMESTAMP).contains(&length)
+        {
+            return Err(format!(
+                "timestamp: expected ISO 8601 such as 2026-01-31T12:00:00.000Z, found a string of {length} bytes"
+            ));
+        }
+        Ok(given)
     }
 
-    /// `payload`.
-    pub fn payload(&self) -> Option<Box<RawValue>> {
-        self.payload.map(ToOwned::to_owned)
+    /// `{}` where there is none.
+    pub fn payload(&self) -> Result<Payload, String> {
+        let payload = self.payload.map(|payload| Payload::from_json(payload.to_owned()));
+        let payload = payload.transpose().map_err(|error| format!("payload: {error}"))?;
+        Ok(payload.unwrap_or_else(Payload::empty))
     }
 }
 
-/// A value that must be a text; borrowed where it has no escapes.
+/// Borrowed where it has no escapes.
 fn text<'a>(field: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, String> {
     let parsed = value.map(|value| serde_json::from_str::<JsonString<'_>>(value.get()));
     match parsed.transpose() {
         Ok(text) => Ok(text.map(|text| text.0)),
-        Err(_) => Err(format!("{field}: expected a text in quotes")),
+        Err(_) => Err(format!("{field}: expected a string")),
     }
 }
 
-/// Any JSON value, in which no object has a key twice. Holds nothing: it is the check that counts.
+/// Any JSON value without duplicate keys. Holds nothing: reading it is the check.
 struct Strict;
 
 impl<'de> Deserialize<'de> for Strict {
@@ -206,7 +229,7 @@ impl<'de> Visitor<'de> for Strict {
         let mut keys = Keys::default();
         while let Some(JsonString(key)) = entries.next_key()? {
             if keys.has(&key) {
-                return Err(A::Error::custom(format!("the key {key:?} stands twice")));
+                return Err(A::Error::custom(format!("duplicate key {key:?}")));
             }
             keys.add(key);
             entries.next_value::<Self>()?;
@@ -215,11 +238,11 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
-/// The keys of an object; borrowed where they have no escapes.
+/// The keys of one object.
 #[derive(Default)]
 struct Keys<'de> {
     few: Vec<Cow<'de, str>>,
-    /// Only for the surplus, since looking through a few keys is faster than hashing them.
+    /// Only those beyond [`Self::FEW`]: looking through a few keys is faster than hashing them.
     many: HashSet<Cow<'de, str>>,
 }
 
@@ -246,8 +269,8 @@ mod tests {
     #[test]
     fn json_that_can_be_misread_is_refused_with_its_place() {
         for (body, expected) in [
-            (r#"{"to":"1","to":"2"}"#, "the key \"to\" stands twice at line 1 column 14"),
-            (r#"{"a":[{"x":1,"x":1}]}"#, "the key \"x\" stands twice at line 1 column 16"),
+            (r#"{"to":"1","to":"2"}"#, "duplicate key \"to\" at line 1 column 14"),
+            (r#"{"a":[{"x":1,"x":1}]}"#, "duplicate key \"x\" at line 1 column 16"),
             (r#"{"a":1"#, "EOF while parsing an object at line 1 column 6"),
             (r#"{"a":1} x"#, "trailing characters at line 1 column 9"),
             ("{\"a\":\"\u{0}\"}", "control character"),
@@ -255,13 +278,13 @@ mod tests {
             (r#"{"a":1e999}"#, "number out of range at line 1 column 10"),
             ("", "the body is empty"),
         ] {
-            let fault = strict_json(body.as_bytes()).unwrap_err();
-            assert!(fault.error.contains(expected), "{body}: {}", fault.error);
+            let error = strict_json(body.as_bytes()).unwrap_err();
+            assert!(error.error.contains(expected), "{body}: {}", error.error);
         }
         let deep = "[".repeat(200) + &"]".repeat(200);
         assert!(strict_json(deep.as_bytes()).unwrap_err().error.contains("recursion limit"));
-        let fault = strict_json(b"{\"a\":\"\xff\"}").unwrap_err();
-        assert!(fault.error.contains("byte 7"), "{}", fault.error);
+        let error = strict_json(b"{\"a\":\"\xff\"}").unwrap_err();
+        assert!(error.error.contains("byte 7"), "{}", error.error);
     }
 
     #[test]

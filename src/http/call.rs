@@ -1,7 +1,7 @@
 //! `POST /call`: the dialplan announces a call and asks where it goes.
 //!
-//! Invariant: an announcement that can be read is answered 200 within `ROUTING_TIMEOUT`, whatever
-//! the receiver and the queue do, since the caller hears silence meanwhile.
+//! Invariant: a readable announcement is answered 200 within `ROUTING_TIMEOUT`, whatever the receiver
+//! and the queue do, since the caller hears silence meanwhile.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::body::{self, RawEvent};
-use super::fault::Fault;
+use super::error::HttpError;
 use super::front::Front;
 use crate::event::{CallId, Event, EventType, Payload};
 use crate::queue::Refused;
@@ -22,11 +22,10 @@ use crate::routing::{self, NoDecision};
 /// The longest body, in bytes. Asterisk cuts its own at about 4060.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Answers with the call's route.
 pub async fn announce(
     State(front): State<Arc<Front>>,
     request: Request,
-) -> Result<Response, Fault> {
+) -> Result<Response, HttpError> {
     front.authorise(request.headers())?;
     let body = body::read(request.into_body(), MAX_BODY, &front.bodies).await?;
     let (call, payload) = parse(&body)?;
@@ -51,28 +50,14 @@ pub async fn announce(
     Ok(Json(route).into_response())
 }
 
-/// Reads an announcement's body.
-///
 /// # Errors
-/// 400, naming the field, and for JSON the place.
-pub fn parse(body: &[u8]) -> Result<(CallId, Payload), Fault> {
+/// 400, with the field, or the place in the JSON.
+pub fn parse(body: &[u8]) -> Result<(CallId, Payload), HttpError> {
     let read = |json| {
         let raw = RawEvent::from_json(json)?;
-        Ok((read_uuid(&raw)?, read_payload(&raw)?))
+        Ok::<_, String>((raw.call()?, raw.payload()?))
     };
-    read(body::strict_json(body)?).map_err(Fault::bad_request)
-}
-
-/// The call that an event belongs to.
-pub(super) fn read_uuid(raw: &RawEvent<'_>) -> Result<CallId, String> {
-    let text = raw.uuid()?;
-    text.parse().map_err(|fault| format!("uuid: {fault}, not {text:?}"))
-}
-
-/// The payload, `{}` where there is none.
-pub(super) fn read_payload(raw: &RawEvent<'_>) -> Result<Payload, String> {
-    let payload = raw.payload().map(Payload::from_json).transpose();
-    Ok(payload.map_err(|fault| format!("payload: {fault}"))?.unwrap_or_else(Payload::empty))
+    read(body::strict_json(body)?).map_err(HttpError::bad_request)
 }
 
 impl Front {

@@ -1,11 +1,11 @@
-//! One connection to the front, and how long it may take its time.
+//! One HTTP connection, and how long it may take.
 //!
-//! Asterisk's `CURL()` leaves its connection open and idle until the call ends, so an idle one is
-//! kept for a minute; a client that dawdles in the middle of a head is cut off much sooner. hyper's
+//! Asterisk's `CURL()` leaves its connection open and idle until the call ends, so an idle connection
+//! is kept for a minute; a client that stalls in the middle of a head is cut off much sooner. hyper's
 //! own header timeout does not tell the two apart, hence the [`Phase`].
 //!
-//! An answer that streams is being served for as long as its client takes what there is; one that takes
-//! nothing for a minute is cut off.
+//! A streamed answer lasts for as long as its client reads it; a client that reads nothing for a
+//! minute is cut off.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -30,42 +30,42 @@ use tower_service::Service as _;
 /// How long a connection may stay without a request.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How long a request's head may take from its first byte on.
+/// How long a request's head may take, from its first byte on.
 const HEAD: Duration = Duration::from_secs(5);
 
 /// The longest head, in bytes: Asterisk's is under 250, a relay's under 1000.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// What the answers to a client are.
+/// What a port answers with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answers {
-    /// Of a known length, and soon there. A client that shuts its side meanwhile still gets its answer;
+pub enum HttpAnswers {
+    /// Of known length, and soon complete. A client that shuts its sending side still gets its answer,
     /// and nothing is read ahead, which would cost a buffer of 8 KiB a request.
     Whole,
-    /// Also streams, which end when the client goes.
-    Streams,
+    /// Streams too. Reading ahead tells when the client has gone, which ends its stream.
+    Streamed,
 }
 
-/// Serves requests until the client goes, dawdles, or `stop` is given and the request under way is
-/// answered.
+/// Serves requests until the client goes or takes too long, or until `stop`, after which the request
+/// under way is still answered.
 pub async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
-    answers: Answers,
+    answers: HttpAnswers,
     stop: CancellationToken,
 ) {
-    let phase = Arc::new(Phase::default());
+    let phase = Arc::new(PhaseCell::default());
     let io = TokioIo::new(Watched { stream, phase: Arc::clone(&phase) });
     let serving = Arc::clone(&phase);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        serving.enter(Step::Serving);
+        serving.enter(Phase::Serving);
         let answer = router.clone().call(request.map(Body::new));
         let serving = Arc::clone(&serving);
         async move {
             let answer: Result<_, Infallible> = answer.await;
             answer.map(|answer| {
                 if answer.body().size_hint().exact().is_some() {
-                    serving.enter(Step::Idle);
+                    serving.enter(Phase::Idle);
                     return answer;
                 }
                 answer.map(|body| Body::new(Streaming { body, phase: serving }))
@@ -75,7 +75,7 @@ pub async fn serve(
     let mut connection = pin!(
         http1::Builder::new()
             .max_buf_size(MAX_HEAD)
-            .half_close(answers == Answers::Whole)
+            .half_close(answers == HttpAnswers::Whole)
             .serve_connection(io, service)
     );
     let mut stopped = pin!(stop.cancelled());
@@ -86,7 +86,7 @@ pub async fn serve(
             stopping = true;
             connection.as_mut().graceful_shutdown();
         }
-        // Whether it ended well is the client's business: there is no call to end with it.
+        // An error here is the client's: no call ends with its connection.
         if connection.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
@@ -95,24 +95,23 @@ pub async fn serve(
     .await;
 }
 
-/// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-enum Step {
+enum Phase {
     /// No byte of a request has come.
     Idle = 0,
     /// A request's head is coming in.
     Head = 1,
-    /// A request is being served, which has limits of its own.
+    /// A request is being served, within the route's own limits.
     Serving = 2,
-    /// An answer without an end in sight goes out.
+    /// An answer of unknown length goes out.
     Streaming = 3,
 }
 
-/// The body of an answer that streams: it notes when it begins and when it ends.
+/// The body of a streamed answer, which notes when it begins and when it ends.
 struct Streaming {
     body: Body,
-    phase: Arc<Phase>,
+    phase: Arc<PhaseCell>,
 }
 
 impl HttpBody for Streaming {
@@ -124,9 +123,9 @@ impl HttpBody for Streaming {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        // From here on it is the writing that tells whether the client takes it.
-        if polled.is_ready() && !self.phase.is(Step::Streaming) {
-            self.phase.enter(Step::Streaming);
+        // From here on, writing tells whether the client reads.
+        if polled.is_ready() && !self.phase.is(Phase::Streaming) {
+            self.phase.enter(Phase::Streaming);
         }
         polled
     }
@@ -142,41 +141,42 @@ impl HttpBody for Streaming {
 
 impl Drop for Streaming {
     fn drop(&mut self) {
-        self.phase.enter(Step::Idle);
+        self.phase.enter(Phase::Idle);
     }
 }
 
-/// The current step, and a count of steps taken so that a quick round is noticed too.
+/// The current phase in the low bits. The rest counts phases, so that a full round between two looks
+/// is noticed.
 #[derive(Debug, Default)]
-struct Phase(AtomicU32);
+struct PhaseCell(AtomicU32);
 
-impl Phase {
-    const STEP: u32 = 0b11;
+impl PhaseCell {
+    const PHASE: u32 = 0b11;
 
     /// All accesses are from the connection's own task, so the plain load and store do not race.
-    fn enter(&self, step: Step) {
-        let count = (self.0.load(Ordering::Relaxed) & !Self::STEP).wrapping_add(Self::STEP + 1);
-        self.0.store(count | step as u32, Ordering::Relaxed);
+    fn enter(&self, phase: Phase) {
+        let count = (self.current() & !Self::PHASE).wrapping_add(Self::PHASE + 1);
+        self.0.store(count | phase as u32, Ordering::Relaxed);
     }
 
     fn current(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn is(&self, step: Step) -> bool {
-        self.current() & Self::STEP == step as u32
+    fn is(&self, phase: Phase) -> bool {
+        self.current() & Self::PHASE == phase as u32
     }
 
     fn note_written(&self, result: &Poll<io::Result<usize>>) {
-        if self.is(Step::Streaming) && matches!(result, Poll::Ready(Ok(1..))) {
-            self.enter(Step::Streaming);
+        if self.is(Phase::Streaming) && matches!(result, Poll::Ready(Ok(1..))) {
+            self.enter(Phase::Streaming);
         }
     }
 
     fn limit(&self) -> Option<Duration> {
-        if self.is(Step::Serving) {
+        if self.is(Phase::Serving) {
             None
-        } else if self.is(Step::Head) {
+        } else if self.is(Phase::Head) {
             Some(HEAD)
         } else {
             Some(IDLE)
@@ -184,16 +184,16 @@ impl Phase {
     }
 }
 
-/// Ends when the current step has taken too long.
+/// Ready when the current phase has taken too long.
 struct Deadline {
-    phase: Arc<Phase>,
+    phase: Arc<PhaseCell>,
     known: u32,
     at: Instant,
     timer: Pin<Box<tokio::time::Sleep>>,
 }
 
 impl Deadline {
-    fn new(phase: Arc<Phase>) -> Self {
+    fn new(phase: Arc<PhaseCell>) -> Self {
         let at = Instant::now() + IDLE;
         Self { known: phase.current(), at, timer: Box::pin(sleep_until(at)), phase }
     }
@@ -206,7 +206,7 @@ impl Deadline {
             self.known = self.phase.current();
             self.at = Instant::now() + limit;
         }
-        // Setting a timer costs more than letting it ring too early now and then.
+        // Resetting a timer costs more than letting it fire too early now and then.
         if self.timer.deadline() > self.at {
             self.timer.as_mut().reset(self.at);
         }
@@ -221,11 +221,10 @@ impl Deadline {
     }
 }
 
-/// A stream that notes when a request's first byte comes in, and that a client takes an answer that
-/// streams.
+/// A stream that notes the first byte of each request, and each write of a streamed answer.
 struct Watched<S> {
     stream: S,
-    phase: Arc<Phase>,
+    phase: Arc<PhaseCell>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
@@ -236,8 +235,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before && self.phase.is(Step::Idle) {
-            self.phase.enter(Step::Head);
+        if buffer.filled().len() > before && self.phase.is(Phase::Idle) {
+            self.phase.enter(Phase::Head);
         }
         result
     }
@@ -286,11 +285,11 @@ mod tests {
 
     use super::*;
 
-    /// Room on the way, in bytes: more than an answer takes, less than a stream brings.
+    /// The buffer between client and server, in bytes: more than an answer, less than a stream.
     const ROOM: usize = 4096;
 
-    /// How long a client was served who does this and then nothing, on a clock that runs when nobody
-    /// has anything to do.
+    /// How long a client is served that does this and then nothing, by a clock that advances when all
+    /// tasks are idle.
     async fn served(client: impl AsyncFnOnce(&mut DuplexStream)) -> Duration {
         let endless = || async {
             let chunk = || Ok::<_, Infallible>(Bytes::from_static(&[b'x'; ROOM]));
@@ -300,7 +299,7 @@ mod tests {
             Router::new().route("/health", get(|| async { "ok" })).route("/stream", get(endless));
         let (mut near, far) = duplex(ROOM);
         let begun = Instant::now();
-        let serving = serve(far, router, Answers::Streams, CancellationToken::new());
+        let serving = serve(far, router, HttpAnswers::Streamed, CancellationToken::new());
         tokio::join!(client(&mut near), serving);
         begun.elapsed()
     }
@@ -313,7 +312,7 @@ mod tests {
         assert!(answer[..length].starts_with(b"HTTP/1.1 200 "), "the connection was closed");
     }
 
-    /// A byte each quarter of a second.
+    /// The pause between two bytes.
     const DRIP: Duration = Duration::from_millis(250);
 
     fn assert_about(expected: Duration, served: Duration) {

@@ -1,4 +1,4 @@
-//! What the front's routes share: the parts behind it, who may use it, and how a decision is waited for.
+//! What the front's routes share: the parts behind it, who may use it, and the wait for a decision.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::body::Budget;
-use super::fault::Fault;
+use super::error::HttpError;
 use super::metrics::HttpMetrics;
 use super::secret::{bearer, is_same_secret};
 use crate::calls::Calls;
@@ -17,28 +17,22 @@ use crate::queue::metrics::RoutingAnswer;
 use crate::queue::slot::Slot;
 use crate::routing::{Decision, NoDecision, StsUrl};
 
-/// The front (`HTTP_*`).
+/// `HTTP_*`.
 #[derive(Clone, Debug)]
 pub struct FrontSettings {
-    /// Where it listens.
     pub listen: ListenAddress,
-    /// What `POST /call` and `POST /events` must bring.
+    /// Required by `POST /call` and `POST /events`, where it is set.
     pub secret: Option<SecretString>,
 }
 
-/// What the routes need.
 pub struct Front {
-    /// Where events go.
     pub queue: Queue,
-    /// Which calls were announced.
     pub calls: Arc<Calls>,
     /// `STS_URL`.
     pub fallback: Option<StsUrl>,
     /// `HTTP_SECRET`.
     pub secret: Option<SecretString>,
-    /// Memory for request bodies.
     pub bodies: Budget,
-    /// Where requests and routing are counted.
     pub metrics: Arc<HttpMetrics>,
 }
 
@@ -52,17 +46,17 @@ impl Front {
         decision
     }
 
-    /// Nobody decides where a call goes whose `call_initiated` was not taken.
+    /// Counts a call that nobody decides about, since its `call_initiated` was refused.
     pub fn no_decision(&self) {
         self.metrics.routing.seconds.observe(0.0);
         self.metrics.routing.answers.count(RoutingAnswer(Some(NoDecision::Refused)));
     }
 
-    /// Whether the sender knows `HTTP_SECRET`, if there is one.
+    /// Whether the sender knows `HTTP_SECRET`, where it is set.
     ///
     /// # Errors
     /// 401 if not.
-    pub fn authorise(&self, headers: &HeaderMap) -> Result<(), Fault> {
+    pub fn authorise(&self, headers: &HeaderMap) -> Result<(), HttpError> {
         let Some(secret) = &self.secret else {
             return Ok(());
         };
@@ -70,9 +64,9 @@ impl Front {
         if [own, bearer(headers)].into_iter().flatten().any(|given| is_same_secret(given, secret)) {
             return Ok(());
         }
-        Err(Fault::new(
+        Err(HttpError::new(
             StatusCode::UNAUTHORIZED,
-            "send HTTP_SECRET as X-AVR-WEBHOOK-SECRET or Authorization: Bearer".to_owned(),
+            "send HTTP_SECRET as X-AVR-WEBHOOK-SECRET or Authorization: Bearer",
         ))
     }
 }

@@ -4,23 +4,23 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::fault::Fault;
+use super::error::HttpError;
 use super::front::Front;
 
-/// 200 while the process lives; the body is fixed, as monitors compare it.
+/// 200 while the process lives; the body is fixed, since monitors compare it.
 pub async fn health() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
 
-/// 200, or 503 with the reason while stopping. Before the start is complete nobody listens.
-pub async fn ready(State(front): State<Arc<Front>>) -> Response {
+/// 200, or 503 with the reason while stopping. Nothing listens before the start is complete.
+pub async fn ready(State(front): State<Arc<Front>>) -> Result<Response, HttpError> {
     if front.queue.is_draining() {
-        let reason = "draining: callhook is stopping and takes no more events".to_owned();
-        return Fault::new(StatusCode::SERVICE_UNAVAILABLE, reason).into_response();
+        return Err(HttpError::unavailable(
+            "draining: callhook is stopping and takes no more events",
+        ));
     }
-    Json(json!({"status": "ready"})).into_response()
+    Ok(Json(json!({"status": "ready"})).into_response())
 }

@@ -5,24 +5,22 @@ use prometheus_client::registry::Registry;
 use crate::label::{Each, Label};
 use crate::queue::metrics::RoutingMetrics;
 
-/// All that the front counts and measures.
 #[derive(Debug, Default)]
 pub struct HttpMetrics {
-    /// Requests to the front.
     pub requests: Each<Answered>,
-    /// What callers are answered; the queue's own, which counts with it.
+    /// The queue's own, shared with it: what callers are answered.
     pub routing: RoutingMetrics,
 }
 
 impl HttpMetrics {
-    /// Registers all but what is the queue's.
+    /// Registers all but `routing`, which the queue registers.
     pub fn register(&self, to: &mut Registry) {
         let (name, help) = ("http_requests", "Requests to the front that were answered");
         to.register(name, help, self.requests.clone());
     }
 }
 
-/// A request to the front, and the class of its answer.
+/// A label: the route of a request to the front, and the class of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answered {
     route: &'static str,
@@ -30,19 +28,17 @@ pub struct Answered {
 }
 
 impl Answered {
-    /// The front's paths; any other is `other`, as clients make them up.
+    /// Any other path is `other`: clients make them up, and each label value lives as long as the process.
     const ROUTES: [&'static str; 5] = ["/call", "/events", "/health", "/ready", "other"];
 
-    /// The classes of statuses that are answered; none is informational or a redirect.
+    /// The front never answers 1xx or 3xx.
     const STATUSES: [&'static str; 3] = ["2xx", "4xx", "5xx"];
 
-    /// The route of a path.
     pub fn route_of(path: &str) -> &'static str {
         let known = Self::ROUTES.into_iter().find(|route| *route == path);
         known.unwrap_or("other")
     }
 
-    /// A request for this route, answered with this status.
     pub fn new(route: &'static str, status: u16) -> Self {
         let [fine, refused, failed] = Self::STATUSES;
         let status = match status {

@@ -1,11 +1,11 @@
-//! By which secret a request is known.
+//! Secrets of requests: how one is sent, and how it is compared.
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 
-/// The scheme of a bearer token, in any case (RFC 9110, section 11.1).
+/// The scheme of a bearer token, in any case: <https://www.rfc-editor.org/rfc/rfc9110#section-11.1>.
 const BEARER: &[u8] = b"Bearer ";
 
 /// The token of an `Authorization: Bearer` header.
@@ -14,8 +14,7 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(BEARER).then_some(token)
 }
 
-/// Whether a secret that came in is the configured one, in time that does not depend on where they
-/// differ.
+/// Compares in constant time, so that timing does not tell how much of a guess was right.
 pub fn is_same_secret(given: &[u8], secret: &SecretString) -> bool {
     given.ct_eq(secret.expose_secret().as_bytes()).into()
 }

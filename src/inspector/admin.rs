@@ -1,38 +1,60 @@
 //! What the admin port's routes share.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use secrecy::SecretString;
 use tokio::sync::Mutex;
 
 use super::pulse::Pulse;
+use crate::http::HttpError;
 use crate::listener::ListenAddress;
 use crate::metrics::Metrics;
 use crate::queue::{Queue, QueueParts, QueueSettings};
 
-/// The admin port.
+/// The most items of a page.
+pub const MOST_ITEMS: usize = 1000;
+
+/// `ADMIN_*` and `INSPECTOR_CALLS`.
 #[derive(Clone, Debug)]
 pub struct AdminSettings {
-    /// Where it listens.
     pub listen: ListenAddress,
-    /// What it asks for.
     pub token: Option<SecretString>,
     /// Calls that the inspector remembers; 0 = none.
     pub calls: usize,
 }
 
-/// What the admin port's routes need.
 pub struct Inspector {
     pub queue: Queue,
-    /// What the queue works with.
     pub parts: QueueParts,
-    /// How the queue behaves.
     pub settings: QueueSettings,
     pub metrics: Arc<Metrics>,
     /// `ADMIN_TOKEN`.
     pub token: Option<SecretString>,
-    /// Held while dead letters are moved, so that two requests cannot replay one twice.
+    /// Held while dead letters are moved, so that two requests cannot replay the same one.
     pub moving: Mutex<()>,
-    /// What changes, for those who watch.
     pub pulse: Pulse,
+}
+
+/// The items of a page: 100, unless `limit` says otherwise.
+///
+/// # Errors
+/// 400 for a limit out of range.
+pub fn page_size(limit: Option<usize>) -> Result<usize, HttpError> {
+    match limit.unwrap_or(100) {
+        limit @ 1..=MOST_ITEMS => Ok(limit),
+        limit => {
+            Err(HttpError::bad_request(format!("limit: expected 1 to {MOST_ITEMS}, not {limit}")))
+        }
+    }
+}
+
+/// # Errors
+/// 400 with the parameter's name, what is accepted, and its value.
+pub fn read_parameter<T, E: Display>(
+    name: &str,
+    text: &str,
+    read: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, HttpError> {
+    read(text).map_err(|error| HttpError::bad_request(format!("{name}: {error}, not {text:?}")))
 }

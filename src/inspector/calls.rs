@@ -1,8 +1,8 @@
-//! `GET /api/calls` and `GET /api/calls/{uuid}`: the calls that are remembered, newest first, and what
-//! happened in one.
+//! `GET /api/calls` and `GET /api/calls/{uuid}`: the remembered calls, newest first, and what happened
+//! in one.
 //!
-//! Limits: a page has at most [`MOST_ITEMS`] calls, and at most [`MOST_SEARCHED`] are looked at for one;
-//! `next` is where the next page begins.
+//! Limits: a page has at most [`MOST_ITEMS`](super::admin::MOST_ITEMS) calls, and at most
+//! [`MOST_SEARCHED`] are looked at for it; `next` is where the next page begins.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,61 +10,42 @@ use std::time::{Duration, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::admin::Inspector;
-use super::dead::Envelope;
+use super::admin::{Inspector, page_size, read_parameter};
+use super::dead::timestamp_and_payload;
 use crate::attempt::{Attempt, Deliver};
 use crate::event::{CallId, EventType, Item, Spent};
-use crate::history::{AttemptRecord, CallPhase, CallRecord, EventRecord};
-use crate::http::Fault;
+use crate::history::{AttemptRecord, CallPhase, CallRecord, EventRecord, EventState};
+use crate::http::HttpError;
 use crate::time::{timestamp_of, unix_millis};
-
-/// The most calls of a page.
-const MOST_ITEMS: usize = 1000;
-
-/// The calls of a page, unless `limit` says otherwise.
-const ITEMS: usize = 100;
 
 /// The most calls that are looked at for a page: all there can be.
 const MOST_SEARCHED: usize = 20_000;
 
-/// Calls that are copied at a time: the queue waits for no longer than that.
+/// Calls that are copied at a time: the queue waits for the history's lock no longer than that.
 const AT_A_TIME: usize = 50;
 
-/// What a list is restricted to.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Parameters {
+pub struct CallQuery {
     /// Part of the call's UUID, with dashes.
     uuid: Option<String>,
     /// Part of the caller's or the callee's number.
     number: Option<String>,
-    /// A type that one of its events has.
+    /// The type of one of its events.
     r#type: Option<String>,
-    state: Option<CallState>,
-    health: Option<Health>,
+    state: Option<CallPhase>,
+    health: Option<DeliveryHealth>,
     limit: Option<usize>,
     cursor: Option<u64>,
-}
-
-/// Where a call stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum CallState {
-    Announced,
-    Live,
-    Ended,
-    Abandoned,
 }
 
 /// How the delivery of a call's events goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Health {
-    /// All are delivered.
+enum DeliveryHealth {
     Ok,
     /// Some wait.
     Waiting,
@@ -72,20 +53,18 @@ enum Health {
     Dead,
 }
 
-/// A page of calls.
 #[derive(Debug, Serialize)]
-pub struct Page {
-    items: Vec<Summary>,
+pub struct CallPage {
+    items: Vec<CallSummary>,
     next: Option<u64>,
 }
 
-/// A call, in short.
 #[derive(Debug, Serialize)]
-pub struct Summary {
+pub struct CallSummary {
     uuid: String,
     /// Its place among the calls, in the order they were first seen.
     place: u64,
-    state: CallState,
+    state: CallPhase,
     /// Why it ended, if callhook bridged it.
     reason: Option<&'static str>,
     from: Option<Box<str>>,
@@ -93,33 +72,31 @@ pub struct Summary {
     first_at: String,
     last_at: String,
     duration_ms: Option<u64>,
-    health: Health,
+    health: DeliveryHealth,
     events: u32,
     waiting: u32,
-    /// Those of them of which an attempt failed.
+    /// Those of `waiting` with a failed attempt.
     retrying: u32,
     dead: u32,
     types: Vec<String>,
     bridged: bool,
-    /// Where the receiver routed it to; `null` if it did not.
+    /// `null` if the receiver did not route it.
     routed_to: Option<Box<str>>,
 }
 
-/// A call and its events.
 #[derive(Debug, Serialize)]
 pub struct Timeline {
     #[serde(flatten)]
-    summary: Summary,
-    /// The receiver, without its user part.
+    summary: CallSummary,
+    /// The receiver's, without its user part.
     url: String,
-    /// Attempts allowed for each event.
+    /// For each event.
     attempts_allowed: u32,
-    /// The oldest, which are not remembered any more.
+    /// The oldest events, no longer remembered.
     events_omitted: u32,
     timeline: Vec<TimelineItem>,
 }
 
-/// An event.
 #[derive(Debug, Serialize)]
 struct TimelineItem {
     id: String,
@@ -129,17 +106,14 @@ struct TimelineItem {
     timestamp: String,
     accepted_at: String,
     payload: Box<RawValue>,
-    /// `waiting`, `delivered`, `dead`, `deleted` or `dropped`.
-    state: &'static str,
+    state: EventState,
     replays: u32,
-    /// Those of the last attempt, as `[name, value]`; what is secret is masked.
+    /// The last attempt's, as `[name, value]`, with secrets masked.
     headers: Option<Vec<(String, String)>>,
     attempts: Vec<AttemptItem>,
-    /// Attempts that are not remembered.
     attempts_omitted: u32,
 }
 
-/// An attempt.
 #[derive(Debug, Serialize)]
 struct AttemptItem {
     number: u32,
@@ -151,22 +125,18 @@ struct AttemptItem {
     probe: bool,
 }
 
-/// What a call must be to be listed.
-struct Filter {
+struct CallFilter {
     uuid: Option<String>,
     number: Option<String>,
     kind: Option<EventType>,
-    state: Option<CallState>,
-    health: Option<Health>,
+    state: Option<CallPhase>,
+    health: Option<DeliveryHealth>,
 }
 
-impl Parameters {
-    fn filter(self) -> Result<Filter, Fault> {
-        let kind = self.r#type.map(|text| {
-            let kind = text.parse();
-            kind.map_err(|fault| Fault::bad_request(format!("type: {fault}, not {text:?}")))
-        });
-        Ok(Filter {
+impl CallQuery {
+    fn filter(self) -> Result<CallFilter, HttpError> {
+        let kind = self.r#type.map(|text| read_parameter("type", &text, str::parse));
+        Ok(CallFilter {
             uuid: self.uuid.map(|text| text.to_lowercase()),
             number: self.number.map(|text| text.to_lowercase()),
             kind: kind.transpose()?,
@@ -176,11 +146,11 @@ impl Parameters {
     }
 }
 
-impl Filter {
+impl CallFilter {
     fn admits(&self, call: &CallRecord, now: u64) -> bool {
         self.uuid.as_ref().is_none_or(|part| call.id.to_string().contains(part))
-            && self.state.is_none_or(|state| CallState::of(call, now) == state)
-            && self.health.is_none_or(|health| Health::of(call) == health)
+            && self.state.is_none_or(|state| call.phase(now) == state)
+            && self.health.is_none_or(|health| DeliveryHealth::of(call) == health)
             && self.kind.as_ref().is_none_or(|kind| call.types().any(|name| name == kind.name()))
             && self.number.as_ref().is_none_or(|part| has_number(call, part))
     }
@@ -192,18 +162,7 @@ fn has_number(call: &CallRecord, part: &str) -> bool {
     numbers.into_iter().any(|number| number.to_lowercase().contains(part))
 }
 
-impl CallState {
-    fn of(call: &CallRecord, now: u64) -> Self {
-        match call.phase(now) {
-            CallPhase::Announced => Self::Announced,
-            CallPhase::Live => Self::Live,
-            CallPhase::Ended => Self::Ended,
-            CallPhase::Abandoned => Self::Abandoned,
-        }
-    }
-}
-
-impl Health {
+impl DeliveryHealth {
     fn of(call: &CallRecord) -> Self {
         match (call.counts.dead, call.counts.waiting) {
             (0, 0) => Self::Ok,
@@ -213,21 +172,20 @@ impl Health {
     }
 }
 
-impl Summary {
-    /// A call, in short, as it stands at that time.
+impl CallSummary {
     pub fn of(call: &CallRecord, now: u64) -> Self {
         let parties = call.parties().cloned().unwrap_or_default();
         Self {
             uuid: call.id.to_string(),
             place: call.cursor,
-            state: CallState::of(call, now),
+            state: call.phase(now),
             reason: call.end.map(|(reason, _)| reason),
             from: parties.from,
             to: parties.to,
             first_at: timestamp_of(call.first_at),
             last_at: timestamp_of(call.last_at),
             duration_ms: call.duration_ms(now),
-            health: Health::of(call),
+            health: DeliveryHealth::of(call),
             events: call.counts.events,
             waiting: call.counts.waiting,
             retrying: call.counts.retrying,
@@ -242,7 +200,7 @@ impl Summary {
 impl TimelineItem {
     fn of(kept: &EventRecord, deliver: Option<&dyn Deliver>) -> Self {
         let item = &kept.item;
-        let Envelope { timestamp, payload } = Envelope::of(&item.event);
+        let (timestamp, payload) = timestamp_and_payload(&item.event);
         let headers = kept.attempts.last().zip(deliver).map(|(last, deliver)| {
             let spent = Spent { attempts: last.number - 1, ..item.spent };
             let attempt = Attempt { item: Item { spent, ..item.clone() }, probe: last.probe };
@@ -255,7 +213,7 @@ impl TimelineItem {
             timestamp,
             accepted_at: timestamp_of(kept.accepted_at),
             payload,
-            state: kept.state.name(),
+            state: kept.state,
             replays: kept.replays,
             headers,
             attempts: kept.attempts.iter().map(AttemptItem::of).collect(),
@@ -282,51 +240,48 @@ impl AttemptItem {
 /// `GET /api/calls?uuid=&number=&type=&state=&health=&limit=&cursor=`
 pub async fn list(
     State(inspector): State<Arc<Inspector>>,
-    query: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Json<Page>, Fault> {
-    let Query(parameters) = query.map_err(|fault| Fault::bad_request(fault.body_text()))?;
-    let limit = parameters.limit.unwrap_or(ITEMS);
-    if !(1..=MOST_ITEMS).contains(&limit) {
-        return Err(Fault::bad_request(format!("limit: expected 1 to {MOST_ITEMS}, not {limit}")));
-    }
-    let mut cursor = parameters.cursor.unwrap_or(u64::MAX);
-    let filter = parameters.filter()?;
+    query: Result<Query<CallQuery>, QueryRejection>,
+) -> Result<Json<CallPage>, HttpError> {
+    let Query(query) = query?;
+    let limit = page_size(query.limit)?;
+    let mut cursor = query.cursor.unwrap_or(u64::MAX);
+    let filter = query.filter()?;
     let (mut items, now) = (Vec::new(), unix_millis());
     for _ in 0..MOST_SEARCHED / AT_A_TIME {
         let calls = inspector.parts.history.calls_before(cursor, AT_A_TIME);
         for call in &calls {
             if items.len() == limit {
-                return Ok(Json(Page { items, next: Some(cursor) }));
+                return Ok(Json(CallPage { items, next: Some(cursor) }));
             }
             cursor = call.cursor;
             if filter.admits(call, now) {
-                items.push(Summary::of(call, now));
+                items.push(CallSummary::of(call, now));
             }
         }
         if calls.len() < AT_A_TIME {
-            return Ok(Json(Page { items, next: None }));
+            return Ok(Json(CallPage { items, next: None }));
         }
-        // Other requests, and attempts, come first.
+        // A search is long; other requests and attempts go first.
         tokio::task::yield_now().await;
     }
-    Ok(Json(Page { items, next: Some(cursor) }))
+    Ok(Json(CallPage { items, next: Some(cursor) }))
 }
 
 /// `GET /api/calls/{uuid}`
 pub async fn timeline(
     State(inspector): State<Arc<Inspector>>,
     Path(uuid): Path<String>,
-) -> Result<Json<Timeline>, Fault> {
-    let id: CallId =
-        uuid.parse().map_err(|fault| Fault::bad_request(format!("uuid: {fault}, not {uuid:?}")))?;
+) -> Result<Json<Timeline>, HttpError> {
+    let id: CallId = read_parameter("uuid", &uuid, str::parse)?;
     let (parts, settings) = (&inspector.parts, &inspector.settings);
     let Some(call) = parts.history.call(id) else {
         let most = parts.history.size().limit;
-        let error = format!("{id} is not among the last calls; INSPECTOR_CALLS={most} are kept");
-        return Err(Fault::new(StatusCode::NOT_FOUND, error));
+        return Err(HttpError::not_found(format!(
+            "{id} is not among the last calls; INSPECTOR_CALLS={most} are kept"
+        )));
     };
     Ok(Json(Timeline {
-        summary: Summary::of(&call, unix_millis()),
+        summary: CallSummary::of(&call, unix_millis()),
         url: settings.receiver.clone(),
         attempts_allowed: settings.retry.attempts(),
         events_omitted: call.events_omitted,

@@ -1,8 +1,8 @@
-//! Guard: who may use the admin port, and what a browser may do with what it gets there.
+//! Guard: who may use the admin port, and what a browser may do with its answers.
 //!
-//! Without a token the port is open to this machine, and a browser on it runs other people's pages. So
-//! then a request must name this machine as its host (against names that are rebound to 127.0.0.1), and
-//! must not come from a page of another origin. With a token neither can get anywhere.
+//! Without a token the port is open to this machine, where a browser runs other people's pages. So a
+//! request must then name this machine as its host (against DNS rebinding to 127.0.0.1) and must not
+//! come from a page of another origin. With a token neither attack gets anywhere.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,32 +17,31 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::admin::Inspector;
-use crate::http::{Fault, bearer, is_same_secret};
+use crate::http::{HttpError, bearer, is_same_secret};
 
-/// Whether a browser's request comes from a page of the same origin.
-/// <https://www.w3.org/TR/fetch-metadata/>
+/// Where a browser's request comes from: <https://www.w3.org/TR/fetch-metadata/>
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Nothing but what this port serves, and no markup that could act.
+/// Nothing but what this port serves, and no inline script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       connect-src 'self'; img-src 'self' data:; base-uri 'none'; \
                       frame-ancestors 'none'; form-action 'none'";
 
-/// Asks for the token, if there is one; else refuses what another origin's page asks for.
+/// Requires the token, if one is set; otherwise refuses requests from pages of other origins.
 pub async fn authorise(
     State(inspector): State<Arc<Inspector>>,
     request: Request,
     next: Next,
-) -> Result<Response, Fault> {
+) -> Result<Response, HttpError> {
     let headers = request.headers();
     match &inspector.token {
         Some(token) if !bearer(headers).is_some_and(|given| is_same_secret(given, token)) => {
-            let error = "send ADMIN_TOKEN as Authorization: Bearer".to_owned();
-            Err(Fault::new(StatusCode::UNAUTHORIZED, error))
+            let error = "send ADMIN_TOKEN as Authorization: Bearer";
+            Err(HttpError::new(StatusCode::UNAUTHORIZED, error))
         }
         None if !is_same_origin(headers) => {
-            let error = "pages of other origins may not use the admin port".to_owned();
-            Err(Fault::new(StatusCode::FORBIDDEN, error))
+            let error = "pages of other origins may not use the admin port";
+            Err(HttpError::new(StatusCode::FORBIDDEN, error))
         }
         Some(_) | None => Ok(next.run(request).await),
     }
@@ -53,18 +52,17 @@ pub async fn check_host(
     State(inspector): State<Arc<Inspector>>,
     request: Request,
     next: Next,
-) -> Result<Response, Fault> {
+) -> Result<Response, HttpError> {
     if inspector.token.is_none() && !host(request.headers()).is_some_and(|host| is_loopback(&host))
     {
-        let error = "without ADMIN_TOKEN the admin port answers to localhost and loopback \
-                     addresses alone"
-            .to_owned();
-        return Err(Fault::new(StatusCode::FORBIDDEN, error));
+        let error = "without ADMIN_TOKEN the admin port answers only at localhost and loopback \
+                     addresses";
+        return Err(HttpError::new(StatusCode::FORBIDDEN, error));
     }
     Ok(next.run(request).await)
 }
 
-/// Tells browsers what they may do with an answer.
+/// Adds the headers that tell browsers what they may do with an answer.
 pub async fn protect(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -76,12 +74,12 @@ pub async fn protect(mut response: Response) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // What the API answers is private, and old a moment later.
+    // What the API answers is private, and out of date a moment later.
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
-/// Programs say nothing of an origin, and are no danger; a browser always does in time.
+/// Where neither header is sent it is no page: every browser sends one of them with what could do harm.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return site == "same-origin" || site == "none";

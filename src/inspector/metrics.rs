@@ -1,4 +1,4 @@
-//! `GET /metrics`: everything that is counted and measured, as OpenMetrics text.
+//! `GET /metrics`: everything counted and measured, as OpenMetrics text.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::metrics::CONTENT_TYPE as OPEN_METRICS;
 use crate::queue::metrics::QueueMetrics;
 use crate::queue::{QueueStatus, ReceiverStatus};
 
-/// Sets what is a state rather than a count, and exposes everything.
+/// Sets the gauges that show a state, then exposes everything.
 pub async fn expose(State(inspector): State<Arc<Inspector>>) -> Response {
     let metrics = &inspector.metrics;
     set(&metrics.queue, inspector.queue.status());
     metrics.journal.failing.set(inspector.parts.journal.fault().is_some().into());
-    let text = metrics.exposed().expect("text can always be written to a string");
+    let text = metrics.exposed().expect("writing to a string cannot fail");
     ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response()
 }
 

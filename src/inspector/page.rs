@@ -1,4 +1,4 @@
-//! The page: its files, compiled in, so that it works without a network.
+//! The page's files, compiled in, so that it works without a network.
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -10,7 +10,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const PICTURE: &str = "image/svg+xml";
 
-/// Each file's path, type and content.
+/// Path, type and content.
 const FILES: [(&str, &str, &str); 10] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/style.css", STYLE, include_str!("page/style.css")),
@@ -24,11 +24,10 @@ const FILES: [(&str, &str, &str); 10] = [
     ("/show.js", SCRIPT, include_str!("page/show.js")),
 ];
 
-/// A route for each file.
 pub fn routes() -> Router {
     FILES.into_iter().fold(Router::new(), |router, (path, kind, content)| {
         let answer = move || async move {
-            // Another version of callhook has another page.
+            // The next version of callhook has another page.
             ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], content).into_response()
         };
         router.route(path, get(answer))

@@ -1,56 +1,53 @@
-//! Pulse: what was measured lately, and the way to those who watch.
+//! Pulse: the samples of the last minutes, and the feed to the watchers, which are the clients of
+//! `GET /api/stream`.
 //!
 //! Invariants and limits:
-//! - Nobody is waited for: whoever takes more than [`BACKLOG`] updates too late loses them, and is told
-//!   to look at everything again (`event: reload`).
-//! - At most [`MOST_WATCHERS`] watch. Samples of [`MOST_SAMPLES`] seconds are kept.
+//! - No watcher is waited for: one that falls more than [`BACKLOG`] updates behind loses the oldest, and
+//!   is told to fetch everything again (`event: reload`).
+//! - At most [`MOST_WATCHERS`] watchers; samples of [`MOST_SAMPLES`] seconds.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::body::Bytes;
-use axum::http::StatusCode;
 use serde::Serialize;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::http::Fault;
+use crate::http::HttpError;
 
-/// Who may watch at a time: browser tabs, and some curls.
+/// Enough for browser tabs and a few curls.
 const MOST_WATCHERS: usize = 16;
 
-/// Updates that a slow watcher may be behind: some three seconds.
+/// How many updates a slow watcher may fall behind: about three seconds.
 const BACKLOG: usize = 16;
 
-/// Seconds that are kept: five minutes.
+/// One a second: five minutes.
 const MOST_SAMPLES: usize = 300;
 
-/// Over how many seconds a rate is taken.
+/// The seconds that a rate is averaged over.
 const RATE_SECONDS: usize = 5;
 
-/// Look at everything again.
+/// Tells a watcher to fetch everything again.
 pub const RELOAD: &str = "event: reload\ndata: {}\n\n";
 
-/// One second.
+/// What was measured in one second, or at its end.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sample {
-    /// Its end, in Unix milliseconds.
+    /// The second's end, in Unix milliseconds.
     pub at: u64,
-    /// Events that wait, at its end.
+    /// Events, at its end.
     pub waiting: usize,
-    /// Live calls, at its end.
+    /// Calls, at its end.
     pub live: usize,
-    /// Events taken in it.
     pub accepted: u64,
-    /// Events delivered in it.
     pub delivered: u64,
-    /// Attempts that failed in it.
+    /// Attempts; the other three are events.
     pub failed: u64,
-    /// Events given up in it.
     pub dead: u64,
 }
 
-/// Events a second.
+/// Per second; `failed` is attempts, the others are events.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Rates {
     accepted: f64,
@@ -59,10 +56,9 @@ pub struct Rates {
     dead: f64,
 }
 
-/// What was measured, and the way to those who watch.
 pub struct Pulse {
     samples: Mutex<VecDeque<Sample>>,
-    /// Gone when nothing more is told.
+    /// `None` once the streams have ended.
     feed: Mutex<Option<broadcast::Sender<Bytes>>>,
     places: Arc<Semaphore>,
 }
@@ -78,7 +74,6 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Keeps a second, in place of the oldest one where there are enough.
     pub fn add(&self, sample: Sample) {
         let mut samples = lock(&self.samples);
         if samples.len() == MOST_SAMPLES {
@@ -87,17 +82,15 @@ impl Pulse {
         samples.push_back(sample);
     }
 
-    /// The last seconds, oldest first.
+    /// Oldest first.
     pub fn samples(&self) -> VecDeque<Sample> {
         lock(&self.samples).clone()
     }
 
-    /// The last second.
     pub fn last_sample(&self) -> Option<Sample> {
         lock(&self.samples).back().copied()
     }
 
-    /// The mean over the last seconds.
     pub fn rates(&self) -> Rates {
         let samples = lock(&self.samples);
         let last = || samples.iter().rev().take(RATE_SECONDS);
@@ -112,48 +105,44 @@ impl Pulse {
         }
     }
 
-    /// Ends all streams, and takes no new ones.
+    /// Ends all streams, and refuses new ones.
     pub fn end(&self) {
         *lock(&self.feed) = None;
     }
 
-    /// Whether anybody watches.
     pub fn is_watched(&self) -> bool {
         lock(&self.feed).as_ref().is_some_and(|feed| feed.receiver_count() > 0)
     }
 
-    /// Tells all who watch.
     pub fn tell(&self, update: Bytes) {
         if let Some(feed) = &*lock(&self.feed) {
-            // Whoever watched a moment ago may have gone.
+            // The last watcher may have gone a moment ago.
             feed.send(update).ok();
         }
     }
 
-    /// Takes a place.
-    ///
     /// # Errors
-    /// 503 where there is none.
-    pub fn watch(&self) -> Result<Watcher, Fault> {
-        let refused = |error: String| Fault::new(StatusCode::SERVICE_UNAVAILABLE, error);
+    /// 503 where there are [`MOST_WATCHERS`], or the streams have ended.
+    pub fn watch(&self) -> Result<Watcher, HttpError> {
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| {
-            refused(format!("{MOST_WATCHERS} watch already; close one, or try again later"))
+            HttpError::unavailable(format!(
+                "{MOST_WATCHERS} streams are open already; close one, or try again later"
+            ))
         })?;
         let feed = lock(&self.feed).as_ref().map(broadcast::Sender::subscribe);
-        let feed = feed.ok_or_else(|| refused("callhook is stopping".to_owned()))?;
+        let feed = feed.ok_or_else(|| HttpError::unavailable("callhook is stopping"))?;
         Ok(Watcher { feed, _place: place })
     }
 }
 
-/// One who watches, and the place that is taken.
 pub struct Watcher {
     feed: broadcast::Receiver<Bytes>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Watcher {
-    /// The next update; `None` when there will be no more.
+    /// The next update; `None` once the streams have ended.
     pub async fn next(&mut self) -> Option<Bytes> {
         match self.feed.recv().await {
             Ok(update) => Some(update),

@@ -1,4 +1,4 @@
-//! `GET /api/state`: how the receiver, the queue and the journal stand.
+//! `GET /api/state`: the state of the receiver, the queue and the journal.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,50 +13,49 @@ use super::pulse::{Rates, Sample};
 use crate::queue::{QueueStatus, ReceiverStatus};
 use crate::time::{millis, timestamp_of, unix_millis};
 
-/// How things stand.
+/// What `GET /api/stream` sends every second.
 #[derive(Debug, Serialize)]
-pub struct Standing {
+pub struct ServiceState {
     version: &'static str,
     now: String,
-    receiver: Receiver,
-    queue: Depth,
-    journal: Journal,
+    receiver: ReceiverState,
+    queue: QueueDepth,
+    journal: JournalState,
+    /// `null` if the journal cannot be read.
     dead_letters: Option<u64>,
-    calls: Calls,
-    /// Events a second, over the last seconds.
+    calls: CallTotals,
     rates: Rates,
     /// The last second.
     sample: Option<Sample>,
 }
 
-/// The same, and how it came.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct StateReport {
     #[serde(flatten)]
-    standing: Standing,
+    state: ServiceState,
     /// One a second, oldest first.
     samples: VecDeque<Sample>,
 }
 
 #[derive(Debug, Serialize)]
-struct Receiver {
+struct ReceiverState {
     /// Without its user part; `null` without a receiver.
     url: Option<String>,
     /// `up`, `down`, `paused`, or `none` without a receiver.
     state: &'static str,
-    /// Attempts in a row that found nobody.
+    /// Attempts in a row without an answer.
     unanswered: u32,
-    /// Probes in vain.
+    /// Failed probes in a row.
     probes: u32,
-    /// `null` while it is up, or a probe is on its way.
+    /// `null` unless it is down and no probe is under way.
     next_probe_at: Option<String>,
     paused_until: Option<String>,
-    /// Whether callers are sent to the fallback at once, since `call_initiated` keeps failing.
+    /// Whether callers go to the fallback at once, since `call_initiated` keeps failing.
     routing_broken: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct Depth {
+struct QueueDepth {
     waiting: usize,
     in_flight: usize,
     limit: usize,
@@ -65,7 +64,7 @@ struct Depth {
 }
 
 #[derive(Debug, Serialize)]
-struct Journal {
+struct JournalState {
     /// Whether events outlive the process.
     durable: bool,
     /// Why it cannot be written, if so.
@@ -73,7 +72,7 @@ struct Journal {
 }
 
 #[derive(Debug, Serialize)]
-struct Calls {
+struct CallTotals {
     remembered: usize,
     live: usize,
     /// `INSPECTOR_CALLS`.
@@ -81,45 +80,43 @@ struct Calls {
 }
 
 /// `GET /api/state`
-pub async fn state(State(inspector): State<Arc<Inspector>>) -> Json<Report> {
+pub async fn state(State(inspector): State<Arc<Inspector>>) -> Json<StateReport> {
     let samples = inspector.pulse.samples();
-    Json(Report { standing: stand(&inspector).await, samples })
+    Json(StateReport { state: current(&inspector).await, samples })
 }
 
-/// How things stand now.
-pub async fn stand(inspector: &Arc<Inspector>) -> Standing {
+pub async fn current(inspector: &Arc<Inspector>) -> ServiceState {
     let queue = &inspector.queue;
     let (status, now, millis) = (queue.status(), Instant::now(), unix_millis());
     let (journal, settings) = (&inspector.parts.journal, &inspector.settings);
     let counting = Arc::clone(journal);
     let counted = tokio::task::spawn_blocking(move || counting.dead_count()).await;
     let size = inspector.parts.history.size();
-    Standing {
+    ServiceState {
         version: env!("CARGO_PKG_VERSION"),
         now: timestamp_of(millis),
         receiver: receiver(&settings.receiver, &status, now, millis),
-        queue: Depth {
+        queue: QueueDepth {
             waiting: status.unsettled,
             in_flight: status.in_flight,
             limit: settings.limits.queue,
             oldest_ms: status.oldest_since.map(|since| millis_between(since, now)),
             draining: queue.is_draining(),
         },
-        journal: Journal {
+        journal: JournalState {
             durable: journal.is_durable(),
             error: journal.fault().map(|fault| fault.to_string()),
         },
-        // A journal that cannot be read says so in `error`.
         dead_letters: counted.ok().and_then(Result::ok),
-        calls: Calls { remembered: size.calls, live: size.live, limit: size.limit },
+        calls: CallTotals { remembered: size.calls, live: size.live, limit: size.limit },
         rates: inspector.pulse.rates(),
         sample: inspector.pulse.last_sample(),
     }
 }
 
-fn receiver(url: &str, status: &QueueStatus, now: Instant, millis: u64) -> Receiver {
+fn receiver(url: &str, status: &QueueStatus, now: Instant, millis: u64) -> ReceiverState {
     let at = |instant: Instant| timestamp_of(millis + millis_between(now, instant));
-    let mut receiver = Receiver {
+    let mut receiver = ReceiverState {
         url: Some(url.to_owned()).filter(|url| !url.is_empty()),
         state: "up",
         unanswered: 0,
@@ -144,7 +141,7 @@ fn receiver(url: &str, status: &QueueStatus, now: Instant, millis: u64) -> Recei
     receiver
 }
 
-/// From the one to the other, 0 if it is the other way round.
+/// 0 where `to` is the earlier one.
 fn millis_between(from: Instant, to: Instant) -> u64 {
     millis(to.saturating_duration_since(from))
 }

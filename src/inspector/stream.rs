@@ -1,9 +1,9 @@
-//! `GET /api/stream`: what changes, for those who watch.
+//! `GET /api/stream`: live updates for watchers.
 //!
-//! Measures once a second, and tells all who watch the same, four times a second: which calls changed,
-//! each once however much happened to it.
+//! Takes a sample once a second. Four times a second tells all watchers which calls changed, each call
+//! once, however much happened in it.
 //!
-//! Limit: at most [`MOST_CHANGED`] calls are told of at a time, beyond which it is `reload` for all.
+//! Limit: an update has at most [`MOST_CHANGED`] calls; where more changed it is `reload` for all.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,21 +20,20 @@ use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::admin::Inspector;
-use super::calls::Summary;
+use super::calls::CallSummary;
 use super::pulse::{RELOAD, Sample};
-use super::state::{Standing, stand};
-use crate::http::Fault;
+use super::state::current;
+use crate::http::HttpError;
 use crate::queue::metrics::QueueMetrics;
 use crate::time::unix_millis;
 
-/// The most calls that one update tells of: as many as a page shows.
+/// About as many as a browser shows at first.
 const MOST_CHANGED: usize = 300;
 
-/// How often watchers are told, and every how many of them it is measured.
 const BEAT: Duration = Duration::from_millis(250);
 const BEATS_A_SECOND: u64 = 4;
 
-/// Measures and tells, for ever.
+/// Samples, and feeds the watchers, for ever.
 pub async fn beat(inspector: &Arc<Inspector>) {
     let mut ticks = interval(BEAT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -55,22 +54,23 @@ pub async fn beat(inspector: &Arc<Inspector>) {
             continue;
         }
         if is_second {
-            pulse.tell(update("state", &stand(inspector).await));
+            pulse.tell(update("state", &current(inspector).await));
         }
         let changed = history.take_changed(MOST_CHANGED);
         if changed.overflowed || !was_watched {
             pulse.tell(Bytes::from_static(RELOAD.as_bytes()));
         } else if !changed.calls.is_empty() {
             let now = unix_millis();
-            let calls: Vec<_> = changed.calls.iter().map(|call| Summary::of(call, now)).collect();
+            let calls: Vec<_> =
+                changed.calls.iter().map(|call| CallSummary::of(call, now)).collect();
             pulse.tell(update("calls", &json!({"items": calls})));
         }
     }
 }
 
-/// What was counted since the start.
+/// Counted since the start.
 struct Counted {
-    /// Replays included.
+    /// Includes replays.
     accepted: u64,
     delivered: u64,
     /// Attempts.
@@ -90,7 +90,7 @@ impl Counted {
     }
 }
 
-/// Takes a sample; returns what was counted until now.
+/// Takes a sample of what was counted since `before`.
 fn measure(inspector: &Inspector, before: &Counted) -> Counted {
     let counted = Counted::now(&inspector.parts.metrics);
     inspector.pulse.add(Sample {
@@ -105,25 +105,25 @@ fn measure(inspector: &Inspector, before: &Counted) -> Counted {
     counted
 }
 
-/// `GET /api/stream`: how things stand, at once and every second (`event: state`); which calls changed
-/// (`event: calls`); and that there was too much of it to tell (`event: reload`).
-pub async fn stream(State(inspector): State<Arc<Inspector>>) -> Result<Response, Fault> {
+/// `GET /api/stream`: the state, at once and every second (`event: state`); the calls that changed
+/// (`event: calls`); and that too much changed to list (`event: reload`).
+pub async fn stream(State(inspector): State<Arc<Inspector>>) -> Result<Response, HttpError> {
     let watcher = inspector.pulse.watch()?;
-    let standing: Standing = stand(&inspector).await;
-    let first = stream::iter([Ok::<_, Infallible>(update("state", &standing))]);
+    let state = current(&inspector).await;
+    let first = stream::iter([Ok::<_, Infallible>(update("state", &state))]);
     let updates =
         stream::unfold(
             watcher,
             |mut watcher| async move { Some((Ok(watcher.next().await?), watcher)) },
         );
     let body = Body::from_stream(stream::StreamExt::chain(first, updates));
-    // Proxies such as nginx would hold it back otherwise.
+    // Otherwise proxies such as nginx buffer the stream.
     let unbuffered = (HeaderName::from_static("x-accel-buffering"), "no");
     Ok(([(CONTENT_TYPE, "text/event-stream"), unbuffered], body).into_response())
 }
 
 /// <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
 fn update(name: &str, data: &impl Serialize) -> Bytes {
-    let data = serde_json::to_string(data).expect("what is told serialises");
+    let data = serde_json::to_string(data).expect("updates always serialise");
     format!("event: {name}\ndata: {data}\n\n").into()
 }

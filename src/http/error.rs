@@ -1,6 +1,7 @@
-//! Refusals: `{"error":"…"}` with the status that fits.
+//! Errors: `{"error":"…"}` with the status that fits.
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -9,43 +10,58 @@ use serde_json::json;
 use crate::journal::DiskError;
 use crate::queue::Refused;
 
-/// When a sender should try again after there was no room or no disk, in seconds.
+/// When to try again after a 503, in seconds.
 const TRY_AGAIN: HeaderValue = HeaderValue::from_static("5");
 
-/// Why a request is refused: `{"error":"…"}`.
 #[derive(Debug)]
-pub struct Fault {
-    /// The HTTP status.
+pub struct HttpError {
     pub status: StatusCode,
     /// What is wrong, where, and what is accepted.
     pub error: String,
 }
 
-impl Fault {
-    /// A refusal with this status.
-    pub fn new(status: StatusCode, error: String) -> Self {
-        Self { status, error }
+impl HttpError {
+    pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, error: error.into() }
     }
 
-    /// 400.
-    pub fn bad_request(error: String) -> Self {
+    pub fn bad_request(error: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
-}
 
-impl From<Refused> for Fault {
-    fn from(refused: Refused) -> Self {
-        let status = match refused {
-            Refused::Full { .. } | Refused::Disk(_) | Refused::Draining => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Refused::TooMany { .. } => StatusCode::BAD_REQUEST,
-        };
-        Self::new(status, refused.to_string())
+    pub fn not_found(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, error)
+    }
+
+    pub fn unavailable(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 }
 
-impl IntoResponse for Fault {
+impl From<Refused> for HttpError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full { .. } | Refused::Disk(_) | Refused::Draining => {
+                Self::unavailable(refused.to_string())
+            }
+            Refused::TooMany { .. } => Self::bad_request(refused.to_string()),
+        }
+    }
+}
+
+impl From<DiskError> for HttpError {
+    fn from(error: DiskError) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+impl From<QueryRejection> for HttpError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let status = self.status;
         let mut response = (status, Json(json!({"error": self.error}))).into_response();
@@ -57,7 +73,7 @@ impl IntoResponse for Fault {
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(RETRY_AFTER, TRY_AGAIN);
             }
-            // What is left of the request is not read, so nothing can follow it.
+            // The rest of the request is not read, so nothing can follow it.
             StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -67,16 +83,10 @@ impl IntoResponse for Fault {
     }
 }
 
-impl From<DiskError> for Fault {
-    fn from(fault: DiskError) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, fault.to_string())
-    }
-}
-
-/// The answer to a method that a path does not take; axum adds `Allow`.
-pub async fn method_not_allowed() -> Fault {
-    Fault::new(
+/// axum adds `Allow`.
+pub async fn method_not_allowed() -> HttpError {
+    HttpError::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        "this path takes another method; see the Allow header".to_owned(),
+        "method not allowed on this path; see the Allow header",
     )
 }
