@@ -1,14 +1,14 @@
-//! Settings: every one of them, checked where it is made and never again.
+//! Settings: each is checked here, once.
 //!
 //! Owns the layers ([`layers`]), the checks ([`reader`]) and the masking. Each part of the program
-//! gets a struct of its own, which is defined there. What each setting means stands in `config/default.toml`, which is the
-//! lowest layer.
+//! gets a struct that is defined with that part. The lowest layer, `config/default.toml`, explains
+//! every setting.
 //!
 //! Invariants:
-//! - All faults are reported at once.
-//! - Secrets are [`SecretString`] or of a type that does not print itself.
+//! - All errors are reported at once.
+//! - Secrets are [`SecretString`], or of a type that does not print itself.
 
-mod fault;
+mod error;
 mod layers;
 mod reader;
 
@@ -21,9 +21,9 @@ use axum::http::HeaderValue;
 use secrecy::SecretString;
 use tracing::level_filters::LevelFilter;
 
-pub use self::fault::Fault;
+pub use self::error::SettingError;
 use self::layers::Layers;
-use self::reader::{Reader, shown};
+use self::reader::{SettingsReader, shown};
 use crate::bridge::{AudioCodec, CallSettings};
 use crate::delivery::WebhookSettings;
 use crate::event::{EventFilter, EventType};
@@ -36,88 +36,85 @@ use crate::retry::{BadDelays, Delays, RetryPolicy};
 use crate::routing::{AllowedHosts, HostRule, StsUrl};
 use crate::text::nearest;
 
-/// Ten minutes: no phone call waits longer for anything.
+/// No phone call waits longer for anything.
 const TEN_MINUTES: u32 = 600_000;
 const ONE_HOUR: u32 = 3_600_000;
 const ONE_DAY: u32 = 86_400_000;
 
-/// All settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The receiver; `None` = run without one.
+    /// `None` = run without a receiver.
     pub webhook: Option<WebhookSettings>,
-    /// What is delivered, how often, and how many wait for it.
     pub queue: QueueSettings,
-    /// Where calls go that the receiver does not route (`STS_URL`).
+    /// `STS_URL`: for calls that the receiver does not route.
     pub fallback: Option<StsUrl>,
     /// `X-AVR-AGENT-ID`.
     pub agent: Option<HeaderValue>,
-    /// The front for Asterisk and relays.
     pub front: FrontSettings,
-    /// AudioSocket and the call.
     pub call: CallSettings,
-    /// The admin port.
     pub admin: AdminSettings,
-    /// The file in which events wait; `None` = memory only.
+    /// `None` = events wait in memory only.
     pub journal: Option<PathBuf>,
-    /// Dead letters that are kept.
+    /// The most dead letters that are kept.
     pub dead_limit: u64,
-    /// The time to finish on SIGTERM.
     pub drain_timeout: Duration,
-    /// Logs.
     pub log: LogSettings,
-    /// What is odd but no fault, to be logged.
+    /// What is probably a mistake, but no error; to be logged.
     pub warnings: Vec<String>,
 }
 
 impl FrontSettings {
-    /// Reads the front's settings alone, which is all that `callhook health` needs.
+    /// The front's settings alone, for `callhook health`.
     ///
     /// # Errors
-    /// Every fault of `HTTP_HOST`, `HTTP_PORT` and the settings file.
-    pub fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, Vec<Fault>> {
+    /// Every error in them and in the settings file.
+    pub fn of_environment(
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, Vec<SettingError>> {
         read_part(environment, read_front)
     }
 }
 
 impl AdminSettings {
-    /// Reads the admin port's settings alone, which is all that `callhook dead` needs.
+    /// The admin port's settings alone, for `callhook dead`.
     ///
     /// # Errors
-    /// Every fault of `ADMIN_HOST`, `ADMIN_PORT`, `ADMIN_TOKEN`, `INSPECTOR_CALLS` and the settings file.
-    pub fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, Vec<Fault>> {
+    /// Every error in them and in the settings file.
+    pub fn of_environment(
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, Vec<SettingError>> {
         read_part(environment, read_admin)
     }
 }
 
 impl Settings {
-    /// Reads all settings from the layers.
-    ///
     /// # Errors
-    /// Every fault there is.
-    pub fn of_environment(environment: &BTreeMap<String, String>) -> Result<Self, Vec<Fault>> {
+    /// All errors at once.
+    pub fn of_environment(
+        environment: &BTreeMap<String, String>,
+    ) -> Result<Self, Vec<SettingError>> {
         Self::read(environment).0
     }
 
-    fn read(environment: &BTreeMap<String, String>) -> (Result<Self, Vec<Fault>>, Layers) {
-        let mut faults = Vec::new();
-        let layers = Layers::read(environment, &mut faults);
-        let mut reader = Reader::new(&layers, faults);
+    fn read(environment: &BTreeMap<String, String>) -> (Result<Self, Vec<SettingError>>, Layers) {
+        let mut errors = Vec::new();
+        let layers = Layers::read(environment, &mut errors);
+        let mut reader = SettingsReader::new(&layers, errors);
         let mut warnings = unknown_names(environment, layers.names());
         let mut settings = read_all(&mut reader);
         warnings.extend(unknown_events(&settings.queue.filter));
         settings.warnings.clone_from(&warnings);
-        let mut faults = reader.into_faults();
-        if faults.is_empty() {
+        let mut errors = reader.into_errors();
+        if errors.is_empty() {
             return (Ok(settings), layers);
         }
-        // A misspelt name is often the reason why another one is missing.
-        faults.extend(warnings.into_iter().map(Fault::from));
-        (Err(faults), layers)
+        // A setting is often missing because its name was misspelt.
+        errors.extend(warnings.into_iter().map(SettingError::from));
+        (Err(errors), layers)
     }
 }
 
-/// The process environment; names and values that are no UTF-8 are shown with replacement marks.
+/// The process environment, with replacement characters where it is not UTF-8.
 pub fn environment() -> BTreeMap<String, String> {
     #[expect(
         clippy::disallowed_methods,
@@ -130,11 +127,11 @@ pub fn environment() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What `callhook config` prints: each setting, its value and where it came from.
+/// What `callhook config` prints: each setting, its value and where that comes from.
 ///
 /// # Errors
-/// Every fault there is.
-pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<Fault>> {
+/// All errors at once.
+pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<SettingError>> {
     let (settings, layers) = Settings::read(environment);
     let warnings = settings?.warnings;
     let rows: Vec<(String, String)> = layers
@@ -179,7 +176,7 @@ fn unknown_events(events: &EventFilter) -> Vec<String> {
         .collect()
 }
 
-fn read_all(reader: &mut Reader<'_>) -> Settings {
+fn read_all(reader: &mut SettingsReader<'_>) -> Settings {
     let webhook = read_webhook(reader);
     Settings {
         queue: read_queue(reader, webhook.as_ref()),
@@ -207,17 +204,17 @@ fn read_all(reader: &mut Reader<'_>) -> Settings {
 
 fn read_part<T>(
     environment: &BTreeMap<String, String>,
-    read: impl FnOnce(&mut Reader<'_>) -> T,
-) -> Result<T, Vec<Fault>> {
-    let mut faults = Vec::new();
-    let layers = Layers::read(environment, &mut faults);
-    let mut reader = Reader::new(&layers, faults);
+    read: impl FnOnce(&mut SettingsReader<'_>) -> T,
+) -> Result<T, Vec<SettingError>> {
+    let mut errors = Vec::new();
+    let layers = Layers::read(environment, &mut errors);
+    let mut reader = SettingsReader::new(&layers, errors);
     let part = read(&mut reader);
-    let faults = reader.into_faults();
-    if faults.is_empty() { Ok(part) } else { Err(faults) }
+    let errors = reader.into_errors();
+    if errors.is_empty() { Ok(part) } else { Err(errors) }
 }
 
-fn read_webhook(reader: &mut Reader<'_>) -> Option<WebhookSettings> {
+fn read_webhook(reader: &mut SettingsReader<'_>) -> Option<WebhookSettings> {
     const EXPECTED: &str = "expected the receiver's http:// or https:// URL, such as \
                             http://avr-webhook:9000/events, or none to run without a receiver \
                             (a / ? # @ before the host is written %2F %3F %23 %40)";
@@ -228,7 +225,7 @@ fn read_webhook(reader: &mut Reader<'_>) -> Option<WebhookSettings> {
         None => Err(EXPECTED.to_owned()),
     });
     if given.is_none() {
-        reader.fault(Fault::missing("WEBHOOK_URL", EXPECTED));
+        reader.add(SettingError::missing("WEBHOOK_URL", EXPECTED));
     }
     let secret = read_secret(reader, "WEBHOOK_SECRET");
     let timeout = reader.millis("WEBHOOK_TIMEOUT", 1..=TEN_MINUTES);
@@ -236,7 +233,7 @@ fn read_webhook(reader: &mut Reader<'_>) -> Option<WebhookSettings> {
     Some(WebhookSettings { url: url.flatten()?, secret, timeout, signing_key })
 }
 
-fn read_queue(reader: &mut Reader<'_>, webhook: Option<&WebhookSettings>) -> QueueSettings {
+fn read_queue(reader: &mut SettingsReader<'_>, webhook: Option<&WebhookSettings>) -> QueueSettings {
     QueueSettings {
         filter: read_events(reader),
         retry: read_retry(reader),
@@ -251,7 +248,7 @@ fn read_queue(reader: &mut Reader<'_>, webhook: Option<&WebhookSettings>) -> Que
     }
 }
 
-fn read_events(reader: &mut Reader<'_>) -> EventFilter {
+fn read_events(reader: &mut SettingsReader<'_>) -> EventFilter {
     let kinds: Vec<EventType> = reader.list("WEBHOOK_EVENTS").unwrap_or_default();
     if kinds.iter().any(|kind| kind.name() == "*") {
         EventFilter::All
@@ -260,7 +257,7 @@ fn read_events(reader: &mut Reader<'_>) -> EventFilter {
     }
 }
 
-fn read_retry(reader: &mut Reader<'_>) -> RetryPolicy {
+fn read_retry(reader: &mut SettingsReader<'_>) -> RetryPolicy {
     let retries = reader.number("WEBHOOK_RETRY", 0..=100);
     let first = reader.valid_millis("WEBHOOK_BACKOFF", 0..=ONE_HOUR);
     let ceiling = reader.valid_millis("WEBHOOK_BACKOFF_MAX", 0..=ONE_HOUR);
@@ -281,25 +278,25 @@ fn read_retry(reader: &mut Reader<'_>) -> RetryPolicy {
     }
 }
 
-fn read_allowed_hosts(reader: &mut Reader<'_>) -> AllowedHosts {
+fn read_allowed_hosts(reader: &mut SettingsReader<'_>) -> AllowedHosts {
     let rules: Option<Vec<HostRule>> = reader.list("STS_ALLOWED_HOSTS");
     rules.map_or(AllowedHosts::Any, AllowedHosts::Only)
 }
 
-fn read_front(reader: &mut Reader<'_>) -> FrontSettings {
+fn read_front(reader: &mut SettingsReader<'_>) -> FrontSettings {
     FrontSettings {
         listen: read_listen(reader, "HTTP_HOST", "HTTP_PORT"),
         secret: read_secret(reader, "HTTP_SECRET"),
     }
 }
 
-fn read_admin(reader: &mut Reader<'_>) -> AdminSettings {
+fn read_admin(reader: &mut SettingsReader<'_>) -> AdminSettings {
     let listen = read_listen(reader, "ADMIN_HOST", "ADMIN_PORT");
     let token = read_secret(reader, "ADMIN_TOKEN");
     let loopback =
         listen.host == "localhost" || listen.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
     if token.is_none() && !loopback {
-        reader.fault(Fault::missing(
+        reader.add(SettingError::missing(
             "ADMIN_TOKEN",
             &format!(
                 "ADMIN_HOST={} can be reached from other machines, so a token is required \
@@ -311,7 +308,7 @@ fn read_admin(reader: &mut Reader<'_>) -> AdminSettings {
     AdminSettings { listen, token, calls: size(reader.number("INSPECTOR_CALLS", 0..=20_000)) }
 }
 
-fn read_listen(reader: &mut Reader<'_>, host: &str, port: &str) -> ListenAddress {
+fn read_listen(reader: &mut SettingsReader<'_>, host: &str, port: &str) -> ListenAddress {
     let host = reader.checked(host, |text| match url::Host::parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) if text.parse::<IpAddr>().is_ok() => Ok(text.to_owned()),
@@ -324,13 +321,13 @@ fn read_listen(reader: &mut Reader<'_>, host: &str, port: &str) -> ListenAddress
     ListenAddress { host: host.unwrap_or_default(), port: port.unwrap_or_default() }
 }
 
-fn read_secret(reader: &mut Reader<'_>, name: &str) -> Option<SecretString> {
+fn read_secret(reader: &mut SettingsReader<'_>, name: &str) -> Option<SecretString> {
     let value = reader.checked(name, header_value)?;
     let text = value.to_str().expect("it was checked to be visible ASCII");
     Some(text.into())
 }
 
-fn read_switch(reader: &mut Reader<'_>, name: &str) -> bool {
+fn read_switch(reader: &mut SettingsReader<'_>, name: &str) -> bool {
     let switch =
         reader.checked(name, |text| text.parse().map_err(|_| "expected true or false".to_owned()));
     switch.unwrap_or_default()
@@ -342,7 +339,8 @@ fn read_switch(reader: &mut Reader<'_>, name: &str) -> bool {
 /// What is expected.
 pub fn header_value(text: &str) -> Result<HeaderValue, String> {
     let value = HeaderValue::from_str(text).ok().filter(|value| value.to_str().is_ok());
-    value.ok_or_else(|| "expected visible ASCII characters, as it travels in a header".to_owned())
+    value
+        .ok_or_else(|| "expected visible ASCII characters, since it is sent in a header".to_owned())
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {
@@ -383,8 +381,8 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_at_once_with_variable_value_and_what_is_accepted() {
-        let faults = Settings::of_environment(&environment(&[
+    fn every_error_is_reported_at_once_with_variable_value_and_what_is_accepted() {
+        let errors = Settings::of_environment(&environment(&[
             ("WEBHOOK_URL", "ftp://user:hush@h"),
             ("WEBHOOK_TIMEOUT", "3s"),
             ("WEBHOOK_SIGNING_KEY", "hush"),
@@ -392,7 +390,7 @@ mod tests {
             ("ADMIN_HOST", "0.0.0.0"),
             ("LOG_FORMAT", "xml"),
         ]));
-        let told: Vec<String> = faults.unwrap_err().iter().map(ToString::to_string).collect();
+        let told: Vec<String> = errors.unwrap_err().iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 6, "{told:#?}");
         let all = told.join("\n");
         assert!(!all.contains("hush"), "{all}");
@@ -405,17 +403,17 @@ mod tests {
     fn every_setting_in_the_settings_document_is_read() {
         let mut layers = Layers::read(&BTreeMap::new(), &mut Vec::new());
         let names = layers.names().to_vec();
-        let mut faults = 0;
+        let mut errors = 0;
         for name in &names {
-            // A value that no setting accepts is told wherever the setting is read.
+            // A value that no setting accepts is an error wherever the setting is read.
             let given = environment(&[(name, "\u{1}")]);
             layers = Layers::read(&given, &mut Vec::new());
-            let mut reader = Reader::new(&layers, Vec::new());
+            let mut reader = SettingsReader::new(&layers, Vec::new());
             read_all(&mut reader);
-            let told = reader.into_faults().iter().any(|fault| fault.to_string().starts_with(name));
-            faults += usize::from(told);
+            let told = reader.into_errors().iter().any(|error| error.to_string().starts_with(name));
+            errors += usize::from(told);
         }
         // A path may be any text.
-        assert_eq!(faults, names.len() - 1);
+        assert_eq!(errors, names.len() - 1);
     }
 }

@@ -1,13 +1,13 @@
 //! The command line: arguments to a command, errors to an exit code.
 //!
-//! Exit codes, as in `sysexits.h`: 0 success, 1 failed, 64 usage or settings, 69 cannot listen or the
-//! journal is in use.
+//! Exit codes (64 and 69 as in `sysexits.h`): 0 success, 1 failed, 64 usage or settings, 69 cannot
+//! listen, or the journal is in use.
 
 use std::process::ExitCode;
 
 use callhook::app::{self, StartError};
 use callhook::command::{dead, health};
-use callhook::config::{self, Fault, Settings};
+use callhook::config::{self, SettingError, Settings};
 use callhook::http::FrontSettings;
 use callhook::inspector::AdminSettings;
 use callhook::log;
@@ -40,7 +40,7 @@ enum Command {
         after_help = "Example: WEBHOOK_URL=http://localhost:9000/events STS_URL=ws://localhost:6030 callhook serve"
     )]
     Serve,
-    /// Ask the running callhook whether it lives; exit code 0 or 1
+    /// Ask the running callhook for its health; exit code 0 or 1
     #[command(after_help = "Example, in a Dockerfile: HEALTHCHECK CMD [\"callhook\", \"health\"]")]
     Health,
     /// Print the effective settings and where each came from
@@ -52,41 +52,41 @@ enum Command {
     /// Show, replay or delete events that could not be delivered
     Dead {
         #[command(subcommand)]
-        command: dead::Command,
+        command: dead::DeadCommand,
     },
-    /// Be a receiver that prints one line an event, with faults on order
+    /// Run a receiver that prints a line per event, with faults on demand
     Receive(Box<receive::Options>),
-    /// Judge a receiver: what a call can bring, repeats, secrets, oddities, load
+    /// Check a receiver: what a call can bring, repeats, secrets, oddities, load
     #[command(
         after_help = "Example: callhook check http://localhost:9000/events --secret \"$SECRET\"\n\
                             Exit code: 0, or 1 where a required check fails."
     )]
     Check(Box<check::Options>),
-    /// Play whole phone calls' webhooks against a receiver
+    /// Send a receiver the webhooks of whole phone calls
     Simulate(Box<simulate::Options>),
 }
 
-/// What a command ends with, besides success.
-enum Failure {
-    Settings(Vec<Fault>),
+/// How a command fails.
+enum CommandError {
+    Settings(Vec<SettingError>),
     Usage(String),
     Start(StartError),
     Other(anyhow::Error),
 }
 
-impl From<Vec<Fault>> for Failure {
-    fn from(faults: Vec<Fault>) -> Self {
-        Self::Settings(faults)
+impl From<Vec<SettingError>> for CommandError {
+    fn from(errors: Vec<SettingError>) -> Self {
+        Self::Settings(errors)
     }
 }
 
-impl From<StartError> for Failure {
+impl From<StartError> for CommandError {
     fn from(error: StartError) -> Self {
         Self::Start(error)
     }
 }
 
-impl From<ReceiveError> for Failure {
+impl From<ReceiveError> for CommandError {
     fn from(error: ReceiveError) -> Self {
         match error {
             ReceiveError::Start(error) => Self::Start(error),
@@ -95,7 +95,7 @@ impl From<ReceiveError> for Failure {
     }
 }
 
-impl From<SimulateError> for Failure {
+impl From<SimulateError> for CommandError {
     fn from(error: SimulateError) -> Self {
         match error {
             SimulateError::Scenario(_) => Self::Usage(error.to_string()),
@@ -104,7 +104,7 @@ impl From<SimulateError> for Failure {
     }
 }
 
-impl From<anyhow::Error> for Failure {
+impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
     }
@@ -118,20 +118,20 @@ fn main() -> ExitCode {
     let runtime = match app::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("callhook: no threads to be had: {error}");
+            eprintln!("callhook: cannot start worker threads: {error}");
             return FAILED.into();
         }
     };
     let result = runtime.block_on(run(arguments.command.unwrap_or(Command::Serve)));
-    // What still runs now was given its time; waiting for it could take for ever.
+    // What still runs has had its time; waiting for it could take for ever.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(&failure).into(),
+        Err(error) => report(&error).into(),
     }
 }
 
-async fn run(command: Command) -> Result<(), Failure> {
+async fn run(command: Command) -> Result<(), CommandError> {
     let environment = config::environment();
     match command {
         Command::Serve => {
@@ -156,7 +156,7 @@ async fn run(command: Command) -> Result<(), Failure> {
 }
 
 fn usage(error: &clap::Error) -> ExitCode {
-    // Where the terminal is gone there is nobody to tell.
+    // Where the terminal is gone nobody can be told.
     error.print().ok();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
@@ -164,24 +164,25 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn report(failure: &Failure) -> u8 {
-    match failure {
-        Failure::Settings(faults) => {
-            eprintln!(
-                "callhook: {} wrong; see config/default.toml for every setting",
-                settings(faults.len())
-            );
-            for fault in faults {
-                eprintln!("  {fault}");
+fn report(error: &CommandError) -> u8 {
+    match error {
+        CommandError::Settings(errors) => {
+            let wrong = match errors.len() {
+                1 => "1 setting is wrong".to_owned(),
+                many => format!("{many} settings are wrong"),
+            };
+            eprintln!("callhook: {wrong}; config/default.toml explains every setting");
+            for error in errors {
+                eprintln!("  {error}");
             }
             EX_USAGE
         }
-        Failure::Usage(text) => {
+        CommandError::Usage(text) => {
             eprintln!("callhook: {text}");
             EX_USAGE
         }
-        Failure::Start(error) => {
-            // The log's form is settled by now, where there is a log.
+        CommandError::Start(error) => {
+            // The log has started if the settings were right, and has the form that was asked for.
             if tracing::enabled!(tracing::Level::ERROR) {
                 tracing::error!("{error}");
             } else {
@@ -189,16 +190,9 @@ fn report(failure: &Failure) -> u8 {
             }
             if error.is_unavailable() { EX_UNAVAILABLE } else { FAILED }
         }
-        Failure::Other(error) => {
+        CommandError::Other(error) => {
             eprintln!("callhook: {error:#}");
             FAILED
         }
-    }
-}
-
-fn settings(count: usize) -> String {
-    match count {
-        1 => "1 setting is".to_owned(),
-        many => format!("{many} settings are"),
     }
 }

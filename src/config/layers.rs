@@ -1,9 +1,9 @@
 //! Layers: where a setting's value comes from.
 //!
 //! Lowest first: the compiled-in `config/default.toml`, the file that `CALLHOOK_CONFIG` names, the
-//! environment. Every value is text here, whatever TOML or the shell made of it; what it means is
-//! [`super::reader`]'s. An empty value, `undefined` and `null` count as not set in every layer:
-//! avr-app passes those.
+//! environment. Every value is text here, whatever its type in TOML; what it means is for
+//! [`super::reader`] to say. An empty value, `undefined` and `null` count as not set in every layer,
+//! since avr-app passes those.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,12 +12,11 @@ use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::fault::Fault;
+use super::error::SettingError;
 
-/// The settings document: every setting, its meaning and its default.
+/// The settings document: every setting with its meaning and its default.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// The variable that names the settings file.
 pub const FILE_VARIABLE: &str = "CALLHOOK_CONFIG";
 
 const DEFAULT_LAYER: &str = "default";
@@ -30,14 +29,13 @@ pub struct Layers {
 }
 
 impl Layers {
-    /// Merges the defaults, the file that the environment may name, and the environment.
-    pub fn read(environment: &BTreeMap<String, String>, faults: &mut Vec<Fault>) -> Self {
-        let defaults =
-            Layer::parse(DEFAULT_LAYER, DEFAULTS).expect("a test reads the compiled-in defaults");
-        // The defaults name every setting, also those whose default is "not set".
+    pub fn read(environment: &BTreeMap<String, String>, errors: &mut Vec<SettingError>) -> Self {
+        let defaults = Layer::parse(DEFAULT_LAYER, DEFAULTS)
+            .expect("the compiled-in defaults are valid, as a test shows");
+        // The document names every setting, also those that are not set by default.
         let names = names_in(DEFAULTS);
         let file = environment.get(FILE_VARIABLE).filter(|path| is_set(path));
-        let file = file.map(|path| Layer::load(path, &names, faults));
+        let file = file.map(|path| Layer::load(path, &names, errors));
         let environment = Layer::of_environment(environment, &names);
         let merged = Figment::from(defaults)
             .merge(file.unwrap_or_else(|| Layer::empty(FILE_VARIABLE)))
@@ -45,15 +43,13 @@ impl Layers {
         Self { merged, names }
     }
 
-    /// The variables, in the order of the settings document.
+    /// In the order of the settings document.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// A setting's text, if it is set anywhere.
-    ///
     /// # Panics
-    /// For a name that the settings document lacks.
+    /// For a name that is missing in the settings document.
     pub fn text(&self, name: &str) -> Option<String> {
         assert!(
             self.names.iter().any(|known| known == name),
@@ -62,7 +58,7 @@ impl Layers {
         self.merged.find_value(&name.to_lowercase()).ok().map(|value| as_text(&value))
     }
 
-    /// The name of the layer that a setting's value comes from.
+    /// The name of the layer that the value comes from.
     pub fn source(&self, name: &str) -> String {
         let metadata = self.merged.find_metadata(&name.to_lowercase());
         metadata.map_or_else(|| "not set".to_owned(), |metadata| metadata.name.to_string())
@@ -96,19 +92,21 @@ impl Layer {
         Ok(Self { name: name.to_owned(), values })
     }
 
-    /// The file's layer, as far as it can be read; what is wrong with it is added to the faults.
-    fn load(path: &str, names: &[String], faults: &mut Vec<Fault>) -> Self {
+    /// As much of the file as can be read.
+    fn load(path: &str, names: &[String], errors: &mut Vec<SettingError>) -> Self {
         let document = std::fs::read_to_string(Path::new(path)).map_err(|error| error.to_string());
         match document.and_then(|document| Self::parse(path, &document)) {
             Ok(layer) => {
                 let values = layer.values.iter();
-                faults.extend(
-                    values.filter_map(|(key, value)| Fault::of_file_key(path, key, value, names)),
+                errors.extend(
+                    values.filter_map(|(key, value)| {
+                        SettingError::of_file_key(path, key, value, names)
+                    }),
                 );
                 layer
             }
             Err(cause) => {
-                faults.push(Fault::about_file(path, cause));
+                errors.push(SettingError::about_file(path, cause));
                 Self::empty(path)
             }
         }
@@ -135,7 +133,7 @@ impl Provider for Layer {
     }
 }
 
-/// What is wrong and where, without the line itself, which may hold a secret.
+/// The error without the source line, which may hold a secret.
 fn without_source(error: &figment::Error) -> String {
     let text = error.to_string();
     let told = text.lines().filter(|line| !line.contains('|')).map(str::trim);
@@ -162,7 +160,7 @@ fn as_text(value: &Value) -> String {
             let items: Vec<String> = items.iter().map(as_text).collect();
             items.join(",")
         }
-        // A table is refused by name, so its text does not matter.
+        // A table is refused by its key, so its text does not matter.
         Value::Dict(..) => "{…}".to_owned(),
         Value::Empty(..) => String::new(),
     }

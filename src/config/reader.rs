@@ -1,7 +1,7 @@
 //! Reader: from a setting's text to a value that cannot be bad.
 //!
-//! Collects every fault instead of stopping at the first, so that one start tells an operator
-//! everything. Invariant: no fault shows a secret or the user part of a URL.
+//! Collects every error instead of stopping at the first, so that one start tells an operator
+//! everything. Invariant: no error shows a secret or the user part of a URL.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -10,53 +10,46 @@ use std::time::Duration;
 
 use url::{Position, Url};
 
-use super::fault::Fault;
+use super::error::SettingError;
 use super::layers::Layers;
 
-/// Reads settings one by one and remembers what was wrong.
-pub struct Reader<'a> {
+pub struct SettingsReader<'a> {
     layers: &'a Layers,
-    faults: Vec<Fault>,
+    errors: Vec<SettingError>,
 }
 
-impl<'a> Reader<'a> {
-    /// A reader that starts with the faults found so far.
-    pub fn new(layers: &'a Layers, faults: Vec<Fault>) -> Self {
-        Self { layers, faults }
+impl<'a> SettingsReader<'a> {
+    pub fn new(layers: &'a Layers, errors: Vec<SettingError>) -> Self {
+        Self { layers, errors }
     }
 
-    /// Everything that was wrong.
-    pub fn into_faults(self) -> Vec<Fault> {
-        self.faults
+    pub fn into_errors(self) -> Vec<SettingError> {
+        self.errors
     }
 
-    /// Remembers a fault.
-    pub fn fault(&mut self, fault: Fault) {
-        self.faults.push(fault);
+    pub fn add(&mut self, error: SettingError) {
+        self.errors.push(error);
     }
 
-    /// Remembers that the value of a setting is not accepted.
     pub fn refuse(&mut self, name: &str, accepted: impl Display) {
         let shown = shown(name, &self.text(name).unwrap_or_default());
-        self.fault(Fault::new(name, &shown, &self.source(name), accepted));
+        self.add(SettingError::new(name, &shown, &self.source(name), accepted));
     }
 
-    /// Where the setting came from.
     pub fn source(&self, name: &str) -> String {
         self.layers.source(name)
     }
 
-    /// The text, if the setting is set.
     pub fn text(&self, name: &str) -> Option<String> {
         self.layers.text(name)
     }
 
-    /// The value, if the setting is set; a fault says what is accepted and shows the value given.
+    /// `None` where the setting is not set, or its value is not accepted, which is an error then.
     pub fn value<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<T> {
         self.checked(name, |text| text.parse().map_err(|error: T::Err| error.to_string()))
     }
 
-    /// As [`Reader::value`], by a check of its own.
+    /// As [`Self::value`], with a check that says what is accepted.
     pub fn checked<T>(
         &mut self,
         name: &str,
@@ -72,7 +65,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A comma list of values, if the setting is set.
+    /// As [`Self::value`], separated by commas.
     pub fn list<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<Vec<T>> {
         self.checked(name, |text| {
             let items: Vec<&str> =
@@ -87,7 +80,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A whole number within the range. The defaults set every number, so there is always one.
+    /// A whole number. The defaults set every number; where it is not accepted, the range's start stands in.
     pub fn number(&mut self, name: &str, range: RangeInclusive<u32>) -> u32 {
         let number = self.checked(name, |text| match text.parse() {
             Ok(number) if range.contains(&number) => Ok(number),
@@ -98,13 +91,13 @@ impl<'a> Reader<'a> {
         number.unwrap_or(*range.start())
     }
 
-    /// A duration in whole milliseconds within the range.
+    /// As [`Self::number`], in milliseconds.
     pub fn millis(&mut self, name: &str, range: RangeInclusive<u32>) -> Duration {
         let least = Duration::from_millis((*range.start()).into());
         self.valid_millis(name, range).unwrap_or(least)
     }
 
-    /// As [`Reader::millis`], but none where it was not accepted.
+    /// As [`Self::millis`], but `None` where it is not accepted.
     pub fn valid_millis(&mut self, name: &str, range: RangeInclusive<u32>) -> Option<Duration> {
         let millis = self.checked(name, |text| match text.parse::<u32>() {
             Ok(millis) if range.contains(&millis) => Ok(millis),
@@ -118,7 +111,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A value fit to be shown: secrets as `***`, URLs without their user part.
+/// The value with secrets as `***`, and URLs without their user part.
 pub fn shown(name: &str, text: &str) -> String {
     match name {
         "WEBHOOK_SECRET" | "WEBHOOK_SIGNING_KEY" | "HTTP_SECRET" | "ADMIN_TOKEN" => {
@@ -130,14 +123,14 @@ pub fn shown(name: &str, text: &str) -> String {
     }
 }
 
-/// Masks the user part. Where the text is no proper URL that is anything up to the last `@`: a
-/// typing error must not give a password away.
+/// Masks the user part. Where the text is not a valid URL, that is anything up to the last `@`: a typo
+/// must not give a password away.
 fn without_user_part(text: &str) -> String {
     match Url::parse(text) {
         Ok(url) if url.has_host() && url.username().is_empty() && url.password().is_none() => {
             text.to_owned()
         }
-        // Not from the text: `http:/user@host` and `http:///user@host` name a user, too.
+        // Not cut from the text: `http:/user@host` and `http:///user@host` name a user, too.
         Ok(url) if url.has_host() => {
             format!("{}://***@{}", url.scheme(), &url[Position::BeforeHost..])
         }
@@ -145,7 +138,7 @@ fn without_user_part(text: &str) -> String {
     }
 }
 
-/// Masks everything before the last `@`, but for what may be meant for a scheme, and its slashes.
+/// Masks everything before the last `@`, except what looks like a scheme and its slashes.
 fn masked(text: &str) -> String {
     let (Some(first), Some(last)) = (text.find('@'), text.rfind('@')) else {
         return text.to_owned();

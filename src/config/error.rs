@@ -1,4 +1,4 @@
-//! What is wrong with the settings.
+//! Errors in the settings.
 
 use std::fmt::Display;
 
@@ -6,35 +6,33 @@ use figment::value::Value;
 
 use crate::text::nearest;
 
-/// What is wrong with one setting, for the person who has to mend it.
+/// What is wrong with one setting, for whoever has to correct it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Fault(String);
+pub struct SettingError(String);
 
-impl From<String> for Fault {
+impl From<String> for SettingError {
     fn from(text: String) -> Self {
         Self(text)
     }
 }
 
-impl Fault {
-    /// A value that is not accepted. `shown` must hold no secret.
+impl SettingError {
+    /// `shown` must hold no secret.
     pub fn new(name: &str, shown: &str, source: &str, accepted: impl Display) -> Self {
         let shown = shown.replace(char::is_control, "\u{fffd}");
         Self(format!("{name}={shown} ({source}): {accepted}"))
     }
 
-    /// A setting that must be set.
     pub fn missing(name: &str, accepted: &str) -> Self {
         Self(format!("{name} is not set: {accepted}"))
     }
 
-    /// A settings file that cannot be read.
     pub fn about_file(path: &str, cause: impl Display) -> Self {
         Self(format!("CALLHOOK_CONFIG={path}: expected a readable TOML file: {cause}"))
     }
 
-    /// A key in a settings file that names no setting, or holds a table.
+    /// The error of a key that names no setting, or holds a table.
     pub fn of_file_key(path: &str, key: &str, value: &Value, names: &[String]) -> Option<Self> {
         let known = names.iter().any(|name| name.to_lowercase() == key);
         match (known, value) {
