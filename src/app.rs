@@ -5,15 +5,15 @@
 //! | part | its failure | on stop |
 //! | --- | --- | --- |
 //! | receiver's client | start fails | idle connections close with the process |
-//! | journal | start fails; later events are refused until the disk works again | writes what waits, closes |
+//! | journal | start fails; later, events are refused until the disk works again | writes what waits, closes |
 //! | queue | a panic in an attempt fails that attempt; a broken invariant ends the process | takes no more, ends attempts under way; without a file delivers what it can in time |
-//! | AudioSocket | start fails if it cannot bind; a panic in a call ends that call | takes no more, ends the calls that are live |
-//! | admin port | start fails if it cannot bind | requests under way are finished |
-//! | front | start fails if it cannot bind | `/ready` says 503, requests under way are finished |
+//! | AudioSocket | start fails if it cannot bind; a panic in a call ends that call | takes no more, ends the live calls |
+//! | admin port | start fails if it cannot bind | finishes requests under way |
+//! | front | start fails if it cannot bind | `/ready` returns 503, finishes requests under way |
 //!
 //! Invariants:
-//! - When the front says that it listens, everything behind it is ready.
-//! - A stop ends within `DRAIN_TIMEOUT`; what that loses is logged with its number.
+//! - When the front logs that it listens, everything behind it is ready.
+//! - A stop ends within `DRAIN_TIMEOUT`; the number of events that are lost is logged.
 
 use std::io;
 use std::net::SocketAddr;
@@ -46,40 +46,26 @@ use crate::queue::{Queue, QueueParts};
 use crate::sts::Connector;
 use crate::text::innermost;
 
-/// The part of `DRAIN_TIMEOUT` that is kept for closing connections: one tenth.
+/// One tenth of `DRAIN_TIMEOUT` is kept for closing connections.
 const CLOSING_SHARE: u32 = 10;
 
-/// The part of `DRAIN_TIMEOUT` that live calls have to end: a third. They need half a second.
+/// Live calls have a third of `DRAIN_TIMEOUT` to end; they need half a second.
 const CALLS_SHARE: u32 = 3;
 
 /// Why the program cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A port is taken, or the address is not this machine's.
-    #[error("cannot listen on {variables}={listen}: {cause}; free it, or set another")]
-    Bind {
-        /// The address.
-        listen: ListenAddress,
-        /// The variables that name it.
-        variables: &'static str,
-        /// The system's word.
-        cause: io::Error,
-    },
-    /// The journal cannot be used.
+    #[error("cannot listen on {variables}={listen}: {cause}; free the port, or set another")]
+    Bind { listen: ListenAddress, variables: &'static str, cause: io::Error },
     #[error("JOURNAL_PATH={path} {cause}")]
-    Journal {
-        /// The file.
-        path: String,
-        /// Why.
-        cause: OpenError,
-    },
-    /// TLS certificates or signal handling are not to be had.
+    Journal { path: String, cause: OpenError },
+    /// TLS or signal handling cannot be set up.
     #[error("cannot start: {0}")]
     System(String),
 }
 
 impl StartError {
-    /// Whether somebody else has what is needed: a port, or the journal.
+    /// Whether another process uses what is needed: a port, or the journal.
     pub fn is_unavailable(&self) -> bool {
         match self {
             Self::Bind { .. } | Self::Journal { cause: OpenError::InUse, .. } => true,
@@ -88,7 +74,6 @@ impl StartError {
     }
 }
 
-/// The program, serving.
 pub struct App {
     queue: Queue,
     front: SocketAddr,
@@ -103,22 +88,20 @@ pub struct App {
 }
 
 impl App {
-    /// Starts every part; when it returns, the front answers.
+    /// Starts every part. Once it returns, the front answers.
     ///
     /// # Errors
-    /// [`StartError`]; nothing runs then.
+    /// [`StartError`]; then nothing runs.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         for warning in &settings.warnings {
             warn!("{warning}");
         }
         let deliver = receiver(&settings)?;
-        let (journal, recovered) = open_journal(&settings)?;
+        let (journal, mut recovered) = open_journal(&settings)?;
         let metrics = Arc::new(Metrics::new(journal.metrics().clone()));
-        let listener = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
-        let audio_listener = bind(&settings.call.listen, "AUDIOSOCKET_HOST:PORT").await?;
-        let admin_listener = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
-        let [front, audio, admin] = addresses([&listener, &audio_listener, &admin_listener])?;
-        let mut recovered = recovered;
+        let (listener, front) = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
+        let (audio_listener, audio) = bind(&settings.call.listen, "AUDIOSOCKET_HOST:PORT").await?;
+        let (admin_listener, admin) = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
         let unfinished = std::mem::take(&mut recovered.calls);
         let parts = QueueParts {
             deliver,
@@ -139,7 +122,7 @@ impl App {
             recording: TaskTracker::new(),
             metrics: Arc::clone(&metrics.bridge),
         });
-        // Without a receiver they wait in the journal, as events do.
+        // Without a receiver their ends wait in the journal, as events do.
         if settings.webhook.is_some() {
             bridge.end_recovered(unfinished).await;
         }
@@ -185,17 +168,15 @@ impl App {
         Ok(app)
     }
 
-    /// Where the front listens.
     pub fn front(&self) -> SocketAddr {
         self.front
     }
 
-    /// Where AudioSocket listens.
     pub fn audio(&self) -> SocketAddr {
         self.audio
     }
 
-    /// Stops in reverse, within `DRAIN_TIMEOUT`. Returns how many events are lost.
+    /// Stops within `DRAIN_TIMEOUT`. Returns how many events are lost.
     pub async fn stop(self) -> usize {
         let begun = Instant::now();
         let deadline = begun + self.drain_timeout;
@@ -208,7 +189,7 @@ impl App {
         let lost = self.queue.drain(deadline - self.drain_timeout / CLOSING_SHARE).await;
         self.stop.cancel();
         self.tasks.close();
-        // Connections that are still busy then end with the process.
+        // Connections that are busy longer end with the process.
         timeout_at(deadline, self.tasks.wait()).await.ok();
         if lost > 0 {
             error!(lost, "events are lost: neither delivered in time nor on disk");
@@ -226,12 +207,11 @@ impl App {
     }
 }
 
-/// The runtime that callhook runs on. Half of the processors, since Asterisk runs beside. One thread
-/// needs no scheduler that hands work over, which on two processors costs more than a second thread
-/// could do.
+/// A runtime on half of the processors, since Asterisk runs beside. On two processors that is one
+/// thread without a work-stealing scheduler, which costs more than a second thread would gain.
 ///
 /// # Errors
-/// Where the system gives no threads.
+/// Where the system cannot start threads.
 pub fn runtime() -> io::Result<Runtime> {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     match processors / 2 {
@@ -240,16 +220,16 @@ pub fn runtime() -> io::Result<Runtime> {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then stops in good order; a second signal stops at once.
+/// Serves until SIGTERM or SIGINT, then stops in order; a second signal stops at once.
 ///
 /// # Errors
-/// [`StartError`] where it cannot even start.
+/// [`StartError`] where it cannot start.
 pub async fn serve(settings: Settings) -> Result<(), StartError> {
     raise_open_files();
     let mut signals = Signals::listen()?;
     let app = App::start(settings).await?;
     let name = signals.next().await;
-    info!(signal = name, "told to stop; once more to stop at once");
+    info!(signal = name, "signal received; a second one stops at once");
     tokio::select! {
         _lost = app.stop() => {}
         name = signals.next() => warn!(signal = name, "stopped at once"),
@@ -275,27 +255,25 @@ fn receiver(settings: &Settings) -> Result<Option<Arc<dyn Deliver>>, StartError>
         return Ok(None);
     };
     let client = Webhook::new(webhook.clone(), settings.agent.clone()).map_err(|error| {
-        StartError::System(format!("no client for the receiver: {}", innermost(&error)))
+        let cause = innermost(&error);
+        StartError::System(format!("the HTTP client for the receiver cannot be set up: {cause}"))
     })?;
     info!(url = webhook.shown_url(), "events go to this receiver");
     Ok(Some(Arc::new(client)))
 }
 
-fn addresses<const N: usize>(listeners: [&TcpListener; N]) -> Result<[SocketAddr; N], StartError> {
-    let addresses: io::Result<Vec<_>> =
-        listeners.into_iter().map(TcpListener::local_addr).collect();
-    let addresses = addresses.map_err(|error| StartError::System(error.to_string()))?;
-    Ok(addresses.try_into().expect("each listener has one address"))
-}
-
-async fn bind(listen: &ListenAddress, variables: &'static str) -> Result<TcpListener, StartError> {
+async fn bind(
+    listen: &ListenAddress,
+    variables: &'static str,
+) -> Result<(TcpListener, SocketAddr), StartError> {
     // An IPv6 address comes with or without brackets.
     let host = listen.host.trim_matches(['[', ']']);
-    TcpListener::bind((host, listen.port)).await.map_err(|cause| StartError::Bind {
-        listen: listen.clone(),
-        variables,
-        cause,
-    })
+    let bound = TcpListener::bind((host, listen.port)).await;
+    let bound = bound.and_then(|listener| {
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    });
+    bound.map_err(|cause| StartError::Bind { listen: listen.clone(), variables, cause })
 }
 
 /// Each live call holds a connection open, and the usual soft limit of 1024 files is far below
@@ -303,10 +281,10 @@ async fn bind(listen: &ListenAddress, variables: &'static str) -> Result<TcpList
 fn raise_open_files() {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) if limit < 4096 => {
-            warn!(limit, "few open files allowed; raise LimitNOFILE or ulimit -n")
+            warn!(limit, "the limit of open files is low; raise LimitNOFILE or ulimit -n")
         }
         Ok(_) => {}
-        Err(error) => warn!(%error, "the limit of open files could not be raised"),
+        Err(error) => warn!(%error, "cannot raise the limit of open files"),
     }
 }
 
@@ -317,10 +295,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches the signals from now on.
+    /// Catches them from now on.
     ///
     /// # Errors
-    /// Where the system does not let them be caught.
+    /// Where the system refuses.
     pub fn listen() -> Result<Self, StartError> {
         let catch = |kind| signal(kind).map_err(|error| StartError::System(error.to_string()));
         Ok(Self {
@@ -329,7 +307,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one; returns its name.
+    /// The name of the next one.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
