@@ -21,6 +21,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -145,10 +146,7 @@ impl App {
             bodies: Budget::default(),
             metrics: Arc::clone(&metrics.http),
         };
-        let serve = |listener, router, answers| {
-            app.tasks.spawn(http::serve(listener, router, answers, app.stop.clone()))
-        };
-        serve(listener, serving.router(), HttpAnswers::Whole);
+        app.serve(listener, serving.router(), HttpAnswers::Whole);
         let inspector = Arc::new(Inspector {
             queue: app.queue.clone(),
             parts,
@@ -158,7 +156,7 @@ impl App {
             moving: Default::default(),
             pulse: Default::default(),
         });
-        serve(admin_listener, inspector.router(), HttpAnswers::Streamed);
+        app.serve(admin_listener, inspector.router(), HttpAnswers::Streamed);
         app.tasks.spawn(inspector.run(app.stop.clone()));
         app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
         info!(address = %admin, "admin port listening on port {}", admin.port());
@@ -204,6 +202,10 @@ impl App {
             "stopped"
         );
         lost
+    }
+
+    fn serve(&self, listener: TcpListener, router: Router, answers: HttpAnswers) {
+        self.tasks.spawn(http::serve(listener, router, answers, self.stop.clone()));
     }
 }
 

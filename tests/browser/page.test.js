@@ -90,7 +90,7 @@ scene("the filter finds a number, a uuid and a type", {}, async (stage) => {
   await row(page, four).waitFor();
   assert.equal(await row(page, three).count(), 0);
   await page.locator("#filter [name=number]").fill("nobody");
-  await page.getByText("No call that is remembered fits").waitFor();
+  await page.getByText("No remembered call matches").waitFor();
 });
 
 {
@@ -107,7 +107,7 @@ scene("the filter finds a number, a uuid and a type", {}, async (stage) => {
     await letters.nth(1).waitFor();
     isFine = true;
     await letters.filter({ hasText: "call_started" }).getByRole("button", { name: "Replay" }).click();
-    await page.getByText("Under way again").waitFor();
+    await page.getByText("Queued again").waitFor();
     await letters.nth(1).waitFor({ state: "detached" });
     await letters.getByRole("button", { name: "Delete" }).click();
     await page.getByRole("button", { name: "Cancel" }).click();

@@ -1,4 +1,4 @@
-// The admin port's API: one place that sends the token, and that reads the stream.
+// The admin port's API: the one place that sends the token and reads the stream.
 
 const KEY = "callhook-token";
 const FIRST_PAUSE = 500;
@@ -8,7 +8,7 @@ const LONGEST_PAUSE = 8000;
 export class Unauthorised extends Error {}
 
 let token = null;
-try { token = sessionStorage.getItem(KEY); } catch { /* a browser that keeps nothing */ }
+try { token = sessionStorage.getItem(KEY); } catch { /* storage is blocked */ }
 
 export const hasToken = () => token !== null;
 
@@ -17,11 +17,11 @@ export function setToken(given) {
   try {
     if (given === null) sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, given);
-  } catch { /* then it is asked for again */ }
+  } catch { /* then the user signs in again */ }
 }
 
 async function request(method, path, signal) {
-  // A header holds bytes; what a token cannot be is refused like any other wrong one.
+  // fetch throws for a header that is not ASCII; such a token is as wrong as any other.
   if (token !== null && !/^[\x20-\x7e]+$/.test(token)) throw new Unauthorised("no token");
   const headers = token === null ? {} : { authorization: `Bearer ${token}` };
   const answer = await fetch(path, { method, headers, signal, cache: "no-store" });
@@ -33,14 +33,14 @@ async function request(method, path, signal) {
   return answer;
 }
 
-/** Asks and reads JSON; throws with the server's own words. */
+/** Returns the JSON answer; throws the server's own error. */
 export async function ask(method, path, parameters = {}) {
   const set = Object.entries(parameters).filter(([, value]) => value !== "" && value != null);
   const query = new URLSearchParams(set).toString();
   return (await request(method, query ? `${path}?${query}` : path)).json();
 }
 
-/** The stream's updates, for ever: `{name, data}`. Says through `linked` whether there is a stream. */
+/** The stream's updates, for ever: `{name, data}`. `linked` is told whether the stream is open. */
 export async function* updates(linked) {
   let pause = FIRST_PAUSE;
   for (;;) {
@@ -51,8 +51,8 @@ export async function* updates(linked) {
       pause = FIRST_PAUSE;
       yield { name: "open", data: null };
       yield* parsed(answer.body);
-    } catch (fault) {
-      if (fault instanceof Unauthorised) throw fault;
+    } catch (error) {
+      if (error instanceof Unauthorised) throw error;
     } finally {
       ending.abort();
     }

@@ -1,7 +1,7 @@
-// The page as a whole: which view is shown, who is signed in, and what the stream brings.
+// The page as a whole: views, signing in, and the stream's updates.
 //
-// Updates are gathered and painted once a frame, so that a busy callhook costs the browser no more than
-// a quiet one.
+// Updates are collected and painted once a frame, so that a busy callhook costs the browser no more
+// than a quiet one.
 
 import { Unauthorised, ask, hasToken, setToken, updates } from "/api.js";
 import * as calls from "/calls.js";
@@ -20,12 +20,12 @@ let state = null;
 let skew = 0;
 let samples = [];
 
-function failed(fault) {
-  if (fault instanceof Unauthorised) askForToken();
-  else toast(fault.message, true);
+function failed(error) {
+  if (error instanceof Unauthorised) askForToken();
+  else toast(error.message, true);
 }
 
-// ── What the stream brings ──
+// ── The stream ──
 
 function take({ name, data }) {
   if (name === "state") {
@@ -43,7 +43,7 @@ function take({ name, data }) {
   }
 }
 
-/** Everything again: not more often than once a second, and not while nobody looks. */
+/** Fetches everything again, at most once a second, and only while the page is visible. */
 function reloadSoon() {
   pending = new Map();
   reloading ??= setTimeout(() => {
@@ -85,12 +85,12 @@ const RECEIVER = { up: "Up", down: "Down", paused: "Paused", none: "None" };
 function receiverNote({ receiver }) {
   const wait = (time) => span(Math.max(0, Date.parse(time) - Date.now() - skew));
   if (receiver.state === "none") return "WEBHOOK_URL=none: events are dropped";
-  if (receiver.state === "paused") return `asked for a pause; on in ${wait(receiver.paused_until)}`;
+  if (receiver.state === "paused") return `asked for a pause; resumes in ${wait(receiver.paused_until)}`;
   if (receiver.state === "down") {
-    return receiver.next_probe_at ? `next probe in ${wait(receiver.next_probe_at)}` : "a probe is on its way";
+    return receiver.next_probe_at ? `next probe in ${wait(receiver.next_probe_at)}` : "a probe is under way";
   }
   if (receiver.routing_broken) return "up, but its routing keeps failing";
-  if (receiver.unanswered > 0) return `${receiver.unanswered} in a row unanswered`;
+  if (receiver.unanswered > 0) return `${receiver.unanswered} attempts in a row without an answer`;
   return readable(receiver.url);
 }
 
@@ -113,7 +113,7 @@ function paintState() {
     ? `of ${whole(queue.limit)}`
     : `oldest for ${span(queue.oldest_ms)}`);
   setText(get("delivered"), rate(rates.delivered));
-  setText(get("delivered-note"), `${rate(rates.accepted)}/s come in`);
+  setText(get("delivered-note"), `${rate(rates.accepted)}/s accepted`);
   setText(get("failed"), rate(rates.failed));
   const letters = state.dead_letters;
   setText(get("failed-note"), letters ? `${whole(letters)} dead letter${letters === 1 ? "" : "s"}` : "no dead letters");
@@ -162,9 +162,9 @@ async function signIn(event) {
   setToken(get("token").value);
   try {
     await ask("GET", "/api/state");
-  } catch (fault) {
-    if (fault instanceof Unauthorised) return askForToken();
-    setText(get("login-wrong"), readable(fault.message));
+  } catch (error) {
+    if (error instanceof Unauthorised) return askForToken();
+    setText(get("login-wrong"), readable(error.message));
     return;
   }
   get("token").value = "";
@@ -178,9 +178,9 @@ async function follow() {
   get("leave").hidden = !hasToken();
   try {
     for await (const update of updates(linked)) take(update);
-  } catch (fault) {
+  } catch (error) {
     linked(false);
-    failed(fault);
+    failed(error);
   }
 }
 

@@ -1,4 +1,4 @@
-// The list of calls: newest first, changed in place, and never more rows than a browser likes.
+// The list of calls: newest first, updated in place, at most MOST_ROWS rows.
 
 import { ask } from "/api.js";
 import { clock, foreign, get, length, make, readable, setClass, setText, whole } from "/show.js";
@@ -10,7 +10,7 @@ const TYPING = 150;
 const TYPES = ["call_initiated", "call_started", "transcription", "interruption", "dtmf_digit", "call_ended", "error"];
 const STATES = { announced: "Ringing", live: "Live", ended: "Ended", abandoned: "Abandoned" };
 
-/** How an ending that callhook saw is put. */
+/** The reasons why a call ended, in words. */
 export const REASONS = {
   hangup: "caller hung up",
   sts_closed: "agent hung up",
@@ -27,7 +27,7 @@ let next = null;
 let asked = 0;
 let selected = null;
 
-/** A call that nobody answered for so long is given up, also while nothing is heard of it. */
+/** A call that rings too long is abandoned, even though the server sends no update for it. */
 export const stateOf = (call) =>
   call.state === "announced" && Date.now() - Date.parse(call.first_at) > RINGING ? "abandoned" : call.state;
 
@@ -38,13 +38,13 @@ export function pillOf(call, pill = make("span")) {
   return pill;
 }
 
-/** How long it is now: of a live call, as it goes on. */
+/** The length so far, which grows while the call is live. */
 export const lengthOf = (call) =>
   call.state === "live"
     ? length((call.duration_ms ?? 0) + Date.now() - call.heard)
     : call.duration_ms == null ? "–" : length(call.duration_ms);
 
-/** How the delivery of its events goes, in a few words. */
+/** The delivery of its events: a class, and a few words. */
 export function healthOf(call) {
   if (call.dead > 0) return ["dead", `${whole(call.dead)} dead`];
   if (call.retrying > 0) return ["retrying", `${whole(call.waiting)} retrying`];
@@ -65,11 +65,11 @@ function matches(call, wanted) {
     && (!wanted.health || call.health === wanted.health);
 }
 
-/** The newest calls again, from the server. */
+/** Fetches the newest calls again. */
 export async function load() {
   const mine = ++asked;
   const page = await ask("GET", "/api/calls", { ...filter(), limit: Math.max(PAGE, room) });
-  // Somebody typed on meanwhile.
+  // The filter changed meanwhile.
   if (mine !== asked) return;
   const listed = new Set(page.items.map((call) => call.uuid));
   for (const uuid of [...rows.keys()]) if (!listed.has(uuid)) remove(uuid);
@@ -95,14 +95,14 @@ export function change(calls) {
   settle();
 }
 
-/** Marks the call that is looked at. */
+/** Marks the call whose details are shown. */
 export function select(uuid) {
   rows.get(selected)?.line.removeAttribute("aria-current");
   selected = uuid;
   rows.get(uuid)?.line.setAttribute("aria-current", "true");
 }
 
-/** The lengths of live calls, as time goes by. */
+/** Updates what changes with time alone. */
 export function tick() {
   for (const { call, cells } of rows.values()) {
     if (call.state === "live") setText(cells.length, lengthOf(call));
@@ -113,7 +113,7 @@ export function tick() {
 function put(call) {
   call.heard = Date.now();
   const known = rows.get(call.uuid);
-  // A call that was forgotten and is seen again has a new place.
+  // A call that was forgotten and then seen again has a new place.
   if (known && known.call.place !== call.place) remove(call.uuid);
   const row = rows.get(call.uuid) ?? insert(call);
   row.call = call;
@@ -136,7 +136,7 @@ function insert(call) {
   const item = make("li", {}, line);
   item.dataset.place = call.place;
   if (call.uuid === selected) line.setAttribute("aria-current", "true");
-  // Nearly always it is the newest.
+  // Nearly always it is the newest, and the loop ends at once.
   const list = get("rows");
   let before = list.firstElementChild;
   while (before && Number(before.dataset.place) > call.place) before = before.nextElementSibling;
@@ -189,7 +189,7 @@ function settle() {
   const isFiltered = Object.values(filter()).some((value) => value !== "");
   get("calls-empty").hidden = rows.size > 0;
   setText(get("calls-empty"), isFiltered
-    ? "No call that is remembered fits this filter."
+    ? "No remembered call matches this filter."
     : "No calls yet. They appear here as they come in.");
 }
 
@@ -203,7 +203,7 @@ function offerTypes(types) {
   }
 }
 
-/** Wires the list; `failed` is told what goes wrong. */
+/** `failed` is told of errors. */
 export function begin(failed) {
   offerTypes(TYPES);
   const again = () => { room = PAGE; load().catch(failed); };

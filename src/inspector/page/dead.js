@@ -1,4 +1,4 @@
-// The dead letters: why each was given up, sending it again, and deleting it.
+// The dead letters: why each was given up, replay, and deletion.
 
 import { ask } from "/api.js";
 import { clock, confirmed, foreign, get, json, make, readable, setText, toast, whole } from "/show.js";
@@ -9,14 +9,14 @@ let next = null;
 let known = null;
 let failed = () => {};
 
-/** The first page again. */
+/** Fetches the first page again. */
 export async function load() {
   const page = await ask("GET", "/api/dead", { limit: PAGE });
   get("letters").replaceChildren(...page.items.map(letter));
   settle(page);
 }
 
-/** There are so many now: if that differs, and they are looked at, look again. */
+/** Takes their number. Where it changed, and they are shown, fetches them again. */
 export function count(number) {
   const changed = number !== known;
   known = number;
@@ -46,7 +46,7 @@ function letter(item) {
         `${clock(item.last_at)} · ${item.attempts} attempt${item.attempts === 1 ? "" : "s"} · call `,
         make("a", { href: `#call=${item.uuid}` }, item.uuid.slice(0, 8)))),
     make("div", { class: "actions" },
-      make("button", { type: "button", class: "replay", on: { click: () => act(element, "POST", `/api/dead/${id}/replay`, "Under way again") } }, "Replay"),
+      make("button", { type: "button", class: "replay", on: { click: () => act(element, "POST", `/api/dead/${id}/replay`, "Queued again") } }, "Replay"),
       make("button", { type: "button", class: "delete", on: { click: () => remove(element, item, id) } }, "Delete")),
     make("details", {}, make("summary", {}, make("span", { class: "toggle" }, "payload")),
       make("p", { class: "note" }, "id ", foreign(item.id)),
@@ -69,18 +69,18 @@ async function act(element, method, path, done) {
     element.remove();
     toast(done);
     if (get("letters").childElementCount === 0) await load();
-  } catch (fault) {
+  } catch (error) {
     for (const button of buttons) button.disabled = false;
-    failed(fault);
+    failed(error);
   }
 }
 
 async function replayAll() {
   const many = known === null ? "all" : whole(known);
-  const text = `Sends ${many} again, in the order of their calls. What fails again comes back here.`;
+  const text = `Sends ${many} again, in order within each call. What fails again returns here.`;
   if (!await confirmed("Replay all dead letters?", text, "Replay all")) return;
   const { replayed, left } = await ask("POST", "/api/dead/replay");
-  toast(left > 0 ? `${whole(replayed)} under way again; ${whole(left)} found no room` : `${whole(replayed)} under way again`);
+  toast(left > 0 ? `${whole(replayed)} queued again; ${whole(left)} found no room` : `${whole(replayed)} queued again`);
   await load();
 }
 
@@ -90,7 +90,7 @@ async function loadMore() {
   settle(page);
 }
 
-/** Wires the view; `tell` is told what goes wrong. */
+/** `tell` is told of errors. */
 export function begin(tell) {
   failed = tell;
   get("replay-all").addEventListener("click", () => replayAll().catch(failed));

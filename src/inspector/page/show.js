@@ -1,4 +1,4 @@
-// How things are shown. What comes from outside becomes text nodes, and never markup.
+// Elements, text, times and charts. Whatever comes from outside becomes text nodes, never markup.
 
 export const get = (id) => document.getElementById(id);
 
@@ -15,7 +15,7 @@ export function make(tag, { class: name, on, data, ...properties } = {}, ...chil
   return element;
 }
 
-/** Changes a text only where it differs, so that nothing is laid out in vain. */
+/** Changes a text only if it differs, which spares the browser a layout. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -26,20 +26,20 @@ export function setClass(element, name) {
 
 const escape = (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
-/** Text with what turns it around, or cannot be seen at all, made visible. */
+/** Text with control characters and direction marks written as escapes. */
 export const readable = (text) =>
   String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/g, escape);
 
-/** JSON, with every sign that is invisible or turns text around written as an escape. */
+/** JSON with invisible characters and direction marks written as escapes. */
 export const json = (value) =>
   JSON.stringify(value, null, 2).replace(/[\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, escape);
 
-/** Text from outside, of any direction, that does not disturb what is beside it. */
+/** Text from outside, isolated so that its direction does not affect its neighbours. */
 export const foreign = (text, name = "") => make("bdi", { class: name, dir: "auto" }, readable(text));
 
 const pad = (number, width = 2) => String(number).padStart(width, "0");
 
-/** 14:03:22, and the day where it is not today. */
+/** 14:03:22, with the date unless it is today. */
 export function clock(time) {
   const date = new Date(time);
   const hours = `${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())}`;
@@ -77,7 +77,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 300;
 const HEIGHT = 40;
 
-/** A small chart: a line over a filled area; what there is of at most five minutes, at least one. */
+/** A line over a filled area, of up to five minutes; the width stands for at least one minute. */
 export function chart(svg, values) {
   if (!svg.firstChild) {
     svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
@@ -102,7 +102,7 @@ export function chart(svg, values) {
   area.setAttribute("d", path && `${path}L${WIDTH} ${HEIGHT}L${left} ${HEIGHT}Z`);
 }
 
-/** Says something for a moment. */
+/** Shows a text for five seconds. */
 export function toast(text, isBad = false) {
   const box = get("toast");
   box.textContent = readable(text);
@@ -112,7 +112,7 @@ export function toast(text, isBad = false) {
   toast.timer = setTimeout(() => { box.hidden = true; }, 5000);
 }
 
-/** Asks in the page; resolves to whether it is wanted. */
+/** Asks the user; resolves to whether they agree. */
 export function confirmed(title, text, yes, isHarmful = false) {
   const dialog = get("confirm");
   setText(get("confirm-title"), title);

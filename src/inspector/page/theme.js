@@ -1,4 +1,4 @@
-// Light or dark: as the system, unless it was chosen here. Runs before anything is painted.
+// Light or dark: the system's, unless one was chosen here. Runs before anything is painted.
 (() => {
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");

@@ -1,4 +1,4 @@
-// One call: what happened, in its order, and how each event reached the receiver.
+// One call: its events in order, and how each reached the receiver.
 
 import { ask } from "/api.js";
 import { REASONS, lengthOf, parties, pillOf } from "/calls.js";
@@ -25,12 +25,12 @@ export async function open(wanted) {
   get("detail-body").hidden = true;
   get("detail-empty").hidden = false;
   setText(get("detail-empty"), wanted
-    ? "Looking …"
+    ? "Loading …"
     : "Choose a call to see its events, every attempt, and what was sent.");
   if (wanted) await load();
 }
 
-/** The call that is shown changed; many changes are one look. */
+/** The call that is shown has changed. Many changes in a short time are one fetch. */
 export function refresh(failed) {
   if (!uuid || timer !== null) return;
   timer = setTimeout(() => {
@@ -41,7 +41,7 @@ export function refresh(failed) {
 
 export const isShown = (call) => call === uuid;
 
-/** The length of a live call, as time goes by. */
+/** Updates the length of a live call. */
 export function tick() {
   const cell = get("detail-body").querySelector(".length");
   if (cell && shown?.state === "live") setText(cell, lengthOf(shown));
@@ -55,9 +55,9 @@ async function load() {
     call.heard = Date.now();
     shown = call;
     paint(call);
-  } catch (fault) {
-    if (wanted !== uuid || shown) throw fault;
-    setText(get("detail-empty"), readable(fault.message));
+  } catch (error) {
+    if (wanted !== uuid || shown) throw error;
+    setText(get("detail-empty"), readable(error.message));
   }
 }
 
