@@ -1,7 +1,7 @@
 //! The front: HTTP for Asterisk and for relays; and how HTTP is served, which the admin port shares.
 //!
-//! Owns whether a request is well formed, who may send one, and the limits of connections. One
-//! route a file: decode, hand on, answer. Knows nothing about delivery.
+//! Owns whether a request is well formed, who may send one, and the limits of connections. One file
+//! per route: decode, hand on, answer. Knows nothing about delivery.
 //!
 //! Limits: [`MAX_CONNECTIONS`]; those of a single connection in [`connection`], those of a body in
 //! [`body`].

@@ -35,7 +35,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Take calls and deliver their events (what callhook does without a command)
+    /// Take calls and deliver their events (the default)
     #[command(
         after_help = "Example: WEBHOOK_URL=http://localhost:9000/events STS_URL=ws://localhost:6030 callhook serve"
     )]
@@ -56,7 +56,7 @@ enum Command {
     },
     /// Run a receiver that prints a line per event, with faults on demand
     Receive(Box<receive::Options>),
-    /// Check a receiver: what a call can bring, repeats, secrets, oddities, load
+    /// Check a receiver: all that a call can bring, repeats, secrets, odd input, load
     #[command(
         after_help = "Example: callhook check http://localhost:9000/events --secret \"$SECRET\"\n\
                             Exit code: 0, or 1 where a required check fails."
@@ -156,7 +156,7 @@ async fn run(command: Command) -> Result<(), CommandError> {
 }
 
 fn usage(error: &clap::Error) -> ExitCode {
-    // Where the terminal is gone nobody can be told.
+    // If the terminal is gone, nobody can be told.
     error.print().ok();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,

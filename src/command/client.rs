@@ -28,7 +28,7 @@ pub enum ClientError {
 pub struct Client {
     http: reqwest::Client,
     base: Url,
-    /// What the names of the port's settings begin with.
+    /// The prefix of the port's settings: `HTTP` or `ADMIN`.
     port: &'static str,
     pub token: Option<SecretString>,
 }

@@ -52,7 +52,7 @@ pub enum DeadCommand {
     },
 }
 
-/// Obeys the command, and prints the result.
+/// Runs the command, and prints the result.
 ///
 /// # Errors
 /// [`ClientError`], naming what was asked.

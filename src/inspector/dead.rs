@@ -84,14 +84,14 @@ impl DeadQuery {
     }
 }
 
-/// An event has both in its body only.
+/// Read from the event's body, which alone has them.
 pub fn timestamp_and_payload(event: &Event) -> (String, Box<RawValue>) {
     #[derive(Deserialize)]
-    struct Body {
+    struct TimedPayload {
         timestamp: String,
         payload: Box<RawValue>,
     }
-    let Body { timestamp, payload } =
+    let TimedPayload { timestamp, payload } =
         serde_json::from_slice(&event.body).expect("an event's body was made as JSON");
     (timestamp, payload)
 }

@@ -79,7 +79,8 @@ pub async fn protect(mut response: Response) -> Response {
     response
 }
 
-/// Where neither header is sent it is no page: every browser sends one of them with what could do harm.
+/// Without either header the request is not a page's: browsers send at least one of them with every
+/// request that could do harm.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return site == "same-origin" || site == "none";
