@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use crate::listener::Listen;
+use crate::listener::ListenAddress;
 use crate::text::{innermost, printable};
 use crate::wire::client_builder;
 
@@ -40,7 +40,7 @@ impl Client {
     /// Where the settings name no port, or TLS cannot be set up.
     pub fn new(
         port: &'static str,
-        listen: &Listen,
+        listen: &ListenAddress,
         patience: Duration,
     ) -> Result<Self, ClientError> {
         if listen.port == 0 {

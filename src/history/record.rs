@@ -55,13 +55,6 @@ pub enum EventState {
     Dropped,
 }
 
-impl EventState {
-    /// As in the inspector's API.
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-}
-
 /// An attempt that was made. Times (`…_at`, `at`) here and below are Unix milliseconds.
 #[derive(Clone, Debug)]
 pub struct AttemptRecord {

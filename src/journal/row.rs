@@ -197,9 +197,8 @@ impl Changes {
     pub fn put_back(&mut self, older: Self) {
         for (place, mut older) in older.rows {
             older.tried = true;
-            match self.rows.remove(&place) {
-                Some(newer) => older = Row::merge(older, newer),
-                None => {}
+            if let Some(newer) = self.rows.remove(&place) {
+                older = Row::merge(older, newer);
             }
             if !older.is_empty() {
                 self.rows.insert(place, older);
