@@ -131,7 +131,7 @@ mod attempt {
         let webhook = Webhook::new(settings, None).expect("http needs no certificates");
         let (event, spent) = (Arc::new(transcription(0)), Spent::default());
         let item = Item { event, place: 0, sequence: 7, spent, origin: Origin::Relayed };
-        let attempt = Attempt { item, probe: false };
+        let attempt = Attempt { item, probe: false, timeout: Duration::from_secs(3) };
         bencher.bench(|| webhook.request(black_box(&attempt)));
     }
 }
@@ -277,8 +277,6 @@ mod queue {
     use futures_util::future::BoxFuture;
     use tokio::time::Instant;
 
-    const LIMITS: Limits = Limits { concurrency: 64, queue: 20_000, breaker: 5 };
-
     fn policy() -> RetryPolicy {
         RetryPolicy::new(3, Delays::fixed(Duration::from_millis(500), Duration::from_secs(30)))
     }
@@ -287,7 +285,7 @@ mod queue {
     #[divan::bench(args = [0, 10_000])]
     fn lane(bencher: Bencher<'_, '_>, waiting: u128) {
         let now = Instant::now();
-        let mut dispatcher = Dispatcher::new(LIMITS, policy());
+        let mut dispatcher = Dispatcher::new(Limits::default(), policy());
         for nth in 0..waiting {
             dispatcher.accept(Arc::new(transcription(nth)), Origin::Relayed, None, now);
         }
@@ -299,7 +297,7 @@ mod queue {
         bencher.counter(ItemsCount::new(1_usize)).with_inputs(input).bench_local_values(|event| {
             dispatcher.accept(event, Origin::Relayed, None, now);
             let due = dispatcher.next(now).expect("an event is due");
-            dispatcher.delivered(&due, now);
+            dispatcher.delivered(&due, Duration::ZERO, now);
             dispatcher.settle(due.item.event.call, now);
             due
         });
@@ -320,9 +318,8 @@ mod queue {
     fn whole(bencher: Bencher<'_, '_>) {
         let settings = QueueSettings {
             filter: EventFilter::All,
-            limits: LIMITS,
+            limits: Limits::default(),
             retry: policy(),
-            routing_timeout: Duration::from_secs(3),
             allowed_hosts: AllowedHosts::Any,
             receiver: String::new(),
         };

@@ -18,6 +18,8 @@ pub struct Attempt {
     pub item: Item,
     /// Sent to find out whether a receiver that is down has come back.
     pub probe: bool,
+    /// How long it may take: connect, send, and read of the answer.
+    pub timeout: Duration,
 }
 
 impl Attempt {

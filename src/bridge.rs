@@ -214,9 +214,8 @@ mod tests {
     fn bridge(notes: &Notes) -> Bridge {
         let settings = QueueSettings {
             filter: EventFilter::All,
-            limits: Limits { concurrency: 4, queue: 100, breaker: 5 },
+            limits: Limits::default(),
             retry: RetryPolicy::once(),
-            routing_timeout: UUID_TIME,
             allowed_hosts: AllowedHosts::Any,
             receiver: String::new(),
         };

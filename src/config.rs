@@ -240,9 +240,11 @@ fn read_queue(reader: &mut SettingsReader<'_>, webhook: Option<&WebhookSettings>
         limits: Limits {
             concurrency: size(reader.number("WEBHOOK_CONCURRENCY", 1..=10_000)),
             queue: size(reader.number("QUEUE_LIMIT", 1..=10_000_000)),
+            bytes: size(reader.number("QUEUE_BYTES", 1..=u32::MAX)),
+            timeout: webhook.map_or(Limits::default().timeout, |webhook| webhook.timeout),
+            routing_timeout: reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES),
             breaker: reader.number("WEBHOOK_BREAKER", 0..=1_000_000),
         },
-        routing_timeout: reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES),
         allowed_hosts: read_allowed_hosts(reader),
         receiver: webhook.map(WebhookSettings::shown_url).unwrap_or_default(),
     }

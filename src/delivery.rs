@@ -128,9 +128,9 @@ impl Webhook {
         self.0.request(attempt)
     }
 
-    /// Sends a request with the time limit of an attempt, and judges the answer.
-    pub async fn send(&self, request: reqwest::Request) -> Outcome {
-        self.0.send(request).await
+    /// Sends a request with this time limit, and judges the answer.
+    pub async fn send(&self, request: reqwest::Request, timeout: Duration) -> Outcome {
+        self.0.send(request, timeout).await
     }
 
     /// Uses the same connections as attempts, but has no time limit.
@@ -148,7 +148,7 @@ impl Webhook {
 impl Deliver for Webhook {
     fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
         let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.send(inner.request(&attempt)).await })
+        Box::pin(async move { inner.send(inner.request(&attempt), attempt.timeout).await })
     }
 
     fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
@@ -172,9 +172,9 @@ impl WebhookClient {
         headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect()
     }
 
-    async fn send(&self, request: reqwest::Request) -> Outcome {
+    async fn send(&self, request: reqwest::Request, timeout: Duration) -> Outcome {
         let begun = Instant::now();
-        let deadline = begun + self.settings.timeout;
+        let deadline = begun + timeout;
         let response = match timeout_at(deadline, self.client.execute(request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => {
@@ -182,10 +182,7 @@ impl WebhookClient {
                 let address = self.settings.host_and_port();
                 return Outcome::Failed(failure::of_request(&error, &address, took));
             }
-            Err(_) => {
-                let limit = self.settings.timeout;
-                return Outcome::Failed(Failure::of_timeout(limit, begun.elapsed()));
-            }
+            Err(_) => return Outcome::Failed(Failure::of_timeout(timeout, begun.elapsed())),
         };
         let status = response.status();
         let retry_after = retry_after(response.headers());

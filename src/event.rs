@@ -334,8 +334,8 @@ pub struct Spent {
 pub enum Origin {
     /// Sent by a client, which can be refused and send it again.
     Relayed,
-    /// Seen by callhook in a call that it bridges. Nobody could send it again, so it is kept in memory while
-    /// the disk fails.
+    /// Seen by callhook in a call that it is asked about, or bridges. Nobody could send it again, so it is
+    /// kept in memory while the disk fails.
     Bridged,
     /// A dead letter that is sent again, at the end of its call's lane.
     Replay,

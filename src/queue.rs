@@ -16,6 +16,7 @@ pub mod dispatcher;
 mod intake;
 mod lane;
 pub mod metrics;
+mod reach;
 mod shared;
 pub mod slot;
 mod status;
@@ -211,6 +212,7 @@ fn restored(settings: &QueueSettings, journal: &Journal, recovered: Recovered) -
         dispatcher.restore(item, since, now);
     }
     dispatcher.continue_from(recovered.next_place);
+    dispatcher.start(now);
     let (known, forgotten) = known_ids(recovered.ids, now);
     journal.forget(forgotten);
     QueueState { dispatcher, known, draining: false, armed: None }

@@ -77,6 +77,11 @@ impl RetryPolicy {
         self.attempts
     }
 
+    /// Before the first retry, without jitter.
+    pub fn first_delay(&self) -> Duration {
+        self.delays.nth(0)
+    }
+
     /// With jitter, and never above the ceiling.
     pub fn delay_after(&self, failed_attempts: u32) -> Duration {
         jittered(self.delays.nth(failed_attempts.saturating_sub(1))).min(self.delays.ceiling)

@@ -107,7 +107,7 @@ fn assert_limits(settings: &Settings) {
         let url = Url::parse(url.as_str()).expect("it was checked");
         assert!(matches!(url.scheme(), "ws" | "wss") && url.has_host(), "{url}");
     }
-    millis(1, 600_000, settings.queue.routing_timeout);
+    millis(1, 600_000, settings.queue.limits.routing_timeout);
     millis(1000, 86_400_000, settings.call.idle_timeout);
     millis(1, 3_600_000, settings.drain_timeout);
     assert!((1..=101).contains(&settings.queue.retry.attempts()));

@@ -253,7 +253,8 @@ mod tests {
     fn tried(number: u32) -> AttemptRecord {
         let spent = Spent { attempts: number - 1, first_failed_at: None };
         let item = Item { spent, ..item(CallId::random(), 0, 0) };
-        AttemptRecord::delivered(&Attempt { item, probe: false }, 200, Duration::ZERO)
+        let attempt = Attempt { item, probe: false, timeout: Duration::ZERO };
+        AttemptRecord::delivered(&attempt, 200, Duration::ZERO)
     }
 
     #[test]

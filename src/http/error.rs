@@ -41,9 +41,10 @@ impl HttpError {
 impl From<Refused> for HttpError {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Full { .. } | Refused::Disk(_) | Refused::Draining => {
-                Self::unavailable(refused.to_string())
-            }
+            Refused::Full { .. }
+            | Refused::FullOfBytes { .. }
+            | Refused::Disk(_)
+            | Refused::Draining => Self::unavailable(refused.to_string()),
             Refused::TooMany { .. } => Self::bad_request(refused.to_string()),
         }
     }

@@ -203,7 +203,8 @@ impl TimelineItem {
         let (timestamp, payload) = timestamp_and_payload(&item.event);
         let headers = kept.attempts.last().zip(deliver).map(|(last, deliver)| {
             let spent = Spent { attempts: last.number - 1, ..item.spent };
-            let attempt = Attempt { item: Item { spent, ..item.clone() }, probe: last.probe };
+            let (item, timeout) = (Item { spent, ..item.clone() }, Duration::ZERO);
+            let attempt = Attempt { item, probe: last.probe, timeout };
             deliver.shown_headers(&attempt, UNIX_EPOCH + Duration::from_millis(last.at))
         });
         Self {

@@ -137,11 +137,9 @@ impl Row {
             && self.waiters.lane.is_none()
     }
 
-    /// Whether it can wait for its event to be delivered: nobody waits for it, and whoever sent the event
-    /// could send it again.
+    /// Whether it can wait for its event to be delivered, since nobody waits for it.
     pub fn is_unhurried(&self) -> bool {
-        let relayed = self.put.as_ref().is_some_and(|item| item.origin == Origin::Relayed);
-        relayed && self.spent.is_none() && self.waiters.promise.is_none()
+        self.put.is_some() && self.spent.is_none() && self.waiters.promise.is_none()
     }
 
     /// The id that a client gave and that is written with the event.

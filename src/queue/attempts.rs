@@ -11,9 +11,9 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::breaker::ReceiverChange;
 use super::dispatcher::AfterFailure;
 use super::metrics::AttemptResult;
+use super::reach::ReceiverChange;
 use super::shared::Shared;
 use super::slot::Slot;
 use crate::attempt::{Attempt, Failure, Outcome};
@@ -59,7 +59,7 @@ impl Shared {
         let (changes, then) = match outcome {
             Outcome::Delivered { status, answer } => {
                 self.parts.history.delivered(attempt, status, took);
-                self.delivered(attempt, answer.as_deref())
+                self.delivered(attempt, answer.as_deref(), took)
             }
             Outcome::Failed(failure) => self.failed(attempt, &failure),
         };
@@ -89,9 +89,14 @@ impl Shared {
         attempts.seconds.of(attempted).observe(took.as_secs_f64());
     }
 
-    fn delivered(&self, attempt: &Attempt, answer: Option<&[u8]>) -> (Vec<ReceiverChange>, Then) {
+    fn delivered(
+        &self,
+        attempt: &Attempt,
+        answer: Option<&[u8]>,
+        took: Duration,
+    ) -> (Vec<ReceiverChange>, Then) {
         let now = Instant::now();
-        let (slot, changes) = self.lock().dispatcher.delivered(attempt, now);
+        let (slot, changes) = self.lock().dispatcher.delivered(attempt, took, now);
         let event = &attempt.item.event;
         self.parts.metrics.events.delivered.count((&event.kind).into());
         debug!(
@@ -202,6 +207,9 @@ impl Shared {
                  until one succeeds"
             ),
             ReceiverChange::RoutingWorks => info!(url, "routing works again"),
+            ReceiverChange::Slow { took, timeout } => {
+                warn!(url, took_ms = millis(took), timeout_ms = millis(timeout), "receiver is slow")
+            }
             ReceiverChange::Paused { wait } => warn!(
                 url,
                 waiting,

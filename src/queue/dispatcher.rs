@@ -8,9 +8,10 @@
 //! - One attempt per call, at most `concurrency` in all. Among lanes that are ready those for whose
 //!   decision a caller waits go first, and then the one with the oldest front event: a backlog
 //!   must not make new callers wait.
-//! - While the receiver is down only probes go, one at a time, and what they find costs the event
-//!   no attempt. While it is paused nothing goes.
-//! - An event leaves only as delivered, given up or withdrawn; each frees its room under `limit`.
+//! - While events wait for the receiver ([`ReachState`]) only probes go. The calls take turns, so that no event
+//!   that always fails keeps the receiver down for the others; a caller's question goes before all. What finds
+//!   nobody as a probe, or while the receiver is down, costs the event no attempt.
+//! - An event leaves only as delivered, given up or withdrawn; each frees its room under the limits.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -21,11 +22,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ages::Ages;
-use super::breaker::{Breaker, BreakerSign, BreakerState, ReceiverChange, RoutingBreaker};
+use super::breaker::RoutingBreaker;
 use super::lane::{Lane, LaneState, LaneStep, Queued};
+use super::reach::{Cause, Reach, ReachSign, ReachState, ReceiverChange};
 use super::slot::Slot;
 use super::status::{QueueStatus, ReceiverStatus};
-use crate::attempt::{Attempt, Failure};
+use crate::attempt::{Attempt, Failure, FailureCode};
 use crate::event::{CallId, Event, EventType, Item, Origin, Spent};
 use crate::expiring::Expiring;
 use crate::retry::RetryPolicy;
@@ -38,6 +40,19 @@ const NUMBERING_KEPT: Duration = Duration::from_secs(4 * 60 * 60);
 /// At under 128 bytes each that is 13 MB.
 const MOST_NUMBERINGS: usize = 100_000;
 
+/// The longest pause that a receiver may ask for: AVR's sample receiver asks for 900 seconds.
+const MOST_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// How often an event may time out as a probe before it takes its turn only every [`ASIDE`].
+const MOST_PROBE_TIMEOUTS: u8 = 3;
+
+/// How long an event that timed out as a probe too often is left aside.
+const ASIDE: Duration = Duration::from_secs(15 * 60);
+
+/// How often an event may be told "not now", each time with others delivered since the time before: a
+/// receiver that says so to one event for ever refuses it.
+const MOST_NOT_NOW: u8 = 10;
+
 /// The numbers that a dispatcher works with.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -45,9 +60,29 @@ pub struct Limits {
     pub concurrency: usize,
     /// Events accepted and not yet settled (`QUEUE_LIMIT`).
     pub queue: usize,
+    /// The bytes of their bodies (`QUEUE_BYTES`).
+    pub bytes: usize,
+    /// How long an attempt may take (`WEBHOOK_TIMEOUT`).
+    pub timeout: Duration,
+    /// How long a caller waits for a decision (`ROUTING_TIMEOUT`).
+    pub routing_timeout: Duration,
     /// Failures in a row after which the receiver counts as down, or its routing as broken
     /// (`WEBHOOK_BREAKER`); 0 = never.
     pub breaker: u32,
+}
+
+/// The defaults of the settings.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            concurrency: 64,
+            queue: 100_000,
+            bytes: 256 * 1024 * 1024,
+            timeout: Duration::from_secs(3),
+            routing_timeout: Duration::from_secs(5),
+            breaker: 5,
+        }
+    }
 }
 
 /// What becomes of an item after a failed attempt.
@@ -59,6 +94,15 @@ pub enum AfterFailure {
     Retry(Item),
     /// It is refused, or out of attempts. It holds its lane until [`Dispatcher::settle`].
     GivenUp(Item),
+}
+
+/// What is remembered of an item that had trouble; most have none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trouble {
+    probe_timeouts: u8,
+    not_now: u8,
+    /// How many events had been delivered when it was told "not now" for the last time.
+    delivered_then: u64,
 }
 
 /// All lanes, and the state of the receiver.
@@ -75,12 +119,22 @@ pub struct Dispatcher {
     ready: BTreeMap<u64, CallId>,
     /// Lanes whose front event waits for its next attempt, by its time and place.
     held: BTreeMap<(Instant, u64), CallId>,
-    breaker: Breaker,
+    /// Lanes whose front event timed out as a probe too often, by the time of its next turn and place. As
+    /// soon as the receiver is there they are ready.
+    aside: BTreeMap<(Instant, u64), CallId>,
+    /// By place.
+    trouble: HashMap<u64, Trouble>,
+    reach: Reach,
     routing: RoutingBreaker,
-    paused_until: Option<Instant>,
+    /// The place of the last probe; the next one has a larger one, if there is one.
+    probed: u64,
     ages: Ages,
     in_flight: usize,
     unsettled: usize,
+    /// Of the bodies of those that are not settled.
+    bytes: usize,
+    /// Events delivered since the start.
+    delivered: u64,
     next_place: u64,
     stopped: bool,
 }
@@ -96,20 +150,31 @@ impl Dispatcher {
             awaited: BTreeMap::new(),
             ready: BTreeMap::new(),
             held: BTreeMap::new(),
-            breaker: Breaker::new(limits.breaker),
+            aside: BTreeMap::new(),
+            trouble: HashMap::new(),
+            reach: Reach::new(limits.breaker, limits.timeout),
             routing: RoutingBreaker::new(limits.breaker),
-            paused_until: None,
+            probed: 0,
             ages: Ages::default(),
             in_flight: 0,
             unsettled: 0,
+            bytes: 0,
+            delivered: 0,
             next_place: 0,
             stopped: false,
         }
     }
 
-    /// Whether so many events more find room.
-    pub fn has_room_for(&self, events: usize) -> bool {
-        self.unsettled + events <= self.limits.queue
+    /// With events of an earlier process in it, one of them goes first, as nobody knows of the receiver.
+    pub fn start(&mut self, now: Instant) {
+        if self.unsettled > 0 {
+            self.reach.start_waiting(now);
+        }
+    }
+
+    /// Whether so many events more, with so many bytes, find room.
+    pub fn has_room_for(&self, events: usize, bytes: usize) -> bool {
+        self.unsettled + events <= self.limits.queue && self.bytes + bytes <= self.limits.bytes
     }
 
     /// Events accepted and not yet settled.
@@ -117,16 +182,37 @@ impl Dispatcher {
         self.unsettled
     }
 
-    /// Why nobody need wait for a decision until then, if so: nobody is there, the
-    /// receiver's routing is broken, or the receiver asked to be left alone for longer.
-    pub fn cannot_decide_by(&self, deadline: Instant) -> Option<NoDecision> {
-        let paused = self.paused_until.is_some_and(|until| until > deadline);
-        if self.breaker.is_down() {
-            Some(NoDecision::ReceiverDown)
-        } else if self.routing.is_open() {
-            Some(NoDecision::RoutingBroken)
-        } else {
-            paused.then_some(NoDecision::ReceiverPaused)
+    /// How many events of the call wait, or are on their way.
+    pub fn waiting_of(&self, call: CallId) -> usize {
+        self.lanes.get(&call).map_or(0, Lane::len)
+    }
+
+    /// Whether an event of a call without others would be sent at once.
+    pub fn sends_at_once(&self) -> bool {
+        let quiet = self.ready.is_empty() && self.awaited.is_empty();
+        !self.stopped && self.reach.is_up() && quiet && self.in_flight < self.limits.concurrency
+    }
+
+    /// Why nobody need wait until then for a decision about this call, if so: nobody is there, the
+    /// receiver's routing is broken, or the receiver asked to be left alone for longer. Where a probe is due
+    /// the question is the probe.
+    pub fn cannot_decide_by(
+        &self,
+        deadline: Instant,
+        call: CallId,
+        now: Instant,
+    ) -> Option<NoDecision> {
+        let broken = self.routing.is_open().then_some(NoDecision::RoutingBroken);
+        match self.reach.state() {
+            ReachState::Up { .. } => broken,
+            // It goes first, or beside the event that does.
+            ReachState::Waiting { cause: Cause::Start, .. }
+            | ReachState::Probing { cause: Cause::Start, .. } => None,
+            ReachState::Waiting { at, .. } if at <= now && !self.lanes.contains_key(&call) => None,
+            ReachState::Waiting { cause: Cause::Down, .. }
+            | ReachState::Probing { cause: Cause::Down, .. } => Some(NoDecision::ReceiverDown),
+            ReachState::Waiting { at, .. } if at > deadline => Some(NoDecision::ReceiverPaused),
+            ReachState::Waiting { .. } | ReachState::Probing { .. } => broken,
         }
     }
 
@@ -198,13 +284,13 @@ impl Dispatcher {
         }
         let before = lane.state();
         let (withdrawn, was_front) = lane.withdraw(place)?;
-        self.ages.remove(place);
-        self.unsettled -= 1;
+        self.forget(&withdrawn.item);
         if was_front {
             self.awaited.remove(&place);
             self.ready.remove(&place);
             if let LaneState::Held(at) = before {
                 self.held.remove(&(at, place));
+                self.aside.remove(&(at, place));
             }
             self.go_on(call, now);
         }
@@ -224,52 +310,61 @@ impl Dispatcher {
     /// The next attempt that is due, if any.
     pub fn next(&mut self, now: Instant) -> Option<Attempt> {
         self.release(now);
-        if self.stopped || self.in_flight >= self.limits.concurrency || self.is_paused(now) {
+        if self.stopped || self.in_flight >= self.limits.concurrency {
             return None;
         }
-        let probe = match self.breaker.state() {
-            BreakerState::Up { .. } => false,
-            BreakerState::Down { probe_at, .. } if probe_at <= now => true,
-            BreakerState::Down { .. } | BreakerState::Probing { .. } => return None,
+        let (call, probe) = match self.reach.state() {
+            ReachState::Up { .. } => (self.pop_awaited(now).or_else(|| self.pop_ready())?, false),
+            ReachState::Waiting { at, .. } if at <= now => {
+                (self.pop_awaited(now).or_else(|| self.pop_in_turn())?, true)
+            }
+            // Callers do not wait for the outcome of the first event.
+            ReachState::Probing { cause: Cause::Start, .. } => (self.pop_awaited(now)?, true),
+            ReachState::Waiting { .. } | ReachState::Probing { .. } => return None,
         };
-        let call = if probe { self.pop_oldest() } else { self.pop_most_urgent(now) }?;
+        let timeout = self.reach.patience();
         if probe {
-            self.breaker.note(BreakerSign::ProbeSent, now);
+            self.reach.note(ReachSign::ProbeSent, now);
         }
         self.in_flight += 1;
         let lane = self.lane_mut(call);
         lane.step(LaneStep::Sent);
-        Some(Attempt { item: lane.front().item.clone(), probe })
+        Some(Attempt { item: lane.front().item.clone(), probe, timeout })
     }
 
     /// When [`Dispatcher::next`] may have something that it has not now, if time alone brings it.
     pub fn wake_at(&self) -> Option<Instant> {
-        let release = self.held.first_key_value().map(|((at, _), _)| *at);
-        let waiting_for_receiver = match self.breaker.state() {
-            BreakerState::Up { .. } => self.paused_until,
-            BreakerState::Down { probe_at, .. } => {
-                Some(self.paused_until.map_or(probe_at, |until| until.max(probe_at)))
-            }
-            BreakerState::Probing { .. } => None,
+        let first = |held: &BTreeMap<(Instant, u64), CallId>| {
+            held.first_key_value().map(|((at, _), _)| *at)
         };
         let any_ready = !self.ready.is_empty() || !self.awaited.is_empty();
-        let blocked = waiting_for_receiver.filter(|_| any_ready);
-        release.into_iter().chain(blocked).min()
+        let probe = match self.reach.state() {
+            ReachState::Waiting { at, .. } => Some(at).filter(|_| any_ready),
+            ReachState::Up { .. } | ReachState::Probing { .. } => None,
+        };
+        first(&self.held).into_iter().chain(first(&self.aside)).chain(probe).min()
     }
 
-    /// Takes note of a delivered attempt; returns where its decision goes. The event holds its lane
-    /// until [`Dispatcher::settle`].
+    /// Takes note of an attempt that was delivered after that time; returns where its decision goes. The
+    /// event holds its lane until [`Dispatcher::settle`].
     pub fn delivered(
         &mut self,
         sent: &Attempt,
+        took: Duration,
         now: Instant,
     ) -> (Option<Slot>, Vec<ReceiverChange>) {
         self.in_flight -= 1;
+        self.delivered += 1;
+        let mut changes = Vec::new();
+        self.note(ReachSign::Answered { probe: sent.probe }, Some(took), now, &mut changes);
         let event = &sent.item.event;
-        let works = event.kind == EventType::CallInitiated && self.routing.note_success();
-        let back = self.breaker.note(BreakerSign::Answered, now);
-        let changes = back.into_iter().chain(works.then_some(ReceiverChange::RoutingWorks));
-        let changes = changes.collect();
+        if event.kind == EventType::CallInitiated {
+            // A decision that comes later serves nobody.
+            changes.extend(match took > self.limits.routing_timeout {
+                true => self.note_bad_routing(),
+                false => self.routing.note_success().then_some(ReceiverChange::RoutingWorks),
+            });
+        }
         (self.lane_mut(event.call).front().slot.clone(), changes)
     }
 
@@ -282,40 +377,50 @@ impl Dispatcher {
         unix_millis: u64,
     ) -> (AfterFailure, Vec<ReceiverChange>) {
         self.in_flight -= 1;
-        let was_down = self.breaker.is_down();
-        let mut changes = Vec::new();
+        let (call, was_down, mut changes) =
+            (sent.item.event.call, self.reach.is_down(), Vec::new());
+        let not_now =
+            failure.pause().map(|wait| wait.max(self.policy.first_delay()).min(MOST_PAUSE));
         self.note_first_failure(sent, unix_millis, &mut changes);
-        self.note_failure(sent, failure, now, &mut changes);
-        let call = sent.item.event.call;
-        let spared = failure.is_nobody_there() && was_down && self.breaker.is_down();
+        let answered = (!failure.is_nobody_there()).then_some(failure.took);
+        let sign = match (not_now, answered) {
+            (Some(wait), _) => ReachSign::NotNow { probe: sent.probe, wait },
+            (None, Some(_)) => ReachSign::Answered { probe: sent.probe },
+            (None, None) => ReachSign::NobodyThere { probe: sent.probe },
+        };
+        self.note(sign, answered.filter(|_| not_now.is_none()), now, &mut changes);
+        let spared = match sign {
+            ReachSign::NotNow { .. } => !self.is_told_too_often(sent.item.place),
+            ReachSign::NobodyThere { .. } => sent.probe || (was_down && self.reach.is_down()),
+            ReachSign::Answered { .. } | ReachSign::ProbeSent => false,
+        };
         let after = if spared {
-            self.lane_mut(call).step(LaneStep::Concluded);
-            self.enqueue(call);
+            self.put_back(sent, failure, now);
             AfterFailure::Unspent
         } else {
-            let front = self.lane_mut(call).front_mut();
-            front.item.spent.attempts = sent.number();
-            let item = front.item.clone();
+            let item = self.spend(sent);
             if failure.is_final() || sent.number() >= self.policy.attempts() {
-                self.close_front(call);
                 AfterFailure::GivenUp(item)
             } else {
                 self.hold(call, failure, now);
                 AfterFailure::Retry(item)
             }
         };
+        if let AfterFailure::GivenUp(_) = after {
+            self.close_front(call, NoDecision::Failed);
+        }
         if changes.contains(&ReceiverChange::WentDown) {
             self.close_slots(NoDecision::ReceiverDown);
             self.release_all();
         }
+        self.close_slots_of_a_pause(now);
         (after, changes)
     }
 
     /// The event that was delivered or given up is gone, and the call's next one may go.
     pub fn settle(&mut self, call: CallId, now: Instant) {
-        self.unsettled -= 1;
         let settled = self.lane_mut(call).settle_front();
-        self.ages.remove(settled.item.place);
+        self.forget(&settled.item);
         self.go_on(call, now);
     }
 
@@ -330,17 +435,21 @@ impl Dispatcher {
 
     /// How things stand.
     pub fn status(&self, now: Instant) -> QueueStatus {
-        let paused = self.paused_until.filter(|until| *until > now);
-        let receiver = match (self.breaker.state(), paused) {
-            (BreakerState::Down { probe_at, probes }, paused) => {
-                let probe_at = Some(paused.map_or(probe_at, |until| until.max(probe_at)));
-                ReceiverStatus::Down { probe_at, probes }
+        let receiver = match self.reach.state() {
+            ReachState::Up { unanswered } => ReceiverStatus::Up { unanswered },
+            ReachState::Waiting { at, cause: Cause::Pause, .. } if at > now => {
+                ReceiverStatus::Paused { until: at }
             }
-            (BreakerState::Probing { probes }, _) => {
-                ReceiverStatus::Down { probe_at: None, probes }
+            ReachState::Waiting { at, cause: Cause::Down, failed } => {
+                ReceiverStatus::Down { probe_at: Some(at), probes: failed }
             }
-            (BreakerState::Up { .. }, Some(until)) => ReceiverStatus::Paused { until },
-            (BreakerState::Up { unanswered }, None) => ReceiverStatus::Up { unanswered },
+            ReachState::Probing { cause: Cause::Down, failed } => {
+                ReceiverStatus::Down { probe_at: None, probes: failed }
+            }
+            // One event goes first; nothing bad is known.
+            ReachState::Waiting { .. } | ReachState::Probing { .. } => {
+                ReceiverStatus::Up { unanswered: 0 }
+            }
         };
         QueueStatus {
             receiver,
@@ -377,6 +486,7 @@ impl Dispatcher {
     fn join(&mut self, queued: Queued, since: Instant, now: Instant) {
         let call = queued.item.event.call;
         self.unsettled += 1;
+        self.bytes += queued.item.event.body.len();
         self.ages.add(queued.item.place, since);
         if self.lane(call, now).join(queued) {
             self.enqueue(call);
@@ -395,37 +505,83 @@ impl Dispatcher {
             return;
         }
         item.spent.first_failed_at = NonZero::new(unix_millis);
-        let routes = item.event.kind == EventType::CallInitiated;
-        if routes && self.routing.note_failure() {
-            changes.push(ReceiverChange::RoutingBroke { failed: self.limits.breaker });
+        if item.event.kind == EventType::CallInitiated {
+            changes.extend(self.note_bad_routing());
         }
     }
 
-    fn note_failure(
+    fn note_bad_routing(&mut self) -> Option<ReceiverChange> {
+        let broke = self.routing.note_failure();
+        broke.then_some(ReceiverChange::RoutingBroke { failed: self.limits.breaker })
+    }
+
+    /// What an attempt tells of the receiver; `took` is for one that was answered.
+    fn note(
         &mut self,
-        sent: &Attempt,
-        failure: &Failure,
+        sign: ReachSign,
+        took: Option<Duration>,
         now: Instant,
         changes: &mut Vec<ReceiverChange>,
     ) {
-        if let Some(wait) = failure.pause().filter(|wait| !wait.is_zero()) {
-            let until = now + wait;
-            if self.paused_until.is_none_or(|old| old < until) {
-                self.paused_until = Some(until);
-                changes.push(ReceiverChange::Paused { wait });
+        let probe = matches!(sign, ReachSign::Answered { probe: true });
+        let was_up = self.reach.is_up();
+        let change = self.reach.note(sign, now);
+        if change == Some(ReceiverChange::CameBack) {
+            // What the outage did to callers says nothing about the receiver that is there again.
+            self.routing = RoutingBreaker::new(self.limits.breaker);
+        }
+        changes.extend(change);
+        changes.extend(took.and_then(|took| self.reach.note_took(probe, took)));
+        if !was_up && self.reach.is_up() {
+            while let Some((_, call)) = self.aside.pop_first() {
+                self.make_ready(call);
             }
         }
-        let sign = match (failure.is_nobody_there(), sent.probe) {
-            (false, _) => BreakerSign::Answered,
-            (true, false) => BreakerSign::NobodyThere,
-            (true, true) => BreakerSign::ProbeFailed,
-        };
-        changes.extend(self.breaker.note(sign, now));
+    }
+
+    /// Whether the item was told "not now" for the last time that is forgiven.
+    fn is_told_too_often(&mut self, place: u64) -> bool {
+        let delivered = self.delivered;
+        let trouble = self.trouble.entry(place).or_default();
+        if trouble.not_now == 0 || delivered > trouble.delivered_then {
+            trouble.not_now = trouble.not_now.saturating_add(1);
+            trouble.delivered_then = delivered;
+        }
+        trouble.not_now > MOST_NOT_NOW
+    }
+
+    /// An attempt that counts.
+    fn spend(&mut self, sent: &Attempt) -> Item {
+        let front = self.lane_mut(sent.item.event.call).front_mut();
+        front.item.spent.attempts = sent.number();
+        front.item.clone()
+    }
+
+    /// An attempt that costs nothing: the event goes when the receiver is there, or its turn comes.
+    fn put_back(&mut self, sent: &Attempt, failure: &Failure, now: Instant) {
+        let (call, place) = (sent.item.event.call, sent.item.place);
+        if self.reach.is_down() {
+            self.close_front(call, NoDecision::ReceiverDown);
+        }
+        let mut is_aside = false;
+        if sent.probe && failure.code == FailureCode::Timeout {
+            let trouble = self.trouble.entry(place).or_default();
+            trouble.probe_timeouts = trouble.probe_timeouts.saturating_add(1);
+            is_aside = trouble.probe_timeouts >= MOST_PROBE_TIMEOUTS && !self.reach.is_up();
+        }
+        if is_aside {
+            let at = now + ASIDE;
+            self.lane_mut(call).step(LaneStep::Retry(at));
+            self.aside.insert((at, place), call);
+        } else {
+            self.lane_mut(call).step(LaneStep::Concluded);
+            self.enqueue(call);
+        }
     }
 
     /// The front event waits for its next attempt; whoever waits for its decision in vain is told.
     fn hold(&mut self, call: CallId, failure: &Failure, now: Instant) {
-        let (is_down, routing_broken) = (self.breaker.is_down(), self.routing.is_open());
+        let (is_down, routing_broken) = (self.reach.is_down(), self.routing.is_open());
         let policy = self.policy;
         let lane = self.lane_mut(call);
         let front = lane.front();
@@ -449,10 +605,34 @@ impl Dispatcher {
         }
     }
 
-    fn close_front(&mut self, call: CallId) {
+    fn close_front(&mut self, call: CallId, why: NoDecision) {
         if let Some(slot) = &self.lane_mut(call).front().slot {
-            slot.close(NoDecision::Failed);
+            slot.close(why);
         }
+    }
+
+    /// Callers who would wait for a pause that is longer than their time are told at once.
+    fn close_slots_of_a_pause(&mut self, now: Instant) {
+        let ReachState::Waiting { at, cause: Cause::Pause, .. } = self.reach.state() else {
+            return;
+        };
+        if at <= now {
+            return;
+        }
+        for call in self.awaited.values() {
+            let slot = self.lanes.get(call).and_then(|lane| lane.front().slot.as_ref());
+            if let Some(slot) = slot.filter(|slot| slot.deadline() < at) {
+                slot.close(NoDecision::ReceiverPaused);
+            }
+        }
+    }
+
+    /// The item is not waiting any more.
+    fn forget(&mut self, item: &Item) {
+        self.unsettled -= 1;
+        self.bytes -= item.event.body.len();
+        self.ages.remove(item.place);
+        self.trouble.remove(&item.place);
     }
 
     /// The front event is gone: the next one may go, or the call has none.
@@ -476,19 +656,8 @@ impl Dispatcher {
         queue.insert(place, call);
     }
 
-    fn pop_oldest(&mut self) -> Option<CallId> {
-        let first =
-            |queue: &BTreeMap<u64, CallId>| queue.first_key_value().map(|(place, _)| *place);
-        let awaited_is_older = match (first(&self.awaited), first(&self.ready)) {
-            (Some(awaited), Some(ready)) => awaited < ready,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        let queue = if awaited_is_older { &mut self.awaited } else { &mut self.ready };
-        queue.pop_first().map(|(_, call)| call)
-    }
-
-    fn pop_most_urgent(&mut self, now: Instant) -> Option<CallId> {
+    /// The oldest lane whose front event a caller waits for.
+    fn pop_awaited(&mut self, now: Instant) -> Option<CallId> {
         while let Some((place, call)) = self.awaited.pop_first() {
             let front = self.lane_mut(call).front();
             if front.slot.as_ref().is_some_and(|slot| slot.is_open(now)) {
@@ -497,7 +666,19 @@ impl Dispatcher {
             // Nobody waits for it any more.
             self.ready.insert(place, call);
         }
+        None
+    }
+
+    /// The lane with the oldest front event.
+    fn pop_ready(&mut self) -> Option<CallId> {
         self.ready.pop_first().map(|(_, call)| call)
+    }
+
+    /// The lane whose turn it is to probe.
+    fn pop_in_turn(&mut self) -> Option<CallId> {
+        let next = self.ready.range(self.probed + 1..).next().or_else(|| self.ready.iter().next());
+        self.probed = *next?.0;
+        self.ready.remove(&self.probed)
     }
 
     /// The receiver went down: delays between attempts are void.
@@ -508,12 +689,8 @@ impl Dispatcher {
     }
 
     fn release(&mut self, now: Instant) {
-        while let Some(entry) = self.held.first_entry() {
-            if entry.key().0 > now {
-                return;
-            }
-            let call = entry.remove();
-            self.make_ready(call);
+        for due in [take_due(&mut self.held, now), take_due(&mut self.aside, now)] {
+            due.into_iter().for_each(|call| self.make_ready(call));
         }
     }
 
@@ -521,11 +698,15 @@ impl Dispatcher {
         self.lane_mut(call).step(LaneStep::Released);
         self.enqueue(call);
     }
+}
 
-    fn is_paused(&mut self, now: Instant) -> bool {
-        self.paused_until = self.paused_until.filter(|until| *until > now);
-        self.paused_until.is_some()
+/// The lanes whose time has come.
+fn take_due(held: &mut BTreeMap<(Instant, u64), CallId>, now: Instant) -> Vec<CallId> {
+    let mut due = Vec::new();
+    while let Some(entry) = held.first_entry().filter(|entry| entry.key().0 <= now) {
+        due.push(entry.remove());
     }
+    due
 }
 
 fn new_item(event: Arc<Event>, place: u64, sequence: u64, origin: Origin) -> Item {

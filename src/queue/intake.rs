@@ -10,11 +10,11 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{debug, error};
 
-use super::dispatcher::Dispatcher;
+use super::dispatcher::{Dispatcher, Limits};
 use super::metrics::RefusalReason;
 use super::shared::{Known, QueueState, Shared};
 use super::slot::Slot;
-use crate::event::{Event, EventId, EventType, Item, Origin};
+use crate::event::{CallId, Event, EventId, EventType, Item, Origin};
 use crate::journal::{DeadLetter, DiskError, Ticket};
 use crate::routing::NoDecision;
 use crate::time::unix_millis;
@@ -22,12 +22,20 @@ use crate::time::unix_millis;
 /// How many events are taken back before others have their turn: a fraction of a millisecond.
 const TAKEN_BACK_AT_ONCE: usize = 100;
 
+/// The most events of a call that are kept in memory while the disk fails; its end always has room.
+const MOST_IN_MEMORY: usize = 1000;
+
 /// Why events were not taken. None of a batch is, then.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// `QUEUE_LIMIT` is reached.
     #[error("the queue is full: QUEUE_LIMIT={limit} events wait for the receiver; try again later")]
     Full { limit: usize },
+    /// `QUEUE_BYTES` is reached.
+    #[error(
+        "the queue is full: the events that wait for the receiver take QUEUE_BYTES={limit} bytes; try again later"
+    )]
+    FullOfBytes { limit: usize },
     /// More than ever find room came at once.
     #[error("{count} events at once exceed QUEUE_LIMIT={limit}; send fewer")]
     TooMany { count: usize, limit: usize },
@@ -40,7 +48,9 @@ pub enum Refused {
 impl From<&Refused> for RefusalReason {
     fn from(refused: &Refused) -> Self {
         match refused {
-            Refused::Full { .. } | Refused::TooMany { .. } => Self::Full,
+            Refused::Full { .. } | Refused::FullOfBytes { .. } | Refused::TooMany { .. } => {
+                Self::Full
+            }
             Refused::Disk(_) => Self::Disk,
             Refused::Draining => Self::Stopping,
         }
@@ -87,7 +97,15 @@ impl Shared {
         let is_new = |event: &&Event| {
             self.delivers(&event.kind) && state.known.get(&event.id, now).is_none()
         };
-        self.check_room(&state, events.iter().filter(is_new).count())?;
+        let sizes = events.iter().filter(is_new).map(|event| event.body.len());
+        let (count, bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
+        self.check_room(&state, count, bytes)?;
+        if count > 0
+            && let Some(fault) = self.parts.journal.fault()
+            && !goes_from_memory(&state, &events)
+        {
+            return Err(Refused::Disk(fault));
+        }
         let mut accepted = Vec::with_capacity(events.len());
         let (mut items, mut given, mut promises) = (Vec::new(), Vec::new(), Vec::new());
         for event in events {
@@ -99,7 +117,7 @@ impl Shared {
                 continue;
             }
             let id = event.id.clone();
-            let Some((item, slot)) = self.take_one(&mut state, event, now) else {
+            let Some((item, slot)) = self.take_one(&mut state, event, Origin::Relayed, now) else {
                 accepted.push(Accepted { id: None, slot: None });
                 continue;
             };
@@ -120,12 +138,13 @@ impl Shared {
         Ok(Receipt { accepted, promises, shared: Arc::clone(self) })
     }
 
-    /// Takes a `call_initiated`, whose decision is to be waited for; nobody is promised that it is kept.
+    /// Takes the `call_initiated` of a call that is announced, whose decision is to be waited for; nobody is
+    /// promised that it is kept. A disk that fails does not matter: it is asked from memory.
     pub fn take_question(&self, event: Event) -> Result<Slot, Refused> {
         let now = Instant::now();
         let mut state = self.lock();
-        self.check_room(&state, usize::from(self.delivers(&event.kind)))?;
-        let Some((item, slot)) = self.take_one(&mut state, event, now) else {
+        self.check_room(&state, 1, event.body.len())?;
+        let Some((item, slot)) = self.take_one(&mut state, event, Origin::Bridged, now) else {
             // Where call_initiated is not delivered nobody will decide.
             return Ok(Slot::without_decision());
         };
@@ -137,7 +156,10 @@ impl Shared {
     pub fn take_again(&self, mut letters: Vec<DeadLetter>) -> Result<(usize, Ticket), Refused> {
         let now = Instant::now();
         let mut state = self.lock();
-        self.check_room(&state, 1)?;
+        self.check_room(&state, 1, 0)?;
+        if let Some(fault) = self.parts.journal.fault() {
+            return Err(Refused::Disk(fault));
+        }
         letters.truncate(self.settings.limits.queue - state.dispatcher.unsettled());
         let items: Vec<(Item, u64)> = letters
             .into_iter()
@@ -165,7 +187,15 @@ impl Shared {
         self.parts.metrics.events.accepted.count((&event.kind).into());
         let journal = &self.parts.journal;
         let waits = event.kind.bounds_call() && journal.is_durable() && journal.fault().is_none();
-        let full = !state.dispatcher.has_room_for(1);
+        if journal.fault().is_some()
+            && state.dispatcher.waiting_of(event.call) >= MOST_IN_MEMORY
+            && event.kind != EventType::CallEnded
+        {
+            self.parts.metrics.events.refused.count(RefusalReason::Backlog);
+            error!(uuid = %event.call, r#type = event.kind.name(), "an event is lost: the disk takes none");
+            return None;
+        }
+        let full = !state.dispatcher.has_room_for(1, event.body.len());
         let event = Arc::new(event);
         let item = match waits || full {
             true => state.dispatcher.reserve(event, Origin::Bridged, now),
@@ -243,16 +273,16 @@ impl Shared {
         self.parts.deliver.is_some() && self.settings.filter.admits(kind)
     }
 
-    fn check_room(&self, state: &QueueState, count: usize) -> Result<(), Refused> {
-        let limit = self.settings.limits.queue;
+    fn check_room(&self, state: &QueueState, count: usize, bytes: usize) -> Result<(), Refused> {
+        let Limits { queue: limit, bytes: most_bytes, .. } = self.settings.limits;
         if state.draining {
             Err(Refused::Draining)
-        } else if let Some(fault) = self.parts.journal.fault().filter(|_| count > 0) {
-            Err(Refused::Disk(fault))
         } else if count > limit {
             Err(Refused::TooMany { count, limit })
-        } else if !state.dispatcher.has_room_for(count) {
+        } else if !state.dispatcher.has_room_for(count, 0) {
             Err(Refused::Full { limit })
+        } else if count > 0 && !state.dispatcher.has_room_for(count, bytes) {
+            Err(Refused::FullOfBytes { limit: most_bytes })
         } else {
             Ok(())
         }
@@ -263,6 +293,7 @@ impl Shared {
         &self,
         state: &mut QueueState,
         event: Event,
+        origin: Origin,
         now: Instant,
     ) -> Option<(Item, Option<Slot>)> {
         if !self.delivers(&event.kind) {
@@ -271,10 +302,10 @@ impl Shared {
             return None;
         }
         let routed = event.kind == EventType::CallInitiated;
-        let slot = routed.then(|| self.open_slot(&state.dispatcher, now));
+        let slot = routed.then(|| self.open_slot(&state.dispatcher, event.call, now));
         self.parts.metrics.events.accepted.count((&event.kind).into());
         let event = Arc::new(event);
-        let item = state.dispatcher.accept(event, Origin::Relayed, slot.clone(), now);
+        let item = state.dispatcher.accept(event, origin, slot.clone(), now);
         self.parts.history.accepted(&item);
         Some((item, slot))
     }
@@ -284,12 +315,21 @@ impl Shared {
         self.parts.history.dropped(event);
     }
 
-    fn open_slot(&self, dispatcher: &Dispatcher, now: Instant) -> Slot {
-        let deadline = now + self.settings.routing_timeout;
+    fn open_slot(&self, dispatcher: &Dispatcher, call: CallId, now: Instant) -> Slot {
+        let deadline = now + self.settings.limits.routing_timeout;
         let slot = Slot::until(deadline);
-        if let Some(why) = dispatcher.cannot_decide_by(deadline) {
+        if let Some(why) = dispatcher.cannot_decide_by(deadline, call, now) {
             slot.close(why);
         }
         slot
+    }
+}
+
+/// Whether this can be taken while the disk fails: one event that is sent at once, so that its delivery is
+/// the answer.
+fn goes_from_memory(state: &QueueState, events: &[Event]) -> bool {
+    match events {
+        [event] => state.dispatcher.waiting_of(event.call) == 0 && state.dispatcher.sends_at_once(),
+        _ => false,
     }
 }

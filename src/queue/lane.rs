@@ -153,6 +153,10 @@ impl Lane {
         self.waiting.is_empty()
     }
 
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Everything that waits, front first.
     pub fn waiting(&self) -> impl Iterator<Item = &Queued> {
         self.waiting.iter()

@@ -37,8 +37,6 @@ pub struct QueueSettings {
     pub filter: EventFilter,
     pub limits: Limits,
     pub retry: RetryPolicy,
-    /// How long a routing decision is waited for (`ROUTING_TIMEOUT`).
-    pub routing_timeout: Duration,
     /// Where a receiver may route to.
     pub allowed_hosts: AllowedHosts,
     /// The receiver's URL without userinfo, for the failure log.

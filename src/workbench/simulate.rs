@@ -121,9 +121,15 @@ impl Options {
         let settings = QueueSettings {
             filter: EventFilter::All,
             // Twice, since an event frees its place a moment before the queue lets go of it.
-            limits: Limits { concurrency: in_flight, queue: 2 * MOST_WAITING, breaker: 0 },
+            limits: Limits {
+                concurrency: in_flight,
+                queue: 2 * MOST_WAITING,
+                bytes: usize::MAX,
+                timeout: settings.timeout,
+                routing_timeout: ROUTING,
+                breaker: 0,
+            },
             retry,
-            routing_timeout: ROUTING,
             allowed_hosts: AllowedHosts::Any,
             receiver: settings.shown_url(),
         };

@@ -94,3 +94,48 @@ async fn deliveries_of_a_call_do_not_wait_for_a_disk_that_fails() {
     receiver.gate.add_permits(29);
     receiver.taken(30).await;
 }
+
+/// Waits until the journal is known to fail.
+async fn fails(journal: &Journal) {
+    let failing = async {
+        while journal.fault().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, failing).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_single_event_is_sent_at_once_while_the_disk_fails_and_its_delivery_is_the_promise() {
+    let (disk, receiver, queue, journal, call) = stage();
+    disk.fill_up(true);
+    receiver.gate.add_permits(1);
+    assert_eq!(promised(&queue, call, "notices").await, Ok(()));
+    fails(&journal).await;
+    receiver.gate.add_permits(1);
+    assert_eq!(promised(&queue, call, "single").await, Ok(()));
+    let array = ["a", "b"].map(|id| event(CallId::random(), id)).to_vec();
+    assert!(matches!(queue.accept(array).err(), Some(Refused::Disk(_))), "an array is not");
+    let under_way = queue.accept(vec![event(call, "under-way")]).unwrap();
+    let behind = queue.accept(vec![event(call, "behind")]).err();
+    assert!(matches!(behind, Some(Refused::Disk(_))), "nor one behind another");
+    receiver.gate.add_permits(1);
+    assert!(under_way.promised().await.is_ok());
+    assert_eq!(receiver.taken(3).await.len(), 3);
+}
+
+#[tokio::test]
+async fn the_question_of_a_call_is_asked_from_memory_while_the_disk_fails() {
+    let (disk, receiver, queue, journal, call) = stage();
+    disk.fill_up(true);
+    receiver.gate.add_permits(1);
+    assert_eq!(promised(&queue, call, "notices").await, Ok(()));
+    fails(&journal).await;
+    let question = Event::now(call, EventType::CallInitiated, &Payload::empty());
+    let slot = queue.ask(question).unwrap();
+    // Longer than the disk is tried again, which takes back what can be refused.
+    assert!(timeout(LIMIT, journal.refused()).await.is_ok());
+    assert_eq!(slot.no_decision(), None);
+    receiver.gate.add_permits(1);
+    assert_eq!(receiver.taken(2).await[1].0.item.event.kind, EventType::CallInitiated);
+}

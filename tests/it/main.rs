@@ -50,6 +50,7 @@ mod simulate;
 // The library without a process, and its source.
 mod bridged_events;
 mod corpus;
+mod dispatcher;
 mod failing_disk;
 mod floors;
 mod journal_model;

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::event::{new_uuid, numbered};
-use crate::support::receiver::{Receiver, Reply, Seen, nobody, numbers_of};
+use crate::support::journal::{Journal, terminate};
+use crate::support::receiver::{Receiver, Reply, Seen, closed_gate, nobody, numbers_of};
+use crate::support::record::LIMIT;
 use crate::support::service::{Service, serve};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Waits until so many events of this call were given up, and for what follows from the last one.
 async fn given_up(service: &Service, uuid: &str, events: usize) {
@@ -141,7 +143,7 @@ async fn waiting_events_spend_no_attempts_on_probes_that_come_less_and_less_ofte
 }
 
 #[tokio::test]
-async fn one_probe_at_a_time_and_it_is_the_oldest_waiting_event() {
+async fn one_probe_at_a_time_and_the_waiting_calls_take_turns() {
     let receiver = sick_at_first(&[503, 503, 0, 0]).await;
     let settings = [("WEBHOOK_BREAKER", "2"), ("WEBHOOK_TIMEOUT", "1000")];
     let service = serve(&receiver.url, &settings).await;
@@ -155,11 +157,11 @@ async fn one_probe_at_a_time_and_it_is_the_oldest_waiting_event() {
     }
     let seen = receiver.seen(10).await;
     let probes: Vec<&str> = seen[2..5].iter().map(Seen::uuid).collect();
-    assert_eq!(probes, [calls[0].as_str(); 3], "two that time out, one that is answered");
-    for uuid in &calls[1..] {
-        assert_eq!(numbers_of(&seen, uuid), [2, 3]);
+    assert_eq!(probes, calls, "two that time out, one that is answered");
+    for uuid in &calls[..2] {
+        assert_eq!(numbers_of(&seen, uuid), [2, 2, 3]);
     }
-    assert_eq!(numbers_of(&seen, &calls[0]), [2, 2, 2, 3]);
+    assert_eq!(numbers_of(&seen, &calls[2]), [2, 3]);
     // The second probe may leave only when the first has timed out.
     let pause = seen[3].at - seen[2].at;
     assert!(pause > Duration::from_millis(900), "{pause:?}");
@@ -270,6 +272,28 @@ async fn a_queue_that_fills_while_down_answers_503_with_retry_after() {
 }
 
 #[tokio::test]
+async fn events_of_more_bytes_than_the_queue_may_hold_are_refused_until_there_is_room() {
+    let (port, url) = nobody();
+    let service = serve(&url, &[("WEBHOOK_BREAKER", "1"), ("QUEUE_BYTES", "5000")]).await;
+    let event = |n: usize| {
+        let payload = json!({ "n": n, "text": "x".repeat(2000) });
+        json!({ "uuid": new_uuid(), "type": "transcription", "payload": payload }).to_string()
+    };
+    let post = async |n| service.post("/events", event(n)).await;
+    let lost = new_uuid();
+    service.relay(numbered(&lost, 0)).await;
+    given_up(&service, &lost, 1).await;
+    assert_eq!([post(1).await.status, post(2).await.status], [202, 202]);
+    let full = post(3).await;
+    assert_eq!((full.status, full.header("retry-after").is_some()), (503, true), "{full:?}");
+    assert!(full.error().contains("QUEUE_BYTES=5000"), "{full:?}");
+    let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
+    assert_eq!(numbers(&receiver.seen(2).await), [1, 2]);
+    let taken = async { while post(4).await.status != 202 {} };
+    assert!(tokio::time::timeout(LIMIT, taken).await.is_ok(), "there is room again");
+}
+
+#[tokio::test]
 async fn an_array_that_does_not_fit_is_refused_as_a_whole() {
     let (service, port, uuid) = down_with(2, "4").await;
     let array = |range: std::ops::Range<usize>| {
@@ -283,15 +307,11 @@ async fn an_array_that_does_not_fit_is_refused_as_a_whole() {
 
 #[tokio::test]
 async fn a_pause_that_the_receiver_asked_for_is_no_outage() {
-    let calls = Arc::new([new_uuid(), new_uuid()]);
-    let script = Arc::clone(&calls);
-    let receiver = Receiver::start(move |seen| {
-        let first = seen.uuid() == script[0] && seen.n() == 0;
-        let attempt = seen.header("x-avr-webhook-attempt");
-        match (first, attempt) {
-            (true, Some("1")) => Reply::status(429).header("retry-after", "1"),
-            _ => Reply::ok(),
-        }
+    let calls = [new_uuid(), new_uuid()];
+    let at = AtomicUsize::new(0);
+    let receiver = Receiver::start(move |_| match at.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::status(429).header("retry-after", "1"),
+        _ => Reply::ok(),
     })
     .await;
     let settings = [("WEBHOOK_RETRY", "1"), ("WEBHOOK_BREAKER", "1"), ("WEBHOOK_BACKOFF", "1")];
@@ -303,4 +323,125 @@ async fn a_pause_that_the_receiver_asked_for_is_no_outage() {
     let seen = receiver.seen(5).await;
     assert_eq!(numbers_of(&seen, &calls[0]), [0, 0, 1]);
     assert_eq!(numbers_of(&seen, &calls[1]), [0, 1]);
+}
+
+#[tokio::test]
+async fn an_event_that_always_times_out_keeps_the_receiver_down_for_no_other() {
+    let stuck = new_uuid();
+    let script = stuck.clone();
+    let receiver = Receiver::start(move |seen| match seen.uuid() == script {
+        true => Reply::ok().after(Duration::from_secs(3600)),
+        false => Reply::ok(),
+    })
+    .await;
+    let settings = [("WEBHOOK_BREAKER", "1"), ("WEBHOOK_TIMEOUT", "300"), ("WEBHOOK_RETRY", "20")];
+    let service = serve(&receiver.url, &settings).await;
+    service.relay(numbered(&stuck, 0)).await;
+    service.log_line(|line| line["message"] == "webhook attempt failed").await;
+    let others = [new_uuid(), new_uuid()];
+    for uuid in &others {
+        service.relay(numbered(uuid, 0)).await;
+    }
+    service.log_line(|line| line["message"] == "receiver is back").await;
+    let mut seen = receiver.seen(3).await;
+    while !others.iter().all(|uuid| !numbers_of(&seen, uuid).is_empty()) {
+        seen = receiver.seen(seen.len() + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_takes_longer_than_the_timeout_is_slow_and_gets_all_events() {
+    let (took, timeout) = (Duration::from_millis(700), "400");
+    let receiver = Receiver::start(move |_| Reply::ok().after(took)).await;
+    let settings = [("WEBHOOK_BREAKER", "1"), ("WEBHOOK_TIMEOUT", timeout)];
+    let service = serve(&receiver.url, &settings).await;
+    let (first, uuid) = (new_uuid(), new_uuid());
+    service.relay(numbered(&first, 0)).await;
+    given_up(&service, &first, 1).await;
+    for n in 0..4 {
+        service.relay(numbered(&uuid, n)).await;
+    }
+    let slow = service.log_line(|line| line["message"] == "receiver is slow").await;
+    assert!(slow["took_ms"].as_u64() >= Some(700), "{slow}");
+    assert_eq!(slow["timeout_ms"], 400, "{slow}");
+    let last = |line: &Value| line["uuid"] == uuid && line["message"] == "webhook delivery failed";
+    let mut seen = receiver.seen(5).await;
+    while numbers_of(&seen, &uuid).last() != Some(&3) {
+        seen = receiver.seen(seen.len() + 1).await;
+    }
+    assert!(!service.log_so_far().iter().any(last), "none is given up");
+}
+
+#[tokio::test]
+async fn restarts_during_an_outage_cost_no_events() {
+    let (journal, (port, url)) = (Journal::new(), nobody());
+    let vars = [("WEBHOOK_BREAKER", "2")];
+    let service = journal.serve(&url, &vars).await;
+    let uuid = new_uuid();
+    for n in 0..6 {
+        service.relay(numbered(&uuid, n)).await;
+    }
+    given_up(&service, &uuid, 2).await;
+    terminate(service).await;
+    for _ in 0..3 {
+        let service = journal.serve(&url, &vars).await;
+        let probe = service.log_line(|line| line["message"] == "webhook attempt failed").await;
+        assert_eq!(probe["probe"], true, "{probe}");
+        let log = terminate(service).await;
+        assert!(!log.contains("webhook delivery failed"), "{log}");
+    }
+    let _service = journal.serve(&url, &vars).await;
+    let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
+    assert_eq!(numbers(&receiver.seen(4).await), [2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn not_now_costs_no_attempt_and_one_event_goes_first_after_the_pause() {
+    let (calls, gate) = ([new_uuid(), new_uuid(), new_uuid()], closed_gate());
+    let (at, open) = (AtomicUsize::new(0), Arc::clone(&gate));
+    let receiver = Receiver::start(move |_| match at.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::status(429).header("retry-after", "1"),
+        1 => Reply::status(503).header("retry-after", "1"),
+        2 => Reply::ok().when(&open),
+        _ => Reply::ok(),
+    })
+    .await;
+    let vars = [("WEBHOOK_BREAKER", "1"), ("WEBHOOK_CONCURRENCY", "1")];
+    let service = serve(&receiver.url, &vars).await;
+    for uuid in &calls {
+        service.relay(numbered(uuid, 0)).await;
+    }
+    let seen = receiver.seen(3).await;
+    for (nth, pair) in seen.windows(2).enumerate() {
+        assert!(pair[1].at - pair[0].at > Duration::from_millis(900), "after pause {nth}");
+    }
+    gate.add_permits(1);
+    let seen = receiver.seen(5).await;
+    for uuid in &calls {
+        assert_eq!(numbers_of(&seen[2..], uuid), [0], "each is delivered");
+    }
+    assert!(seen.iter().all(|seen| seen.header("x-avr-webhook-attempt") == Some("1")));
+}
+
+#[tokio::test]
+async fn an_event_that_is_told_not_now_for_ever_while_others_arrive_is_given_up() {
+    let (refused, other) = (new_uuid(), new_uuid());
+    let script = refused.clone();
+    let receiver = Receiver::start(move |seen| match seen.uuid() == script {
+        true => Reply::status(429).header("retry-after", "0"),
+        false => Reply::ok(),
+    })
+    .await;
+    let service = serve(&receiver.url, &[("WEBHOOK_BACKOFF", "1")]).await;
+    service.relay(numbered(&refused, 0)).await;
+    let is_dead =
+        |line: &Value| line["uuid"] == refused && line["message"] == "webhook delivery failed";
+    let mut n = 0;
+    while !service.log_so_far().iter().any(is_dead) {
+        assert!(n < 2000, "it is never given up");
+        service.relay(numbered(&other, n)).await;
+        n += 1;
+    }
+    let seen = receiver.seen(n).await;
+    assert!(numbers_of(&seen, &refused).len() > 10);
 }

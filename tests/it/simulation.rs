@@ -141,7 +141,7 @@ impl Deliver for Receiver {
 
 fn settings(retries: u32, concurrency: usize) -> QueueSettings {
     QueueSettings {
-        limits: Limits { concurrency, queue: 1_000_000, breaker: 5 },
+        limits: Limits { concurrency, queue: 1_000_000, ..Limits::default() },
         retry: RetryPolicy::new(
             retries,
             Delays::fixed(Duration::from_millis(500), Duration::from_secs(30)),

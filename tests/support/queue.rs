@@ -21,9 +21,8 @@ use super::record::{LIMIT, Record};
 pub fn settings() -> QueueSettings {
     QueueSettings {
         filter: EventFilter::All,
-        limits: Limits { concurrency: 4, queue: 1000, breaker: 5 },
+        limits: Limits { concurrency: 4, queue: 1000, routing_timeout: LIMIT, ..Limits::default() },
         retry: RetryPolicy::once(),
-        routing_timeout: LIMIT,
         allowed_hosts: AllowedHosts::Any,
         receiver: String::new(),
     }

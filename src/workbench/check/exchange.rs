@@ -106,7 +106,7 @@ impl Call {
             spent: Spent::default(),
             origin: Origin::Relayed,
         };
-        let attempt = Attempt { item, probe: false };
+        let attempt = Attempt { item, probe: false, timeout: Duration::ZERO };
         Sending { attempt, alteration: None, filler: None }
     }
 }

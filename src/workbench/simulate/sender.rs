@@ -95,7 +95,7 @@ impl Sender {
             alteration.apply(&mut request, &attempt.item.event, None);
         }
         let begun = Instant::now();
-        let outcome = self.webhook.send(request).await;
+        let outcome = self.webhook.send(request, attempt.timeout).await;
         // What is slow on purpose says nothing about the receiver.
         let took = (!is_slow).then(|| begun.elapsed());
         self.tally.answered(&attempt.item.event.kind, &outcome, took);

@@ -123,6 +123,30 @@ async fn a_journal_that_cannot_grow_refuses_and_goes_on_by_itself_when_it_can() 
 }
 
 #[tokio::test]
+async fn a_receiver_decides_about_calls_though_the_journal_cannot_grow() {
+    let journal = Journal::new();
+    let (port, url) = nobody();
+    let pressed = stuck(&journal, &url).await;
+    let _receiver = Receiver::start_on(port, |seen| match seen.kind() {
+        "call_initiated" => Reply::route("ws://agent.example"),
+        _ => Reply::ok(),
+    })
+    .await;
+    let decided = json!({ "sts_url": "ws://agent.example/?n=0", "override": true });
+    let asks = async {
+        loop {
+            let body = json!({ "uuid": new_uuid(), "payload": { "n": 0 } }).to_string();
+            let answer = pressed.service.post("/call", body).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            if answer.json() == decided {
+                return;
+            }
+        }
+    };
+    assert!(timeout(LIMIT, asks).await.is_ok(), "the receiver is asked while the disk is full");
+}
+
+#[tokio::test]
 async fn what_was_promised_before_the_disk_was_full_survives_a_kill_while_it_is() {
     let journal = Journal::new();
     let (port, url) = nobody();
