@@ -43,7 +43,7 @@ pub use self::metrics::JournalMetrics;
 pub use self::row::{Changes, DeadLetter, GivenId};
 pub use self::store::{Committed, DiskError, LiveCall, OpenError, Opener, Recovered, Store};
 pub use self::ticket::Ticket;
-use self::writer::Shared;
+use self::writer::WriterState;
 use crate::event::{CallId, Event, EventId, EventType, Item};
 use crate::time::unix_millis;
 
@@ -70,7 +70,7 @@ impl DeadFilter {
 
 /// The durable queue's handle.
 pub struct Journal {
-    shared: Arc<Shared>,
+    shared: Arc<WriterState>,
     /// Whether events are written at all.
     durable: bool,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -103,7 +103,7 @@ impl Journal {
         let gauged = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         metrics.dead.set(gauged(store.dead_count().map_err(damaged)?));
         metrics.dead_limit.set(gauged(dead_limit));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(WriterState {
             opener,
             dead_limit,
             metrics,

@@ -55,15 +55,15 @@ enum Command {
         command: dead::DeadCommand,
     },
     /// Run a receiver that prints a line per event, with faults on demand
-    Receive(Box<receive::Options>),
+    Receive(Box<receive::ReceiveOptions>),
     /// Check a receiver: all that a call can bring, repeats, secrets, odd input, load
     #[command(
         after_help = "Example: callhook check http://localhost:9000/events --secret \"$SECRET\"\n\
                             Exit code: 0, or 1 where a required check fails."
     )]
-    Check(Box<check::Options>),
+    Check(Box<check::CheckOptions>),
     /// Send a receiver the webhooks of whole phone calls
-    Simulate(Box<simulate::Options>),
+    Simulate(Box<simulate::SimulateOptions>),
 }
 
 /// How a command fails.

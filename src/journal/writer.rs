@@ -24,7 +24,7 @@ const LINGER: Duration = Duration::from_millis(5);
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the journal's handle and its writer share.
-pub struct Shared {
+pub struct WriterState {
     pub opener: Opener,
     pub dead_limit: u64,
     pub metrics: JournalMetrics,
@@ -41,7 +41,7 @@ pub struct Shared {
     pub runtime: Option<Handle>,
 }
 
-impl Shared {
+impl WriterState {
     pub fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().expect("nothing panics while it holds this lock")
     }

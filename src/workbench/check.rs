@@ -40,9 +40,9 @@ use self::catalogue::{
     CALL_INITIATED, CATALOGUE, CONCURRENT_CALLS, Check, IN_TIME, KEEP_ALIVE, REACHED,
 };
 use self::exchange::{Came, Exchange};
-use self::report::{Finding, Report, Scribe, Summary, Verdict};
-use self::sender::Sender;
-use self::trial::{Known, Ruling, Stop, Trial};
+use self::report::{CheckSummary, Finding, Report, Scribe, Verdict};
+use self::sender::CheckSender;
+use self::trial::{ReceiverTraits, Ruling, Stop, Trial};
 use super::receiver_options::ReceiverOptions;
 use crate::delivery::WebhookSettings;
 use crate::text::printable;
@@ -60,7 +60,7 @@ const SILENT_CHECKS: u32 = 2;
         arg.help("Its signing key, whsec_…; then wrong, missing and old signatures are tried, too")
     })
 )]
-pub struct Options {
+pub struct CheckOptions {
     #[command(flatten)]
     pub receiver: ReceiverOptions,
     /// Print one JSON document in place of text
@@ -78,7 +78,7 @@ pub struct Options {
 ///
 /// # Errors
 /// Where a required check failed, which the error names, or a file cannot be written.
-pub async fn run(options: &Options) -> anyhow::Result<()> {
+pub async fn run(options: &CheckOptions) -> anyhow::Result<()> {
     let settings = options.receiver.settings();
     let key = options.receiver.signing_key.as_ref().map(|signing| &signing.text);
     let mut course = Course::new(settings, key)?;
@@ -120,9 +120,9 @@ fn verdict(report: &Report) -> anyhow::Result<()> {
 }
 
 struct Course {
-    sender: Sender,
+    sender: CheckSender,
     scribe: Scribe,
-    known: Known,
+    known: ReceiverTraits,
     reached: bool,
     /// Checks in a row that ended in silence.
     silent: u32,
@@ -132,11 +132,11 @@ struct Course {
 
 impl Course {
     fn new(settings: WebhookSettings, key: Option<&SecretString>) -> anyhow::Result<Self> {
-        let sender = Sender::new(settings)?;
+        let sender = CheckSender::new(settings)?;
         Ok(Self {
             scribe: Scribe::new(sender.settings(), key, sender.patience()),
             sender,
-            known: Known::default(),
+            known: ReceiverTraits::default(),
             reached: false,
             silent: 0,
             halted: None,
@@ -155,7 +155,7 @@ impl Course {
                 print!("{}", text::line(last, before.last().map(|before| before.check.group)));
             }
         }
-        let summary = Summary::of(&checks);
+        let summary = CheckSummary::of(&checks);
         Report {
             callhook: env!("CARGO_PKG_VERSION"),
             url: self.sender.settings().shown_url(),

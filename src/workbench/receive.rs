@@ -37,7 +37,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
-pub use self::arguments::Options;
+pub use self::arguments::ReceiveOptions;
 use self::desk::Desk;
 pub use self::event::{EventBody, Received};
 use self::printer::Printer;
@@ -66,13 +66,13 @@ pub enum ReceiveError {
 ///
 /// # Errors
 /// [`ReceiveError`]
-pub async fn run(options: Options) -> Result<(), ReceiveError> {
+pub async fn run(options: ReceiveOptions) -> Result<(), ReceiveError> {
     let mut signals = Signals::listen()?;
     let seed = options.faults.seed.unwrap_or_else(dice::seed);
     let record_failed =
         |cause| ReceiveError::Record { path: options.record.clone().unwrap_or_default(), cause };
     let desk = Arc::new(Desk::open(&options, seed).map_err(record_failed)?);
-    let Options { host, port, run_time, json, .. } = &options;
+    let ReceiveOptions { host, port, run_time, json, .. } = &options;
     let listen = ListenAddress { host: host.clone(), port: *port };
     let started = Receiver::start(host, *port, Arc::clone(&desk) as Arc<dyn Conduct>).await;
     let mut receiver =

@@ -25,10 +25,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::time::Instant;
 
-pub use self::options::Options;
+pub use self::options::SimulateOptions;
 use self::play::{MOST_WAITING, Players};
-use self::sender::Sender;
-use self::summary::Summary;
+use self::sender::FaultySender;
+use self::summary::SimulationSummary;
 use self::tally::Tally;
 use super::dice;
 use super::scenario::{LoadError, Scenario};
@@ -69,7 +69,7 @@ pub enum SimulateError {
 ///
 /// # Errors
 /// [`SimulateError`]; with [`SimulateError::Refused`] the summary was printed.
-pub async fn run(options: Options) -> Result<(), SimulateError> {
+pub async fn run(options: SimulateOptions) -> Result<(), SimulateError> {
     let scenarios: Vec<Scenario> =
         options.scenarios.iter().map(|name| Scenario::load(name)).collect::<Result<_, _>>()?;
     let seed = options.seed.or_else(|| scenarios.iter().find_map(|scenario| scenario.seed));
@@ -79,7 +79,7 @@ pub async fn run(options: Options) -> Result<(), SimulateError> {
     let tally = Arc::new(Tally::default());
     let (queue, sender) = options.sender(&settings, &tally)?;
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let Options { calls, rate, speed, json, .. } = options;
+    let SimulateOptions { calls, rate, speed, json, .. } = options;
     let played = options.scenarios.join(", ");
     eprintln!("{calls} calls of {played} to {url}: rate {rate}, speed {speed}, seed {seed}");
     let players =
@@ -96,7 +96,7 @@ pub async fn run(options: Options) -> Result<(), SimulateError> {
     players.stop().await;
     queue.drain(Instant::now() + if interrupted { Duration::ZERO } else { CLOSING }).await;
     let (failed, sent) = (numbers.failed, numbers.sent);
-    let summary = Summary { url, options, seed, elapsed, interrupted, numbers };
+    let summary = SimulationSummary { url, options, seed, elapsed, interrupted, numbers };
     if json {
         println!("{}", summary.json())
     } else {
@@ -105,18 +105,19 @@ pub async fn run(options: Options) -> Result<(), SimulateError> {
     if failed > 0 { Err(SimulateError::Refused { failed, sent }) } else { Ok(()) }
 }
 
-impl Options {
+impl SimulateOptions {
     /// The queue, and whoever sends for it.
     fn sender(
         &self,
         settings: &WebhookSettings,
         tally: &Arc<Tally>,
-    ) -> anyhow::Result<(Queue, Sender)> {
+    ) -> anyhow::Result<(Queue, FaultySender)> {
         let webhook = Webhook::new(settings.clone(), None).map_err(|error| {
             anyhow::anyhow!("cannot set up the HTTP client: {}", innermost(&error))
         })?;
         let retry = RetryPolicy::new(self.retry, DELAYS);
-        let sender = Sender::new(webhook, retry.attempts(), settings.timeout, Arc::clone(tally));
+        let sender =
+            FaultySender::new(webhook, retry.attempts(), settings.timeout, Arc::clone(tally));
         let in_flight = usize::try_from(self.concurrency.min(IN_FLIGHT)).unwrap_or(usize::MAX);
         let settings = QueueSettings {
             filter: EventFilter::All,

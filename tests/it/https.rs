@@ -48,7 +48,7 @@ async fn an_authority_in_ssl_cert_file_is_trusted() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_eproto() {
+async fn an_untrusted_certificate_is_eproto() {
     let (port, request) = receiver().await;
     let service = relay(port, None).await;
     let failed = |line: &Value| line["message"] == "webhook delivery failed";

@@ -59,7 +59,7 @@ async fn an_sts_server_whose_authority_is_in_ssl_cert_file_is_trusted() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_fails_the_call() {
+async fn an_untrusted_certificate_fails_the_call() {
     let (stage, _curtain) = stage(None).await;
     let uuid = new_uuid();
     let asterisk = stage.dial(&uuid).await;

@@ -39,12 +39,12 @@ pub struct Report {
     pub took_ms: u64,
     pub requests: usize,
     pub passed: bool,
-    pub summary: Summary,
+    pub summary: CheckSummary,
     pub checks: Vec<Finding>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
+pub struct CheckSummary {
     /// Of either level.
     pub passed: usize,
     pub failed: usize,
@@ -52,7 +52,7 @@ pub struct Summary {
     pub skipped: usize,
 }
 
-impl Summary {
+impl CheckSummary {
     pub fn of(checks: &[Finding]) -> Self {
         let mut summary = Self::default();
         for check in checks {
@@ -67,7 +67,7 @@ impl Summary {
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for CheckSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { passed, failed, advised_failed, skipped } = self;
         write!(

@@ -1,7 +1,7 @@
 //! The sender: makes a request as callhook's delivery makes an attempt, and keeps what came back, be
 //! it a success or not.
 //!
-//! Limits: waits for an answer for [`Sender::patience`], which is longer than `--timeout`, so that a
+//! Limits: waits for an answer for [`CheckSender::patience`], which is longer than `--timeout`, so that a
 //! slow receiver fails the one check of time and not every check; reads at most [`MAX_ANSWER`] bytes
 //! of a body.
 
@@ -28,13 +28,13 @@ const RETURN: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
-pub struct Sender {
+pub struct CheckSender {
     webhook: Webhook,
     settings: Arc<WebhookSettings>,
     keeps_alive: bool,
 }
 
-impl Sender {
+impl CheckSender {
     /// Prepares to send; connects to nothing yet.
     pub fn new(settings: WebhookSettings) -> Result<Self, reqwest::Error> {
         let webhook = Webhook::new(settings.clone(), None)?;

@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 
 use super::exchange::{Answer, Came, Exchange, Sending};
 use super::rules::{Complaint, Rule};
-use super::sender::Sender;
+use super::sender::CheckSender;
 
 /// Why a check did not pass.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ impl Stop {
 pub type Ruling = Result<String, Stop>;
 
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct ReceiverTraits {
     /// A `call_initiated` is answered with 2xx.
     pub routes: bool,
     /// Twenty calls at once are no trouble.
@@ -66,13 +66,13 @@ pub struct Known {
     pub slowest: Option<Exchange>,
 }
 
-impl Default for Known {
+impl Default for ReceiverTraits {
     fn default() -> Self {
         Self { routes: true, crowds: true, requests: 0, limited_at: None, late: 0, slowest: None }
     }
 }
 
-impl Known {
+impl ReceiverTraits {
     /// Takes note of what a check sent and got.
     pub fn learn(&mut self, exchanges: &[Exchange], limit: Duration) {
         for exchange in exchanges {
@@ -93,8 +93,8 @@ impl Known {
 }
 
 pub struct Trial {
-    pub sender: Sender,
-    pub known: Known,
+    pub sender: CheckSender,
+    pub known: ReceiverTraits,
     /// Every exchange of this check.
     pub exchanges: Vec<Exchange>,
     /// The exchange that settles it; the last one unless it is said.
@@ -102,7 +102,7 @@ pub struct Trial {
 }
 
 impl Trial {
-    pub fn new(sender: Sender, known: Known) -> Self {
+    pub fn new(sender: CheckSender, known: ReceiverTraits) -> Self {
         Self { sender, known, exchanges: Vec::new(), telling: None }
     }
 

@@ -37,7 +37,7 @@ Examples:
   callhook receive --record calls.toml               then: callhook simulate URL --scenario calls.toml
 
 Exit status: 0; 1 if FILE cannot be written; 64 for a wrong option; 69 if the port is taken.")]
-pub struct Options {
+pub struct ReceiveOptions {
     /// Address to listen on; 0.0.0.0 lets other machines in
     #[arg(long, default_value = "127.0.0.1")]
     pub host: String,

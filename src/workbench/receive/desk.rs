@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use axum::http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
-use super::arguments::Options;
+use super::arguments::ReceiveOptions;
 use super::event::Received;
 use super::faults::Faults;
 use super::line::{MOST_NAME, cut};
@@ -52,7 +52,7 @@ struct Seen {
 impl Desk {
     /// # Errors
     /// Where the recording cannot be written.
-    pub fn open(options: &Options, seed: u64) -> io::Result<Self> {
+    pub fn open(options: &ReceiveOptions, seed: u64) -> io::Result<Self> {
         let orders = &options.faults;
         let endings = orders.drop.iter().chain(&orders.fail).cloned().collect();
         let faults = Faults::new(endings, orders.delay.clone(), seed);

@@ -103,7 +103,7 @@ pub struct Receiver {
     tasks: TaskTracker,
 }
 
-struct Shared {
+struct ServerState {
     conduct: Arc<dyn Conduct>,
     notices: mpsc::Sender<Notice>,
 }
@@ -118,7 +118,7 @@ impl Receiver {
         let listener = TcpListener::bind((host.trim_matches(['[', ']']), port)).await?;
         let address = listener.local_addr()?;
         let (sender, notices) = mpsc::channel(BACKLOG);
-        let shared = Arc::new(Shared { conduct, notices: sender });
+        let shared = Arc::new(ServerState { conduct, notices: sender });
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let stopped = stop.clone();
         let connect = move |stream| connection(stream, Arc::clone(&shared), stopped.clone());
@@ -140,7 +140,7 @@ impl Receiver {
     }
 }
 
-async fn connection(stream: TcpStream, shared: Arc<Shared>, stop: CancellationToken) {
+async fn connection(stream: TcpStream, shared: Arc<ServerState>, stop: CancellationToken) {
     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(IDLE);
@@ -160,7 +160,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>, stop: CancellationTo
 struct ClosedOnOrder;
 
 async fn answer(
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, ClosedOnOrder> {
     let (head, body) = request.into_parts();
@@ -180,7 +180,7 @@ async fn answer(
 
 /// A request that has arrived and is not answered.
 struct Open<'s> {
-    shared: &'s Shared,
+    shared: &'s ServerState,
     /// Until it has ended.
     pending: Option<(Arc<Received>, Reply)>,
 }
@@ -206,7 +206,7 @@ impl Drop for Open<'_> {
     }
 }
 
-impl Shared {
+impl ServerState {
     /// The receiver goes on answering where nobody takes its notices.
     async fn tell(&self, notice: Notice) {
         self.conduct.noticed(&notice);

@@ -126,7 +126,7 @@ impl FromArgMatches for Shares {
 
 /// An event as it is to be sent.
 #[derive(Clone, Debug)]
-pub struct Sending {
+pub struct EventSending {
     /// When it is sent, in the scenario's time from the beginning of the call.
     pub at: Duration,
     /// When it happened, by the same clock; its timestamp says so.
@@ -139,9 +139,9 @@ pub struct Sending {
 }
 
 /// A call's events as they are sent, in that order; those that are dropped are missing.
-pub fn spoil(events: Vec<Planned>, shares: &Shares, dice: &mut Dice) -> Vec<Sending> {
+pub fn spoil(events: Vec<Planned>, shares: &Shares, dice: &mut Dice) -> Vec<EventSending> {
     let is_late = dice.hits(shares.of(Fault::Late));
-    let mut sendings: Vec<Sending> =
+    let mut sendings: Vec<EventSending> =
         (1..).zip(events).map(|(sequence, event)| throw(sequence, event, shares, dice)).collect();
     sendings.retain(|sending| !sending.faults.contains(&Fault::Drop));
     swap_neighbours(&mut sendings);
@@ -151,7 +151,7 @@ pub fn spoil(events: Vec<Planned>, shares: &Shares, dice: &mut Dice) -> Vec<Send
     sendings
 }
 
-fn throw(sequence: u64, event: Planned, shares: &Shares, dice: &mut Dice) -> Sending {
+fn throw(sequence: u64, event: Planned, shares: &Shares, dice: &mut Dice) -> EventSending {
     let of_event = Fault::iter().filter(|fault| *fault != Fault::Late);
     let mut faults: Vec<Fault> = of_event.filter(|fault| dice.hits(shares.of(*fault))).collect();
     if faults.contains(&Fault::SlowBody) {
@@ -159,10 +159,10 @@ fn throw(sequence: u64, event: Planned, shares: &Shares, dice: &mut Dice) -> Sen
         faults.retain(|fault| *fault != Fault::Split);
     }
     let Planned { at, kind, payload } = event;
-    Sending { at, happened: at, sequence, kind, payload, faults }
+    EventSending { at, happened: at, sequence, kind, payload, faults }
 }
 
-fn swap_neighbours(sendings: &mut [Sending]) {
+fn swap_neighbours(sendings: &mut [EventSending]) {
     let mut rest = sendings;
     loop {
         match rest {
@@ -184,7 +184,7 @@ fn swap_neighbours(sendings: &mut [Sending]) {
     }
 }
 
-fn send_late(sendings: &mut Vec<Sending>) {
+fn send_late(sendings: &mut Vec<EventSending>) {
     let end = sendings.iter().position(|sending| sending.kind == EventType::CallEnded);
     let Some(before) = end.and_then(|end| end.checked_sub(1)) else {
         return;
@@ -222,7 +222,7 @@ mod tests {
 
     fn spoiled(kinds: &[&str], shares: &Shares) -> Vec<(u128, u128, u64)> {
         let sendings = spoil(call(kinds), shares, &mut Dice::new(1, 1));
-        let told = |sending: &Sending| {
+        let told = |sending: &EventSending| {
             (sending.at.as_millis(), sending.happened.as_millis(), sending.sequence)
         };
         sendings.iter().map(told).collect()

@@ -14,7 +14,7 @@ Examples:
 Scenarios that come with callhook: booking, ivr, impatient, abandoned, long, lost.
 Exit status: 0 if every event was answered with 2xx, but for those that a fault was put on; 1 if
 not; 64 for a wrong option or scenario. Ctrl-C prints the summary so far.")]
-pub struct Options {
+pub struct SimulateOptions {
     #[command(flatten)]
     pub receiver: ReceiverOptions,
     /// A scenario's name or file; several are played alike, and one named twice twice as often

@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::faults::{Sending, spoil};
-use super::options::Options;
-use super::sender::{Order, Playing, Sender};
+use super::faults::{EventSending, spoil};
+use super::options::SimulateOptions;
+use super::sender::{FaultySender, Order, Playing};
 use super::tally::Tally;
 use crate::event::{CallId, Event, EventId};
 use crate::queue::Queue;
@@ -32,12 +32,12 @@ pub const MOST_WAITING: usize = 10_000;
 const FAULTS: u64 = 1 << 63;
 
 pub struct Players {
-    options: Options,
+    options: SimulateOptions,
     /// At least one.
     scenarios: Vec<Scenario>,
     seed: u64,
     queue: Queue,
-    sender: Sender,
+    sender: FaultySender,
     tally: Arc<Tally>,
     calls: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
@@ -47,11 +47,11 @@ pub struct Players {
 
 impl Players {
     pub fn new(
-        options: Options,
+        options: SimulateOptions,
         scenarios: Vec<Scenario>,
         seed: u64,
         queue: Queue,
-        sender: Sender,
+        sender: FaultySender,
         tally: Arc<Tally>,
     ) -> Self {
         let at_once = usize::try_from(options.concurrency).unwrap_or(Semaphore::MAX_PERMITS);
@@ -110,11 +110,11 @@ impl Players {
         &self,
         id: CallId,
         (begun, clock): (Instant, DateTime<Utc>),
-        sending: Sending,
+        sending: EventSending,
         call: &Arc<Playing>,
     ) {
         let speed = self.options.speed;
-        let Sending { at, happened, sequence, kind, payload, faults } = sending;
+        let EventSending { at, happened, sequence, kind, payload, faults } = sending;
         sleep_until(begun + speed.lasts(at)).await;
         let order =
             Order { sequence, faults, _place: place(&self.waiting).await, _call: Arc::clone(call) };

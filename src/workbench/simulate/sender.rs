@@ -1,4 +1,4 @@
-//! Sender: the receiver's client, with faults on purpose.
+//! FaultySender: the receiver's client, with faults on purpose.
 //!
 //! Stands between the queue and [`Webhook`]: the queue decides when and in what order, the webhook
 //! builds and sends the request, and here it is altered and measured.
@@ -46,7 +46,7 @@ pub struct Order {
 
 /// Sends, spoils and measures; clones share one list of orders.
 #[derive(Clone)]
-pub struct Sender {
+pub struct FaultySender {
     webhook: Webhook,
     /// Attempts for an event in all.
     attempts: u32,
@@ -55,7 +55,7 @@ pub struct Sender {
     orders: Arc<Mutex<HashMap<EventId, Arc<Order>>>>,
 }
 
-impl Sender {
+impl FaultySender {
     pub fn new(webhook: Webhook, attempts: u32, timeout: Duration, tally: Arc<Tally>) -> Self {
         Self { webhook, attempts, timeout, tally, orders: Arc::default() }
     }
@@ -111,7 +111,7 @@ impl Sender {
     }
 }
 
-impl Deliver for Sender {
+impl Deliver for FaultySender {
     fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
         let sender = self.clone();
         Box::pin(async move { sender.make(attempt).await })

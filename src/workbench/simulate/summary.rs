@@ -1,4 +1,4 @@
-//! Summary: what came of it, for people and as JSON.
+//! SimulationSummary: what came of it, for people and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -8,23 +8,23 @@ use serde_json::{Map, Value, json};
 use strum::IntoEnumIterator as _;
 
 use super::faults::Fault;
-use super::options::Options;
+use super::options::SimulateOptions;
 use super::tally::{Latency, Numbers};
 use crate::text::printable;
 use crate::time::millis;
 
 #[derive(Debug)]
-pub struct Summary {
+pub struct SimulationSummary {
     /// The receiver, without a user part.
     pub url: String,
-    pub options: Options,
+    pub options: SimulateOptions,
     pub seed: u64,
     pub elapsed: Duration,
     pub interrupted: bool,
     pub numbers: Numbers,
 }
 
-impl Summary {
+impl SimulationSummary {
     /// Settled events a second.
     fn rate(&self) -> f64 {
         let Numbers { delivered, failed, spoiled, .. } = self.numbers;
@@ -81,7 +81,7 @@ impl Summary {
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for SimulationSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let numbers = &self.numbers;
         let played = self.options.scenarios.join(", ");
@@ -111,7 +111,7 @@ impl fmt::Display for Summary {
     }
 }
 
-impl Summary {
+impl SimulationSummary {
     fn write_faults(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (fault, hit, accepted) in self.faults() {
             let share = self.options.shares.of(fault);
