@@ -15,6 +15,7 @@ mod breaker;
 pub mod dispatcher;
 mod intake;
 mod lane;
+mod lanes;
 pub mod metrics;
 mod reach;
 mod shared;

@@ -1,7 +1,6 @@
 //! Dispatcher: what is due?
 //!
-//! Owns all lanes, the order in which their front events go, and what an outcome means for an
-//! event. Pure: time is an argument, sending and logging are left to [`super::Queue`]. Public for
+//! Owns whether an event may go, and what an outcome means for it; whose turn it is is [`super::lanes`]'s. Pure: time is an argument, sending and logging are left to [`super::Queue`]. Public for
 //! `benches/hot.rs` alone, which measures it without the tasks around it.
 //!
 //! Invariants:
@@ -13,8 +12,7 @@
 //!   nobody as a probe, or while the receiver is down, costs the event no attempt.
 //! - An event leaves only as delivered, given up or withdrawn; each frees its room under the limits.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,22 +21,15 @@ use tokio::time::Instant;
 
 use super::ages::Ages;
 use super::breaker::RoutingBreaker;
-use super::lane::{Lane, LaneState, LaneStep, Queued};
+use super::lane::Queued;
+use super::lanes::Lanes;
 use super::reach::{Cause, Reach, ReachSign, ReachState, ReceiverChange};
 use super::slot::Slot;
 use super::status::{QueueStatus, ReceiverStatus};
 use crate::attempt::{Attempt, Failure, FailureCode};
 use crate::event::{CallId, Event, EventType, Item, Origin, Spent};
-use crate::expiring::Expiring;
 use crate::retry::RetryPolicy;
 use crate::routing::NoDecision;
-
-/// How long the numbering of a call without events is kept: longer than calls stay silent.
-const NUMBERING_KEPT: Duration = Duration::from_secs(4 * 60 * 60);
-
-/// The most calls without events whose numbering is kept, the longest silent forgotten first.
-/// At under 128 bytes each that is 13 MB.
-const MOST_NUMBERINGS: usize = 100_000;
 
 /// The longest pause that a receiver may ask for: AVR's sample receiver asks for 900 seconds.
 const MOST_PAUSE: Duration = Duration::from_secs(15 * 60);
@@ -110,24 +101,11 @@ struct Trouble {
 pub struct Dispatcher {
     limits: Limits,
     policy: RetryPolicy,
-    /// Of the calls with events.
-    lanes: HashMap<CallId, Lane>,
-    /// The last sequence of calls without events.
-    numbering: Expiring<CallId, u64>,
-    /// Lanes whose front event may go, by its place: those that a caller waits for, and the others.
-    awaited: BTreeMap<u64, CallId>,
-    ready: BTreeMap<u64, CallId>,
-    /// Lanes whose front event waits for its next attempt, by its time and place.
-    held: BTreeMap<(Instant, u64), CallId>,
-    /// Lanes whose front event timed out as a probe too often, by the time of its next turn and place. As
-    /// soon as the receiver is there they are ready.
-    aside: BTreeMap<(Instant, u64), CallId>,
+    lanes: Lanes,
     /// By place.
     trouble: HashMap<u64, Trouble>,
     reach: Reach,
     routing: RoutingBreaker,
-    /// The place of the last probe; the next one has a larger one, if there is one.
-    probed: u64,
     ages: Ages,
     in_flight: usize,
     unsettled: usize,
@@ -145,16 +123,10 @@ impl Dispatcher {
         Self {
             limits,
             policy,
-            lanes: HashMap::new(),
-            numbering: Expiring::new(NUMBERING_KEPT, MOST_NUMBERINGS),
-            awaited: BTreeMap::new(),
-            ready: BTreeMap::new(),
-            held: BTreeMap::new(),
-            aside: BTreeMap::new(),
+            lanes: Lanes::default(),
             trouble: HashMap::new(),
             reach: Reach::new(limits.breaker, limits.timeout),
             routing: RoutingBreaker::new(limits.breaker),
-            probed: 0,
             ages: Ages::default(),
             in_flight: 0,
             unsettled: 0,
@@ -184,13 +156,13 @@ impl Dispatcher {
 
     /// How many events of the call wait, or are on their way.
     pub fn waiting_of(&self, call: CallId) -> usize {
-        self.lanes.get(&call).map_or(0, Lane::len)
+        self.lanes.waiting_of(call)
     }
 
     /// Whether an event of a call without others would be sent at once.
     pub fn sends_at_once(&self) -> bool {
-        let quiet = self.ready.is_empty() && self.awaited.is_empty();
-        !self.stopped && self.reach.is_up() && quiet && self.in_flight < self.limits.concurrency
+        let room = self.in_flight < self.limits.concurrency;
+        !self.stopped && self.reach.is_up() && !self.lanes.any_ready() && room
     }
 
     /// Why nobody need wait until then for a decision about this call, if so: nobody is there, the
@@ -208,7 +180,7 @@ impl Dispatcher {
             // It goes first, or beside the event that does.
             ReachState::Waiting { cause: Cause::Start, .. }
             | ReachState::Probing { cause: Cause::Start, .. } => None,
-            ReachState::Waiting { at, .. } if at <= now && !self.lanes.contains_key(&call) => None,
+            ReachState::Waiting { at, .. } if at <= now && self.waiting_of(call) == 0 => None,
             ReachState::Waiting { cause: Cause::Down, .. }
             | ReachState::Probing { cause: Cause::Down, .. } => Some(NoDecision::ReceiverDown),
             ReachState::Waiting { at, .. } if at > deadline => Some(NoDecision::ReceiverPaused),
@@ -224,40 +196,30 @@ impl Dispatcher {
         slot: Option<Slot>,
         now: Instant,
     ) -> Item {
-        let call = event.call;
         let place = self.take_place();
-        let lane = self.lane(call, now);
-        let item = new_item(event, place, lane.next_sequence(), origin);
-        self.join(Queued { item: item.clone(), slot }, now, now);
-        item
+        self.count(&event, place, now);
+        self.lanes.accept(event, place, origin, slot, now)
     }
 
     /// Gives a new event its place and sequence; it joins later ([`Dispatcher::restore`]) or never.
     pub fn reserve(&mut self, event: Arc<Event>, origin: Origin, now: Instant) -> Item {
-        let call = event.call;
         let place = self.take_place();
-        let sequence = match self.lanes.get_mut(&call) {
-            Some(lane) => lane.next_sequence(),
-            None => {
-                let next = self.numbering.get(&call, now).map_or(1, |last| last + 1);
-                self.numbering.insert(call, next, now, |_, _| {});
-                next
-            }
-        };
+        let sequence = self.lanes.reserve(event.call, now);
         new_item(event, place, sequence, origin)
     }
 
     /// Takes an event again that was given up, with its sequence of then.
     pub fn replay(&mut self, event: Arc<Event>, sequence: u64, now: Instant) -> Item {
         let item = new_item(event, self.take_place(), sequence, Origin::Replay);
-        self.join(Queued { item: item.clone(), slot: None }, now, now);
+        self.restore(item.clone(), now, now);
         item
     }
 
     /// Takes an item that has its place already and was accepted then. They come in the order of their
     /// places.
     pub fn restore(&mut self, item: Item, since: Instant, now: Instant) {
-        self.join(Queued { item, slot: None }, since, now);
+        self.count(&item.event, item.place, since);
+        self.lanes.join(Queued { item, slot: None }, now);
     }
 
     /// The place that the next event gets.
@@ -278,22 +240,8 @@ impl Dispatcher {
         now: Instant,
         confirm: impl FnOnce() -> bool,
     ) -> Option<Queued> {
-        let lane = self.lanes.get_mut(&call)?;
-        if lane.is_sending(place) || !confirm() {
-            return None;
-        }
-        let before = lane.state();
-        let (withdrawn, was_front) = lane.withdraw(place)?;
+        let withdrawn = self.lanes.withdraw(call, place, now, confirm)?;
         self.forget(&withdrawn.item);
-        if was_front {
-            self.awaited.remove(&place);
-            self.ready.remove(&place);
-            if let LaneState::Held(at) = before {
-                self.held.remove(&(at, place));
-                self.aside.remove(&(at, place));
-            }
-            self.go_on(call, now);
-        }
         Some(withdrawn)
     }
 
@@ -309,17 +257,19 @@ impl Dispatcher {
 
     /// The next attempt that is due, if any.
     pub fn next(&mut self, now: Instant) -> Option<Attempt> {
-        self.release(now);
+        self.lanes.release(now);
         if self.stopped || self.in_flight >= self.limits.concurrency {
             return None;
         }
         let (call, probe) = match self.reach.state() {
-            ReachState::Up { .. } => (self.pop_awaited(now).or_else(|| self.pop_ready())?, false),
+            ReachState::Up { .. } => {
+                (self.lanes.pop_awaited(now).or_else(|| self.lanes.pop_ready())?, false)
+            }
             ReachState::Waiting { at, .. } if at <= now => {
-                (self.pop_awaited(now).or_else(|| self.pop_in_turn())?, true)
+                (self.lanes.pop_awaited(now).or_else(|| self.lanes.pop_in_turn())?, true)
             }
             // Callers do not wait for the outcome of the first event.
-            ReachState::Probing { cause: Cause::Start, .. } => (self.pop_awaited(now)?, true),
+            ReachState::Probing { cause: Cause::Start, .. } => (self.lanes.pop_awaited(now)?, true),
             ReachState::Waiting { .. } | ReachState::Probing { .. } => return None,
         };
         let timeout = self.reach.patience();
@@ -327,22 +277,16 @@ impl Dispatcher {
             self.reach.note(ReachSign::ProbeSent, now);
         }
         self.in_flight += 1;
-        let lane = self.lane_mut(call);
-        lane.step(LaneStep::Sent);
-        Some(Attempt { item: lane.front().item.clone(), probe, timeout })
+        Some(Attempt { item: self.lanes.send(call).clone(), probe, timeout })
     }
 
     /// When [`Dispatcher::next`] may have something that it has not now, if time alone brings it.
     pub fn wake_at(&self) -> Option<Instant> {
-        let first = |held: &BTreeMap<(Instant, u64), CallId>| {
-            held.first_key_value().map(|((at, _), _)| *at)
-        };
-        let any_ready = !self.ready.is_empty() || !self.awaited.is_empty();
         let probe = match self.reach.state() {
-            ReachState::Waiting { at, .. } => Some(at).filter(|_| any_ready),
+            ReachState::Waiting { at, .. } => Some(at).filter(|_| self.lanes.any_ready()),
             ReachState::Up { .. } | ReachState::Probing { .. } => None,
         };
-        first(&self.held).into_iter().chain(first(&self.aside)).chain(probe).min()
+        self.lanes.next_release().into_iter().chain(probe).min()
     }
 
     /// Takes note of an attempt that was delivered after that time; returns where its decision goes. The
@@ -365,7 +309,7 @@ impl Dispatcher {
                 false => self.routing.note_success().then_some(ReceiverChange::RoutingWorks),
             });
         }
-        (self.lane_mut(event.call).front().slot.clone(), changes)
+        (self.lanes.front(event.call).slot.clone(), changes)
     }
 
     /// Takes note of a failed attempt. `unix_millis` is now, too, as people read it.
@@ -411,26 +355,24 @@ impl Dispatcher {
         }
         if changes.contains(&ReceiverChange::WentDown) {
             self.close_slots(NoDecision::ReceiverDown);
-            self.release_all();
+            self.lanes.release_held();
         }
-        self.close_slots_of_a_pause(now);
+        if let ReachState::Waiting { at, cause: Cause::Pause, .. } = self.reach.state() {
+            // Callers who would wait for longer than their time are told at once.
+            self.lanes.close_slots_before(at, NoDecision::ReceiverPaused);
+        }
         (after, changes)
     }
 
     /// The event that was delivered or given up is gone, and the call's next one may go.
     pub fn settle(&mut self, call: CallId, now: Instant) {
-        let settled = self.lane_mut(call).settle_front();
+        let settled = self.lanes.settle(call, now);
         self.forget(&settled.item);
-        self.go_on(call, now);
     }
 
     /// No decision will come for anybody who waits now, and why.
-    pub fn close_slots(&mut self, why: NoDecision) {
-        for queued in self.lanes.values().flat_map(Lane::waiting) {
-            if let Some(slot) = &queued.slot {
-                slot.close(why);
-            }
-        }
+    pub fn close_slots(&self, why: NoDecision) {
+        self.lanes.close_slots(why);
     }
 
     /// How things stand.
@@ -466,31 +408,11 @@ impl Dispatcher {
         place
     }
 
-    /// The call's lane, which is made where there is none; an item joins it at once.
-    fn lane(&mut self, call: CallId, now: Instant) -> &mut Lane {
-        match self.lanes.entry(call) {
-            Entry::Occupied(lane) => lane.into_mut(),
-            Entry::Vacant(vacant) => {
-                let last = self.numbering.get(&call, now).copied().unwrap_or_default();
-                self.numbering.remove(&call);
-                vacant.insert(Lane::after(last))
-            }
-        }
-    }
-
-    /// The lane of a call that has events.
-    fn lane_mut(&mut self, call: CallId) -> &mut Lane {
-        self.lanes.get_mut(&call).expect("a call with events has a lane")
-    }
-
-    fn join(&mut self, queued: Queued, since: Instant, now: Instant) {
-        let call = queued.item.event.call;
+    /// An event is waiting, which was accepted then.
+    fn count(&mut self, event: &Event, place: u64, since: Instant) {
         self.unsettled += 1;
-        self.bytes += queued.item.event.body.len();
-        self.ages.add(queued.item.place, since);
-        if self.lane(call, now).join(queued) {
-            self.enqueue(call);
-        }
+        self.bytes += event.body.len();
+        self.ages.add(place, since);
     }
 
     /// When the event failed for the first time; a call's first failure counts for its routing.
@@ -500,7 +422,7 @@ impl Dispatcher {
         unix_millis: u64,
         changes: &mut Vec<ReceiverChange>,
     ) {
-        let item = &mut self.lane_mut(sent.item.event.call).front_mut().item;
+        let item = &mut self.lanes.front(sent.item.event.call).item;
         if item.spent.first_failed_at.is_some() {
             return;
         }
@@ -533,9 +455,7 @@ impl Dispatcher {
         changes.extend(change);
         changes.extend(took.and_then(|took| self.reach.note_took(probe, took)));
         if !was_up && self.reach.is_up() {
-            while let Some((_, call)) = self.aside.pop_first() {
-                self.make_ready(call);
-            }
+            self.lanes.release_aside();
         }
     }
 
@@ -552,9 +472,9 @@ impl Dispatcher {
 
     /// An attempt that counts.
     fn spend(&mut self, sent: &Attempt) -> Item {
-        let front = self.lane_mut(sent.item.event.call).front_mut();
-        front.item.spent.attempts = sent.number();
-        front.item.clone()
+        let item = &mut self.lanes.front(sent.item.event.call).item;
+        item.spent.attempts = sent.number();
+        item.clone()
     }
 
     /// An attempt that costs nothing: the event goes when the receiver is there, or its turn comes.
@@ -569,61 +489,34 @@ impl Dispatcher {
             trouble.probe_timeouts = trouble.probe_timeouts.saturating_add(1);
             is_aside = trouble.probe_timeouts >= MOST_PROBE_TIMEOUTS && !self.reach.is_up();
         }
-        if is_aside {
-            let at = now + ASIDE;
-            self.lane_mut(call).step(LaneStep::Retry(at));
-            self.aside.insert((at, place), call);
-        } else {
-            self.lane_mut(call).step(LaneStep::Concluded);
-            self.enqueue(call);
+        match is_aside {
+            true => self.lanes.set_aside(call, now + ASIDE),
+            false => self.lanes.put_back(call),
         }
     }
 
     /// The front event waits for its next attempt; whoever waits for its decision in vain is told.
     fn hold(&mut self, call: CallId, failure: &Failure, now: Instant) {
-        let (is_down, routing_broken) = (self.reach.is_down(), self.routing.is_open());
-        let policy = self.policy;
-        let lane = self.lane_mut(call);
-        let front = lane.front();
-        let delay = policy.delay_after(front.item.spent.attempts);
+        let front = self.lanes.front(call);
+        let delay = self.policy.delay_after(front.item.spent.attempts);
         let at = now + delay.max(failure.retry_after.unwrap_or_default());
-        let place = front.item.place;
         if let Some(slot) = &front.slot {
-            if routing_broken {
+            if self.routing.is_open() {
                 slot.close(NoDecision::RoutingBroken);
             } else if at > slot.deadline() {
                 slot.close(NoDecision::Failed);
             }
         }
-        if is_down {
+        match self.reach.is_down() {
             // This attempt found the receiver down: now the event waits for a probe instead.
-            lane.step(LaneStep::Concluded);
-            self.enqueue(call);
-        } else {
-            lane.step(LaneStep::Retry(at));
-            self.held.insert((at, place), call);
+            true => self.lanes.put_back(call),
+            false => self.lanes.hold(call, at),
         }
     }
 
     fn close_front(&mut self, call: CallId, why: NoDecision) {
-        if let Some(slot) = &self.lane_mut(call).front().slot {
+        if let Some(slot) = &self.lanes.front(call).slot {
             slot.close(why);
-        }
-    }
-
-    /// Callers who would wait for a pause that is longer than their time are told at once.
-    fn close_slots_of_a_pause(&mut self, now: Instant) {
-        let ReachState::Waiting { at, cause: Cause::Pause, .. } = self.reach.state() else {
-            return;
-        };
-        if at <= now {
-            return;
-        }
-        for call in self.awaited.values() {
-            let slot = self.lanes.get(call).and_then(|lane| lane.front().slot.as_ref());
-            if let Some(slot) = slot.filter(|slot| slot.deadline() < at) {
-                slot.close(NoDecision::ReceiverPaused);
-            }
         }
     }
 
@@ -634,79 +527,6 @@ impl Dispatcher {
         self.ages.remove(item.place);
         self.trouble.remove(&item.place);
     }
-
-    /// The front event is gone: the next one may go, or the call has none.
-    fn go_on(&mut self, call: CallId, now: Instant) {
-        let lane = self.lane_mut(call);
-        if lane.is_over() {
-            let last = lane.last_sequence();
-            self.lanes.remove(&call);
-            self.numbering.insert(call, last, now, |_, _| {});
-        } else {
-            self.enqueue(call);
-        }
-    }
-
-    /// Puts a lane that is ready into its queue.
-    fn enqueue(&mut self, call: CallId) {
-        let front = self.lane_mut(call).front();
-        let awaited = front.slot.as_ref().is_some_and(|slot| !slot.is_settled());
-        let place = front.item.place;
-        let queue = if awaited { &mut self.awaited } else { &mut self.ready };
-        queue.insert(place, call);
-    }
-
-    /// The oldest lane whose front event a caller waits for.
-    fn pop_awaited(&mut self, now: Instant) -> Option<CallId> {
-        while let Some((place, call)) = self.awaited.pop_first() {
-            let front = self.lane_mut(call).front();
-            if front.slot.as_ref().is_some_and(|slot| slot.is_open(now)) {
-                return Some(call);
-            }
-            // Nobody waits for it any more.
-            self.ready.insert(place, call);
-        }
-        None
-    }
-
-    /// The lane with the oldest front event.
-    fn pop_ready(&mut self) -> Option<CallId> {
-        self.ready.pop_first().map(|(_, call)| call)
-    }
-
-    /// The lane whose turn it is to probe.
-    fn pop_in_turn(&mut self) -> Option<CallId> {
-        let next = self.ready.range(self.probed + 1..).next().or_else(|| self.ready.iter().next());
-        self.probed = *next?.0;
-        self.ready.remove(&self.probed)
-    }
-
-    /// The receiver went down: delays between attempts are void.
-    fn release_all(&mut self) {
-        while let Some((_, call)) = self.held.pop_first() {
-            self.make_ready(call);
-        }
-    }
-
-    fn release(&mut self, now: Instant) {
-        for due in [take_due(&mut self.held, now), take_due(&mut self.aside, now)] {
-            due.into_iter().for_each(|call| self.make_ready(call));
-        }
-    }
-
-    fn make_ready(&mut self, call: CallId) {
-        self.lane_mut(call).step(LaneStep::Released);
-        self.enqueue(call);
-    }
-}
-
-/// The lanes whose time has come.
-fn take_due(held: &mut BTreeMap<(Instant, u64), CallId>, now: Instant) -> Vec<CallId> {
-    let mut due = Vec::new();
-    while let Some(entry) = held.first_entry().filter(|entry| entry.key().0 <= now) {
-        due.push(entry.remove());
-    }
-    due
 }
 
 fn new_item(event: Arc<Event>, place: u64, sequence: u64, origin: Origin) -> Item {
