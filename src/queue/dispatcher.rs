@@ -1,7 +1,8 @@
 //! Dispatcher: what is due?
 //!
-//! Owns whether an event may go, and what an outcome means for it; whose turn it is is [`super::lanes`]'s. Pure: time is an argument, sending and logging are left to [`super::Queue`]. Public for
-//! `benches/hot.rs` alone, which measures it without the tasks around it.
+//! Owns whether an event may go at all, and what an outcome means for it. Leaves whose turn it is to
+//! [`super::lanes`], and sending and logging to [`super::Queue`]. Pure: time is an argument. Public for tests and
+//! for `benches/hot.rs`, which look at it without the tasks around it.
 //!
 //! Invariants:
 //! - One attempt per call, at most `concurrency` in all. Among lanes that are ready those for whose
