@@ -25,6 +25,7 @@
 pub mod caller;
 pub mod codec;
 mod frames;
+mod g722;
 pub mod life;
 pub mod metrics;
 pub mod playout;

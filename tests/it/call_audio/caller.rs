@@ -196,7 +196,7 @@ async fn what_8_khz_cannot_carry_is_taken_out_and_not_folded_back() {
 }
 
 /// Plays what nobody can read and expects a warning, and nothing towards the STS server.
-async fn is_warned_about(payloads: &[u8], size: usize) {
+pub async fn is_warned_about(payloads: &[u8], size: usize) {
     let stage = Stage::set(&[]).await;
     let mut call = stage.call().await;
     call.asterisk.play(AUDIO, payloads.chunks(size)).await;
