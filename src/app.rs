@@ -31,8 +31,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::attempt::Deliver;
-use crate::bridge::Bridge;
 use crate::bridge::playout::Clock;
+use crate::bridge::{Bridge, Ends};
 use crate::calls::Calls;
 use crate::config::Settings;
 use crate::delivery::Webhook;
@@ -104,6 +104,7 @@ impl App {
         let (audio_listener, audio) = bind(&settings.call.listen, "AUDIOSOCKET_HOST:PORT").await?;
         let (admin_listener, admin) = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
         let unfinished = std::mem::take(&mut recovered.calls);
+        let ended = std::mem::take(&mut recovered.ended);
         let parts = QueueParts {
             deliver,
             journal: Arc::new(journal),
@@ -115,7 +116,7 @@ impl App {
         let bridge = Arc::new(Bridge {
             queue: queue.clone(),
             history: parts.history.clone(),
-            calls: Arc::clone(&calls),
+            ends: Ends { calls: Arc::clone(&calls), journal: Arc::clone(&parts.journal) },
             fallback: settings.fallback.clone(),
             settings: settings.call,
             connector: Connector::default(),
@@ -123,9 +124,10 @@ impl App {
             recording: TaskTracker::new(),
             metrics: Arc::clone(&metrics.bridge),
         });
+        bridge.know(&ended);
         // Without a receiver their ends wait in the journal, as events do.
         if settings.webhook.is_some() {
-            bridge.end_recovered(unfinished).await;
+            bridge.end_recovered(unfinished, &ended).await;
         }
         let app = Self {
             queue: queue.clone(),

@@ -7,13 +7,13 @@
 //!             ┌── frames ─► caller ──┐         ┌──► sts ◄── reach
 //!  Asterisk ──┤                      ├── talk ─┤
 //!             └── playout ◄──────────┘    │    └──► report ──► queue
-//!                                       life
+//!                                life, ending
 //! ```
 //!
 //! [`talk`] has both sockets, and [`life`] says what follows from what happens on them. [`frames`] cuts
 //! what Asterisk sends into frames, [`caller`] turns those into audio at 8 kHz ([`codec`] says what they
-//! are), [`playout`] paces the agent's audio. [`mod@reach`] connects to the STS server, and [`report`] takes
-//! the events to the queue.
+//! are, [`g722`] what one that cannot be read is), [`playout`] paces the agent's audio. [`mod@reach`] connects
+//! to the STS server, [`report`] takes the events to the queue, and [`ending`] lets it be known how the call ended.
 //!
 //! Invariants:
 //! - `call_started` is the first event that a bridged call makes, `call_ended` the last, and each
@@ -24,6 +24,7 @@
 
 pub mod caller;
 pub mod codec;
+mod ending;
 mod frames;
 mod g722;
 pub mod life;
@@ -41,11 +42,13 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use self::ending::CallEnd;
+pub use self::ending::Ends;
 use self::frames::{FrameReader, NoCall};
 use self::life::EndReason;
 use self::metrics::BridgeMetrics;
@@ -55,15 +58,14 @@ use self::report::{Reporter, record};
 pub use self::settings::{AudioCodec, CallSettings};
 use self::talk::Talk;
 use crate::audiosocket::HANG_UP;
-use crate::calls::Calls;
-use crate::event::{CallId, Event, EventType, Payload};
+use crate::event::{CallId, Event, EventId, EventType, Payload};
 use crate::history::History;
-use crate::journal::LiveCall;
+use crate::journal::{EndedCall, LiveCall};
 use crate::listener;
 use crate::queue::Queue;
 use crate::routing::StsUrl;
-use crate::sts::Connector;
-use crate::time::unix_millis;
+use crate::sts::{Close, Connector};
+use crate::time::{millis, timestamp_of, unix_millis};
 
 /// The most calls at a time: as many as Asterisk holds connections to the front for.
 const MOST_CALLS: usize = 10_000;
@@ -74,11 +76,15 @@ const UUID_TIME: Duration = Duration::from_secs(5);
 /// How long Asterisk is given to close its end, so that it reads what was sent to it.
 const CLOSING_TIME: Duration = Duration::from_millis(500);
 
+/// How often it is written that the live calls are alive: after a crash their ends are known to within 10 s,
+/// of which one is for the disk.
+const LIVE_NOTED: Duration = Duration::from_secs(9);
+
 /// The port that Asterisk connects to, and what every call needs.
 pub struct Bridge {
     pub queue: Queue,
     pub history: History,
-    pub calls: Arc<Calls>,
+    pub ends: Ends,
     /// `STS_URL`.
     pub fallback: Option<StsUrl>,
     pub settings: CallSettings,
@@ -101,14 +107,51 @@ impl Bridge {
             listener::accept(listener, MOST_CALLS, stop.clone(), serve).await;
             silence.cancel();
         };
-        tokio::join!(calls, clock.run(silence.clone()));
+        let noting = silence.run_until_cancelled(self.note_live());
+        tokio::join!(calls, clock.run(silence.clone()), noting);
     }
 
-    /// Ends calls that were live when callhook died; each was begun in the journal.
-    pub async fn end_recovered(&self, calls: Vec<LiveCall>) {
-        let ends = calls.into_iter().map(|LiveCall { call, since }| {
-            let lasted = Duration::from_millis(unix_millis().saturating_sub(since));
-            self.queue.record(self.ended(call, EndReason::Restart, lasted))
+    async fn note_live(&self) {
+        let mut due = interval(LIVE_NOTED);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            due.tick().await;
+            if self.metrics.calls.live.get() > 0 {
+                self.ends.journal.calls_live();
+            }
+        }
+    }
+
+    /// Lets those ends be known that are on disk.
+    pub fn know(&self, ended: &[EndedCall]) {
+        let (now, today) = (Instant::now(), unix_millis());
+        for call in ended {
+            let age = Duration::from_millis(today.saturating_sub(call.at));
+            self.ends.calls.has_ended(call.clone(), now.checked_sub(age).unwrap_or(now));
+        }
+    }
+
+    /// Ends calls that were live when callhook died; each was begun in the journal. Where a call itself had
+    /// ended, and only its last events were waited for, `ended` has its end.
+    pub async fn end_recovered(&self, calls: Vec<LiveCall>, ended: &[EndedCall]) {
+        let ends = calls.into_iter().map(|live| async move {
+            let is_its_own = |ended: &&EndedCall| ended.call == live.call && ended.at >= live.since;
+            let end = match ended.iter().rfind(is_its_own) {
+                Some(ended) => CallEnd {
+                    reason: ended.reason.parse().unwrap_or(EndReason::Restart),
+                    lasted: Duration::from_millis(ended.duration_ms),
+                    at: ended.at,
+                    close: None,
+                },
+                None => {
+                    let lasted = Duration::from_millis(live.seen.saturating_sub(live.since));
+                    let reason = EndReason::Restart;
+                    let end = CallEnd { reason, lasted, at: live.seen, close: None };
+                    self.ends.note(live.call, &end).await;
+                    end
+                }
+            };
+            self.queue.record(self.ended(live.call, &end)).await;
         });
         futures_util::future::join_all(ends).await;
     }
@@ -123,7 +166,7 @@ impl Bridge {
             Some(Err(error)) => return warn!(peer, %error, "no call on this connection"),
             None => return,
         };
-        let (live, announcement) = match self.calls.begin(call, Instant::now()) {
+        let (live, announcement) = match self.ends.calls.begin(call, Instant::now()) {
             Ok(begun) => begun,
             Err(error) => {
                 warn!(uuid = %call, peer, %error, "a call is refused");
@@ -138,7 +181,7 @@ impl Bridge {
         let talk = |reporter| {
             let reaching = reach(&self.connector, calls, call, announcement, fallback);
             let line = CallerLine::new(writer);
-            let talk = Talk::new(reporter, line, &self.clock, &self.settings, calls);
+            let talk = Talk::new(reporter, line, &self.clock, &self.settings, calls, &self.ends);
             talk.run(&mut frames, Box::pin(reaching), stop)
         };
         calls.live.inc();
@@ -151,7 +194,7 @@ impl Bridge {
     /// One call, from its first event to its last.
     async fn report_all<F>(&self, call: CallId, talk: impl FnOnce(Reporter) -> F)
     where
-        F: Future<Output = EndReason>,
+        F: Future<Output = CallEnd>,
     {
         let (reporter, reported) = Reporter::new(call, Arc::clone(&self.metrics));
         // A task of its own: it wakes for events, and the call for each of its frames.
@@ -160,31 +203,50 @@ impl Bridge {
         self.history.started(call);
         reporter.report(EventType::CallStarted, &Payload::empty());
         let talk = AssertUnwindSafe(talk(reporter.clone())).catch_unwind();
-        let reason = talk.await.unwrap_or_else(|_| {
-            error!(uuid = %call, "a call broke off, which is a bug; other calls go on");
-            EndReason::Restart
-        });
-        let lasted = begun.elapsed();
-        self.metrics.calls.seconds.observe(lasted.as_secs_f64());
-        reporter.send(self.ended(call, reason, lasted));
+        let end = match talk.await {
+            Ok(end) => end,
+            Err(_) => {
+                error!(uuid = %call, "a call broke off, which is a bug; other calls go on");
+                let (reason, at) = (EndReason::Restart, unix_millis());
+                let end = CallEnd { reason, lasted: begun.elapsed(), at, close: None };
+                self.ends.note(call, &end).await;
+                end
+            }
+        };
+        reporter.send(self.ended(call, &end));
         drop(reporter);
         if recording.await.is_err() {
             error!(uuid = %call, "the events of a call could not be handed on, which is a bug");
         }
     }
 
-    fn ended(&self, call: CallId, reason: EndReason, lasted: Duration) -> Event {
-        let duration_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
-        self.metrics.calls.ended.count(reason);
-        let reason = reason.name();
-        info!(uuid = %call, reason, duration_ms, "call ended");
-        self.history.ended(call, reason, lasted);
+    fn ended(&self, call: CallId, end: &CallEnd) -> Event {
+        let CallEnd { reason, lasted, at, close } = end;
+        let (name, duration_ms) = (reason.name(), millis(*lasted));
+        self.metrics.calls.ended.count(*reason);
+        self.metrics.calls.seconds.observe(lasted.as_secs_f64());
+        self.history.ended(call, name, *lasted, *at);
+        let sts_code = close.as_ref().and_then(Close::code);
+        let sts_reason = close.as_ref().and_then(Close::reason);
+        match reason {
+            EndReason::StsFailed | EndReason::StsLost => {
+                warn!(uuid = %call, reason = name, duration_ms, sts_code, sts_reason, "call ended");
+            }
+            EndReason::Hangup
+            | EndReason::StsClosed
+            | EndReason::ProtocolError
+            | EndReason::Idle
+            | EndReason::Shutdown
+            | EndReason::Restart => {
+                info!(uuid = %call, reason = name, duration_ms, sts_code, sts_reason, "call ended");
+            }
+        }
         let payload = if self.settings.ended_details {
-            Payload::of(&json!({"reason": reason, "duration_ms": duration_ms}))
+            Payload::of(&json!({"reason": name, "duration_ms": duration_ms}))
         } else {
             Payload::empty()
         };
-        Event::now(call, EventType::CallEnded, &payload)
+        Event::new(EventId::make(), call, EventType::CallEnded, &timestamp_of(*at), &payload)
     }
 }
 
@@ -220,9 +282,10 @@ mod tests {
             allowed_hosts: AllowedHosts::Any,
             receiver: String::new(),
         };
+        let journal = Arc::new(Journal::in_memory(1));
         let parts = QueueParts {
             deliver: Some(Arc::new(notes.clone())),
-            journal: Arc::new(Journal::in_memory(1)),
+            journal: Arc::clone(&journal),
             history: History::default(),
             metrics: Arc::default(),
         };
@@ -230,7 +293,7 @@ mod tests {
         Bridge {
             queue,
             history: History::default(),
-            calls: Arc::default(),
+            ends: Ends { calls: Arc::default(), journal },
             fallback: None,
             settings: CallSettings {
                 listen: listener::ListenAddress { host: String::new(), port: 0 },
@@ -254,7 +317,8 @@ mod tests {
         let goes_on = bridge.report_all(other, |reporter| async move {
             tokio::task::yield_now().await;
             reporter.report(EventType::Interruption, &Payload::empty());
-            EndReason::Hangup
+            let (reason, lasted) = (EndReason::Hangup, Duration::from_millis(7));
+            CallEnd { reason, lasted, at: 1_767_323_045_678, close: None }
         });
         tokio::join!(breaks, goes_on);
         bridge.queue.drain(Instant::now() + UUID_TIME).await;
@@ -268,5 +332,7 @@ mod tests {
         assert!(broken[0].contains("call_started"));
         assert!(broken[1].contains("call_ended") && broken[1].contains("restart"));
         assert!(other[2].contains("call_ended") && other[2].contains("hangup"));
+        let when = r#""timestamp":"2026-01-02T03:04:05.678Z""#;
+        assert!(other[2].contains(when) && other[2].contains(r#""duration_ms":7"#), "{}", other[2]);
     }
 }

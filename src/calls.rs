@@ -1,34 +1,56 @@
-//! The register of calls: which ones `POST /call` announced and how they were routed, and which are live.
+//! The register of calls: which ones `POST /call` announced and how they were routed, which are live, and how
+//! those that ended did.
 //!
-//! Owns whether an announcement is a repeat, and that a call is bridged only once at a time. A cache, in
-//! memory only: a call that is forgotten is routed again, or goes to `STS_URL`.
+//! Owns whether an announcement is a repeat, and that a call is bridged only once at a time. A cache: only the
+//! ends survive, in the journal; a call that is forgotten is routed again, or goes to `STS_URL`.
 //!
 //! Limits: an announcement is kept for [`KEPT`], since AudioSocket may never follow; at most [`MOST`] are
 //! kept, with at most [`MOST_BYTES`] of payloads, and the oldest are forgotten first. On top of its payload
 //! each takes some 250 bytes and twice the receiver's STS URL, of at most 4 KiB. Live calls are limited by
-//! AudioSocket's connections.
+//! AudioSocket's connections. Ends are kept for [`ENDED_KEPT`], and at most [`MOST`] of them; those of refused
+//! calls apart, so that whoever dials again and again pushes out no others.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use crate::event::{CallId, Payload};
 use crate::expiring::Expiring;
+use crate::journal::{ENDED_KEPT, EndedCall};
 use crate::queue::slot::Slot;
 use crate::routing::{self, Route, StsUrl};
 
 pub const KEPT: Duration = Duration::from_secs(10 * 60);
 
+/// Of announced calls, and of ended ones.
 pub const MOST: usize = 100_000;
 
 /// Ten times the payloads that [`MOST`] calls usually have.
 pub const MOST_BYTES: usize = 256 * 1024 * 1024;
 
+/// Of refused calls.
+pub const MOST_REFUSED: usize = 10_000;
+
+/// How long a call that is about to end is waited for.
+const ENDING_TIME: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Default)]
 pub struct Calls {
     register: Mutex<Register>,
+    /// A call ended.
+    ended: Notify,
+}
+
+/// What is known of a call, for whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Announced,
+    Live,
+    /// It is over, or was refused.
+    Ended(EndedCall),
 }
 
 #[derive(Debug)]
@@ -36,7 +58,16 @@ struct Register {
     announced: Expiring<CallId, Announcement>,
     /// Of the payloads in `announced`.
     bytes: usize,
-    live: HashSet<CallId>,
+    live: HashMap<CallId, LiveState>,
+    ended: Expiring<CallId, EndedCall>,
+    refused: Expiring<CallId, EndedCall>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LiveState {
+    GoingOn,
+    /// It will be over soon.
+    Ending,
 }
 
 /// What `POST /call` said of a call, and the slot of its decision.
@@ -117,11 +148,57 @@ impl Calls {
         now: Instant,
     ) -> Result<(LiveGuard, Option<Announcement>), AlreadyLive> {
         let mut register = self.lock();
-        if !register.live.insert(call) {
+        if register.live.contains_key(&call) {
             return Err(AlreadyLive);
         }
+        register.live.insert(call, LiveState::GoingOn);
+        // Those of a connection before.
+        register.ended.remove(&call);
+        register.refused.remove(&call);
         let announcement = register.announced.get(&call, now).cloned();
         Ok((LiveGuard { calls: Arc::clone(self), call }, announcement))
+    }
+
+    /// The live call will be over soon.
+    pub fn is_ending(&self, call: CallId) {
+        if let Some(state) = self.lock().live.get_mut(&call) {
+            *state = LiveState::Ending;
+        }
+    }
+
+    /// The call ended, at this time.
+    pub fn has_ended(&self, call: EndedCall, at: Instant) {
+        self.lock().ended.insert(call.call, call, at, |_, _| {});
+        self.ended.notify_waiters();
+    }
+
+    /// The call is not taken; that changes nothing of one that is live under this id.
+    pub fn refuse(&self, call: EndedCall, at: Instant) {
+        let mut register = self.lock();
+        if !register.live.contains_key(&call.call) {
+            register.refused.insert(call.call, call, at, |_, _| {});
+        }
+    }
+
+    /// What is known of a call; nothing of one that nobody announced, and that ended long ago or never was.
+    pub fn standing(&self, call: CallId, now: Instant) -> Option<Standing> {
+        self.lock().standing(call, now).map(|(standing, _)| standing)
+    }
+
+    /// What is known of a call; where it is about to end, after its end, or a second at most.
+    pub async fn settled_standing(&self, call: CallId) -> Option<Standing> {
+        let settles = async {
+            loop {
+                let ended = self.ended.notified();
+                match self.lock().standing(call, Instant::now()) {
+                    Some((_, Some(LiveState::Ending))) => {}
+                    known => return known.map(|(standing, _)| standing),
+                }
+                ended.await;
+            }
+        };
+        let settled = timeout(ENDING_TIME, settles).await;
+        settled.unwrap_or_else(|_| self.standing(call, Instant::now()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Register> {
@@ -131,11 +208,29 @@ impl Calls {
 
 impl Default for Register {
     fn default() -> Self {
-        Self { announced: Expiring::new(KEPT, MOST), bytes: 0, live: HashSet::new() }
+        Self {
+            announced: Expiring::new(KEPT, MOST),
+            bytes: 0,
+            live: HashMap::new(),
+            ended: Expiring::new(ENDED_KEPT, MOST),
+            refused: Expiring::new(ENDED_KEPT, MOST_REFUSED),
+        }
     }
 }
 
 impl Register {
+    /// The end first: a call has one from its last frame on, and is live until its last event.
+    fn standing(&self, call: CallId, now: Instant) -> Option<(Standing, Option<LiveState>)> {
+        let ended = self.ended.get(&call, now).or_else(|| self.refused.get(&call, now));
+        if let Some(ended) = ended {
+            return Some((Standing::Ended(ended.clone()), None));
+        }
+        if let Some(state) = self.live.get(&call) {
+            return Some((Standing::Live, Some(*state)));
+        }
+        self.announced.get(&call, now).map(|_| (Standing::Announced, None))
+    }
+
     fn remember(&mut self, call: CallId, announced: Announcement, now: Instant) {
         if let Some(replaced) = self.announced.remove(&call) {
             self.bytes -= replaced.bytes();
@@ -230,6 +325,69 @@ mod tests {
         drop(live);
         let (_live, announcement) = calls.begin(call, now + KEPT + Duration::from_secs(1)).unwrap();
         assert!(announcement.is_none());
+    }
+
+    fn end_of(call: CallId, reason: &'static str) -> EndedCall {
+        EndedCall { call, reason: reason.into(), duration_ms: 7, at: 1 }
+    }
+
+    #[tokio::test]
+    async fn a_call_is_announced_then_live_then_ended_and_forgotten_after_ten_minutes() {
+        let calls = Arc::new(Calls::default());
+        let (call, now) = (CallId::random(), Instant::now());
+        assert_eq!(calls.standing(call, now), None);
+        opens(&calls, call, "{}", now);
+        assert_eq!(calls.standing(call, now), Some(Standing::Announced));
+        let (live, _) = calls.begin(call, now).unwrap();
+        assert_eq!(calls.standing(call, now), Some(Standing::Live));
+        calls.has_ended(end_of(call, "hangup"), now);
+        let ended = Some(Standing::Ended(end_of(call, "hangup")));
+        assert_eq!(calls.standing(call, now), ended, "while its last events are on their way");
+        drop(live);
+        assert_eq!(calls.standing(call, now + ENDED_KEPT), ended);
+        let later = now + ENDED_KEPT + Duration::from_millis(1);
+        assert_eq!(calls.standing(call, later), None);
+        let (_live, _) = calls.begin(call, now).unwrap();
+        assert_eq!(calls.standing(call, now), Some(Standing::Live), "it is dialled again");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_refused_changes_nothing_of_a_live_one() {
+        let calls = Arc::new(Calls::default());
+        let (call, other, now) = (CallId::random(), CallId::random(), Instant::now());
+        let (_live, _) = calls.begin(call, now).unwrap();
+        for refused in [call, other] {
+            calls.refuse(end_of(refused, "limit"), now);
+        }
+        assert_eq!(calls.standing(call, now), Some(Standing::Live));
+        assert_eq!(calls.standing(other, now), Some(Standing::Ended(end_of(other, "limit"))));
+        let ended = CallId::random();
+        calls.has_ended(end_of(ended, "hangup"), now);
+        for _ in 0..=MOST_REFUSED {
+            calls.refuse(end_of(CallId::random(), "limit"), now);
+        }
+        assert_eq!(calls.standing(other, now), None, "it was the oldest");
+        assert_eq!(calls.standing(ended, now), Some(Standing::Ended(end_of(ended, "hangup"))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_a_call_that_is_ending_is_waited_for_and_of_no_other() {
+        let calls = Arc::new(Calls::default());
+        let (call, other, begun) = (CallId::random(), CallId::random(), Instant::now());
+        let _live = [call, other].map(|call| calls.begin(call, begun).unwrap());
+        assert_eq!(calls.settled_standing(call).await, Some(Standing::Live));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        calls.is_ending(call);
+        assert_eq!(calls.settled_standing(call).await, Some(Standing::Live));
+        assert!((ENDING_TIME..ENDING_TIME * 2).contains(&begun.elapsed()));
+        let ends = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            calls.has_ended(end_of(other, "idle"), Instant::now());
+            calls.has_ended(end_of(call, "sts_closed"), Instant::now());
+        };
+        let (settled, ()) = tokio::join!(calls.settled_standing(call), ends);
+        assert_eq!(settled, Some(Standing::Ended(end_of(call, "sts_closed"))));
+        assert!(begun.elapsed() < ENDING_TIME * 3 / 2);
     }
 
     #[tokio::test]

@@ -92,8 +92,8 @@ impl History {
         self.tell(|memory| memory.started(call, unix_millis()));
     }
 
-    pub fn ended(&self, call: CallId, reason: &'static str, lasted: Duration) {
-        self.tell(|memory| memory.ended(call, reason, lasted, unix_millis()));
+    pub fn ended(&self, call: CallId, reason: &'static str, lasted: Duration, at: u64) {
+        self.tell(|memory| memory.ended(call, reason, lasted, at));
     }
 
     /// At most `most` calls below `cursor`, newest first, without their events: one page at a time, so that the

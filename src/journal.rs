@@ -41,7 +41,9 @@ pub use self::file::{in_file, in_memory, on};
 use self::inbox::Inbox;
 pub use self::metrics::JournalMetrics;
 pub use self::row::{Changes, DeadLetter, GivenId};
-pub use self::store::{Committed, DiskError, LiveCall, OpenError, Opener, Recovered, Store};
+pub use self::store::{
+    Committed, DiskError, ENDED_KEPT, EndedCall, LiveCall, OpenError, Opener, Recovered, Store,
+};
 pub use self::ticket::Ticket;
 use self::writer::WriterState;
 use crate::event::{CallId, Event, EventId, EventType, Item};
@@ -170,6 +172,20 @@ impl Journal {
     pub fn note_bounds(&self, event: &Event) {
         let now = unix_millis();
         self.change(|inbox| inbox.note_bounds(event, now));
+    }
+
+    /// Promises that it is kept how a call ended. The promise is refused as soon as the disk does not take it;
+    /// it is tried again all the same.
+    pub fn call_ended(&self, ended: EndedCall) -> Ticket {
+        let ticket = self.promise_of(1);
+        self.change(|inbox| inbox.end_call(ended, ticket.clone()));
+        ticket
+    }
+
+    /// All calls that were begun, and not ended, are alive now.
+    pub fn calls_live(&self) {
+        let now = unix_millis();
+        self.change(|inbox| inbox.note_live(now));
     }
 
     /// The event was delivered. With a ticket, it is on disk, and the call's next event must wait

@@ -15,7 +15,7 @@ use base64_simd::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::socket::{ConnectError, Connector, Incoming, Socket};
+pub use self::socket::{Close, ConnectError, Connector, Incoming, Socket};
 use crate::event::CallId;
 
 /// What a server says.
@@ -71,14 +71,42 @@ pub fn read(message: &str) -> Said<'_> {
     }
 }
 
-/// The value of a JSON string, borrowed where it has no escapes.
+/// The value of a JSON string, borrowed where it has no escapes; `None` for any other value.
 fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     let inner = value.get().strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
-        serde_json::from_str(value.get()).ok().map(Cow::Owned)
-    } else {
-        Some(Cow::Borrowed(inner))
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
     }
+    let read = serde_json::from_str(value.get());
+    let read = read.or_else(|_| serde_json::from_str(&without_halves(value.get())));
+    Some(Cow::Owned(read.expect("a raw JSON string has no fault but halves of characters")))
+}
+
+/// The JSON string with U+FFFD for each lone surrogate: JavaScript cuts texts between the two halves of a
+/// character, and writes what is left as an escape that stands for no text.
+fn without_halves(json: &str) -> String {
+    const ESCAPE: usize = r"\uD83C".len();
+    let half = |text: &str| -> Option<u16> {
+        let code = u16::from_str_radix(text.strip_prefix(r"\u")?.get(..4)?, 16).ok()?;
+        (0xd800..=0xdfff).contains(&code).then_some(code)
+    };
+    let (mut mended, mut rest) = (String::with_capacity(json.len()), json);
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        mended.push_str(before);
+        let taken = match half(escape) {
+            None => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+            Some(0xd800..0xdc00) if matches!(half(&escape[ESCAPE..]), Some(0xdc00..)) => 2 * ESCAPE,
+            Some(_) => {
+                mended.push('\u{fffd}');
+                rest = &escape[ESCAPE..];
+                continue;
+            }
+        };
+        mended.push_str(&escape[..taken]);
+        rest = &escape[taken..];
+    }
+    mended + rest
 }
 
 /// Decodes base64, with or without padding, into the buffer, replacing what was there; `false` if it is
@@ -154,6 +182,22 @@ mod tests {
         ] {
             assert_eq!(read(message), Said::Other, "{message}");
         }
+    }
+
+    #[test]
+    fn a_text_that_was_cut_within_a_character_is_read_but_for_that_half() {
+        for (written, read_as) in [
+            (r"party \ud83c", "party \u{fffd}"),
+            (r"\udf89 party", "\u{fffd} party"),
+            (r"\ud83c\ud83c\udf89\n\\\ud83c\\ud83c \u00e9", "\u{fffd}🎉\n\\\u{fffd}\\ud83c é"),
+            (r"\uD83C\\uDF89", "\u{fffd}\\uDF89"),
+        ] {
+            let message = format!(r#"{{"type":"transcript","role":"user","text":"{written}"}}"#);
+            let said = Said::Transcript { role: "user".to_owned(), text: read_as.to_owned() };
+            assert_eq!(read(&message), said, "{written}");
+        }
+        let said = read(r#"{"type":"error","message":"\udc00","detail":"\ud800","code":1E400}"#);
+        assert_eq!(said, Said::Error { message: "\u{fffd}".to_owned() });
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub struct CallerAudio {
     ear: Ear,
     /// For a rate above 8 kHz, which few calls have.
     resampler: Option<Box<Resampler>>,
+    told_wideband: bool,
     /// One frame, decoded; kept for its memory.
     pcm: Vec<u8>,
 }
@@ -56,7 +57,7 @@ impl CallerAudio {
             AudioCodec::Auto => Ear::Deaf { told: false, window: HeldFrames::default() },
             AudioCodec::Fixed(codec) => Ear::Sure(codec),
         };
-        Self { ear, resampler: None, pcm: Vec::new() }
+        Self { ear, resampler: None, told_wideband: false, pcm: Vec::new() }
     }
 
     /// Takes a frame of `rate` samples a second and passes on what can be, one frame at a time. Returns what
@@ -73,7 +74,8 @@ impl CallerAudio {
         }
         if rate != RATE {
             self.resample(rate, frame, pass_on);
-            return None;
+            let told = std::mem::replace(&mut self.told_wideband, true);
+            return (!told).then_some(Reading::Wideband { rate });
         }
         match &mut self.ear {
             Ear::Sure(Codec::Slin) if frame.len().is_multiple_of(2) => pass_on(frame),
@@ -118,7 +120,7 @@ impl CallerAudio {
     /// What the first sound after silence says.
     fn reconsider(&mut self, before: Codec, reading: Reading) -> Option<Reading> {
         match reading {
-            Reading::Audio { certain: false, .. } => None,
+            Reading::Audio { certain: false, .. } | Reading::Wideband { .. } => None,
             Reading::Audio { codec, certain: true } => {
                 self.ear = Ear::Sure(codec);
                 (codec != before).then_some(reading)
@@ -300,7 +302,7 @@ mod tests {
             let mut audio = CallerAudio::new(AudioCodec::Auto);
             let (passed, found) =
                 feed(&mut audio, frames.iter().map(|frame| (rate, frame.as_slice())));
-            assert_eq!(found, []);
+            assert_eq!(found, [Reading::Wideband { rate }]);
             assert_eq!(passed.len(), 50, "{rate}");
             let pcm: Vec<i16> =
                 passed.concat().as_chunks().0.iter().map(|two| i16::from_le_bytes(*two)).collect();

@@ -97,6 +97,8 @@ fn expand(frame: &[u8], decode: impl Fn(u8) -> i16, pcm: &mut Vec<u8>) {
 pub enum Reading {
     /// `certain` is false for silence and for noise, which say little.
     Audio { codec: Codec, certain: bool },
+    /// Signed linear at a higher rate, which the frames' kind names.
+    Wideband { rate: u32 },
     /// No codec that can be decoded.
     Unreadable,
 }
@@ -113,11 +115,11 @@ const LOUD: f64 = 3.6e7;
 const NOISY: f64 = 2.4;
 
 /// Harshness up to which sound is sure to be of the codec it was decoded with. Beyond are hissing letters and
-/// noise, which are much alike in µ-law and A-law.
+/// noise, which are much alike in µ-law and A-law, and G.722, which has 1.9 to 3.5.
 const SMOOTH: f64 = 2.0;
 
-/// Harshness from which sound may be G.722, which has 1.9 to 3.5.
-const ROUGH: f64 = 1.8;
+/// The crest up to which it is sure. Speech has 2.2 at most, but for single clicks.
+const PEAKY: f64 = 2.4;
 
 /// Samples in which the loudness of sound does not change much: 4 ms.
 const MOMENT: usize = 32;
@@ -145,11 +147,13 @@ pub fn tell(frames: &[Vec<u8>], elapsed: Duration) -> Reading {
     let Some((_, codec, samples)) = best else { return Reading::Unreadable };
     let (harshness, power) = (harshness(&samples), loudness(&samples));
     let noise = power > LOUD && harshness > NOISY;
-    let at_pace_of_slin = are_of_slin(frames) && are_fast(frames, elapsed);
+    let at_pace_of_slin =
+        are_fast(frames, elapsed) && (codec == Codec::Slin || are_of_slin(frames));
     if noise || (power > SOFT && !at_pace_of_slin && is_g722(frames, &samples)) {
         return Reading::Unreadable;
     }
-    Reading::Audio { codec, certain: power > SOFT && harshness < SMOOTH }
+    let certain = power > SOFT && harshness < SMOOTH && crest(&samples) < PEAKY;
+    Reading::Audio { codec, certain }
 }
 
 /// Whether frames that G.711 makes these samples of are G.722: peaky, and louder than what G.722 makes of them.
@@ -162,7 +166,7 @@ fn is_g722(frames: &[Vec<u8>], samples: &[f64]) -> bool {
         let coded = without_mean(&g722::low_band(&frames.concat()));
         (loudness(&coded) / loudness(&samples)).log10()
     };
-    harshness(&samples) > ROUGH && louder() < 0.75 * (crest(&samples) - 1.0)
+    harshness(&samples) > SMOOTH && louder() < 0.75 * (crest(&samples) - 1.0)
 }
 
 fn without_mean(samples: &[f64]) -> Vec<f64> {

@@ -8,7 +8,8 @@
 //!
 //! Invariants:
 //! - A call ends once, for the first [`EndReason`] there is.
-//! - Once it is ending nothing is played, and of what the server says only transcripts and errors count.
+//! - Where the server closed, what it said before is played to its end; else nothing is played once the call
+//!   is ending. Of what the server says then only transcripts and errors count.
 
 use serde_json::json;
 use strum::VariantArray as _;
@@ -18,16 +19,21 @@ use crate::label::Label;
 use crate::sts;
 
 /// Why a call ended. Its name in logs, metrics and payloads is that of the variant, in snake case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr, strum::VariantArray,
+)]
 #[strum(serialize_all = "snake_case")]
 pub enum EndReason {
     /// The caller hung up.
     Hangup,
-    /// The STS server closed its connection.
+    /// The STS server closed its connection, as it does when the conversation is over.
     StsClosed,
-    /// The STS server could not be reached.
+    /// The STS server could not be reached, or closed before it said anything: so does one whose provider has
+    /// no quota left.
     StsFailed,
-    /// Asterisk or the STS server sent what cannot be read.
+    /// The connection to the STS server broke in the middle, or was closed because of a fault.
+    StsLost,
+    /// Asterisk sent what cannot be read.
     ProtocolError,
     /// Nothing came from the caller for `CALL_IDLE_TIMEOUT`.
     Idle,
@@ -59,10 +65,14 @@ impl Label for EndReason {
 pub enum LifeState {
     /// The server is being connected to; the caller hears silence.
     Reaching,
-    /// Both are connected.
+    /// Both are connected; the server has said nothing yet.
+    Connected,
+    /// The server has said something.
     Talking,
     /// There is no server for this call.
     Alone,
+    /// The server is gone; the caller hears what it said last.
+    PlayingOut(EndReason),
     /// The caller is gone; the server may have last transcripts.
     Ending(EndReason),
     /// Nothing happens any more.
@@ -102,10 +112,15 @@ pub enum LifeInput<'a> {
     Transcript { role: String, text: String },
     /// The server reports an error; it may go on all the same.
     StsError { message: String },
-    /// The server closed its connection.
-    StsClosed,
-    /// The server sent what cannot be read.
-    StsBroke,
+    /// The server is gone.
+    StsGone {
+        /// It meant to end the call.
+        orderly: bool,
+        /// The caller still hears what it said.
+        busy: bool,
+    },
+    /// The caller has heard all that was queued.
+    PlayedOut,
     /// The time for last transcripts is over.
     GraceOver,
 }
@@ -132,7 +147,7 @@ pub enum LifeAction<'a> {
 }
 
 use LifeAction::{AwaitTranscripts, Forward, ForwardHeld, HangUp, Hold, Play, Report, Silence};
-use LifeState::{Alone, Ending, Over, Reaching, Talking};
+use LifeState::{Alone, Connected, Ending, Over, PlayingOut, Reaching, Talking};
 
 /// What is to be done, in this order. No row needs more than two.
 pub type LifeActions<'a> = [Option<LifeAction<'a>>; 2];
@@ -142,19 +157,25 @@ impl LifeState {
     pub fn after(self, input: LifeInput<'_>) -> (Self, LifeActions<'_>) {
         match self {
             Reaching => reaching(input),
-            Talking => talking(input),
+            Connected | Talking => talking(self, input),
             Alone => alone(&input),
+            PlayingOut(reason) => playing_out(reason, &input),
             Ending(reason) => ending(reason, input),
             // Whatever comes: a call that is over stays so.
             Over(_) => (self, nothing()),
         }
     }
 
-    /// Whether the call has no reason to end yet.
+    /// Whether the caller is still there.
     pub fn is_live(self) -> bool {
+        self.end().is_none()
+    }
+
+    /// Why the call ended, if it has.
+    pub fn end(self) -> Option<EndReason> {
         match self {
-            Reaching | Talking | Alone => true,
-            Ending(_) | Over(_) => false,
+            Reaching | Connected | Talking | Alone | PlayingOut(_) => None,
+            Ending(reason) | Over(reason) => Some(reason),
         }
     }
 }
@@ -164,7 +185,7 @@ fn reaching(input: LifeInput<'_>) -> (LifeState, LifeActions<'_>) {
     match input {
         LifeInput::Audio(message) => (Reaching, one(Hold(message))),
         LifeInput::Digit(key) => (Reaching, two(digit(key), Hold(sts::digit(key)))),
-        LifeInput::StsReached => (Talking, one(ForwardHeld)),
+        LifeInput::StsReached => (Connected, one(ForwardHeld)),
         LifeInput::StsFailed => over(EndReason::StsFailed),
         LifeInput::NoSts => (Alone, nothing()),
         LifeInput::HungUp => over(EndReason::Hangup),
@@ -176,33 +197,63 @@ fn reaching(input: LifeInput<'_>) -> (LifeState, LifeActions<'_>) {
         | LifeInput::Interruption { .. }
         | LifeInput::Transcript { .. }
         | LifeInput::StsError { .. }
-        | LifeInput::StsClosed
-        | LifeInput::StsBroke
+        | LifeInput::StsGone { .. }
+        | LifeInput::PlayedOut
         | LifeInput::GraceOver => (Reaching, nothing()),
     }
 }
 
-fn talking(input: LifeInput<'_>) -> (LifeState, LifeActions<'_>) {
+/// `state` is [`Connected`] or [`Talking`].
+fn talking(state: LifeState, input: LifeInput<'_>) -> (LifeState, LifeActions<'_>) {
     let ending = |reason| (Ending(reason), two(HangUp, AwaitTranscripts));
-    let over = |reason| (Over(reason), one(HangUp));
     match input {
-        LifeInput::Audio(message) => (Talking, one(Forward(message))),
-        LifeInput::Digit(key) => (Talking, two(digit(key), Forward(sts::digit(key)))),
+        LifeInput::Audio(message) => (state, one(Forward(message))),
+        LifeInput::Digit(key) => (state, two(digit(key), Forward(sts::digit(key)))),
         LifeInput::Speech(pcm) => (Talking, one(Play(pcm))),
-        LifeInput::Interruption { busy: true } => (Talking, two(Silence, interruption())),
+        LifeInput::Interruption { busy: true } => (state, two(Silence, interruption())),
         // Most servers also say so of every sentence of a caller who interrupts nobody.
-        LifeInput::Interruption { busy: false } => (Talking, nothing()),
+        LifeInput::Interruption { busy: false } => (state, nothing()),
         LifeInput::Transcript { role, text } => (Talking, one(transcription(&role, &text))),
-        LifeInput::StsError { message } => (Talking, one(error(&message))),
+        LifeInput::StsError { message } => (state, one(error(&message))),
         LifeInput::HungUp => ending(EndReason::Hangup),
         LifeInput::BadFrame => ending(EndReason::ProtocolError),
         LifeInput::Idle => ending(EndReason::Idle),
         LifeInput::Shutdown => ending(EndReason::Shutdown),
-        LifeInput::StsClosed => over(EndReason::StsClosed),
-        LifeInput::StsBroke => over(EndReason::ProtocolError),
-        LifeInput::StsReached | LifeInput::StsFailed | LifeInput::NoSts | LifeInput::GraceOver => {
-            (Talking, nothing())
+        LifeInput::StsGone { orderly, busy } => {
+            let reason = match (state, orderly) {
+                (Connected, _) => EndReason::StsFailed,
+                (_, true) => EndReason::StsClosed,
+                (_, false) => EndReason::StsLost,
+            };
+            if busy { (PlayingOut(reason), nothing()) } else { (Over(reason), one(HangUp)) }
         }
+        LifeInput::StsReached
+        | LifeInput::StsFailed
+        | LifeInput::NoSts
+        | LifeInput::PlayedOut
+        | LifeInput::GraceOver => (state, nothing()),
+    }
+}
+
+/// The server has ended the call already: whatever else happens does not change the reason.
+fn playing_out(reason: EndReason, input: &LifeInput<'_>) -> (LifeState, LifeActions<'static>) {
+    match input {
+        LifeInput::Digit(key) => (PlayingOut(reason), one(digit(*key))),
+        LifeInput::HungUp
+        | LifeInput::BadFrame
+        | LifeInput::Idle
+        | LifeInput::Shutdown
+        | LifeInput::PlayedOut => (Over(reason), one(HangUp)),
+        LifeInput::Audio(_)
+        | LifeInput::StsReached
+        | LifeInput::StsFailed
+        | LifeInput::NoSts
+        | LifeInput::Speech(_)
+        | LifeInput::Interruption { .. }
+        | LifeInput::Transcript { .. }
+        | LifeInput::StsError { .. }
+        | LifeInput::StsGone { .. }
+        | LifeInput::GraceOver => (PlayingOut(reason), nothing()),
     }
 }
 
@@ -222,8 +273,8 @@ fn alone(input: &LifeInput<'_>) -> (LifeState, LifeActions<'static>) {
         | LifeInput::Interruption { .. }
         | LifeInput::Transcript { .. }
         | LifeInput::StsError { .. }
-        | LifeInput::StsClosed
-        | LifeInput::StsBroke
+        | LifeInput::StsGone { .. }
+        | LifeInput::PlayedOut
         | LifeInput::GraceOver => (Alone, nothing()),
     }
 }
@@ -232,9 +283,7 @@ fn ending(reason: EndReason, input: LifeInput<'_>) -> (LifeState, LifeActions<'_
     match input {
         LifeInput::Transcript { role, text } => (Ending(reason), one(transcription(&role, &text))),
         LifeInput::StsError { message } => (Ending(reason), one(error(&message))),
-        LifeInput::StsClosed | LifeInput::StsBroke | LifeInput::GraceOver => {
-            (Over(reason), nothing())
-        }
+        LifeInput::StsGone { .. } | LifeInput::GraceOver => (Over(reason), nothing()),
         LifeInput::Audio(_)
         | LifeInput::Digit(_)
         | LifeInput::HungUp
@@ -245,6 +294,7 @@ fn ending(reason: EndReason, input: LifeInput<'_>) -> (LifeState, LifeActions<'_
         | LifeInput::StsFailed
         | LifeInput::NoSts
         | LifeInput::Speech(_)
+        | LifeInput::PlayedOut
         | LifeInput::Interruption { .. } => (Ending(reason), nothing()),
     }
 }
@@ -284,7 +334,7 @@ mod tests {
     use std::mem::discriminant;
     use strum::EnumCount as _;
 
-    const ROWS: usize = 17;
+    const ROWS: usize = 20;
 
     fn inputs() -> [LifeInput<'static>; ROWS] {
         [
@@ -302,9 +352,12 @@ mod tests {
             LifeInput::Interruption { busy: false },
             LifeInput::Transcript { role: "user".to_owned(), text: "yes".to_owned() },
             LifeInput::StsError { message: "quota".to_owned() },
-            LifeInput::StsClosed,
-            LifeInput::StsBroke,
+            LifeInput::StsGone { orderly: true, busy: false },
+            LifeInput::StsGone { orderly: true, busy: true },
+            LifeInput::StsGone { orderly: false, busy: false },
+            LifeInput::StsGone { orderly: false, busy: true },
             LifeInput::GraceOver,
+            LifeInput::PlayedOut,
         ]
     }
 
@@ -318,35 +371,29 @@ mod tests {
 
     fn reaching_column() -> Column {
         let over = |reason| (Over(reason), &["hang up"][..]);
-        let stays = (Reaching, &[][..]);
-        [
+        let mut column = [(Reaching, &[][..]); ROWS];
+        column[..9].copy_from_slice(&[
             (Reaching, &["hold audio"]),
             (Reaching, &[DIGIT, r#"hold {"type":"dtmf_digit","digit":"5"}"#]),
             over(EndReason::Hangup),
             over(EndReason::ProtocolError),
             over(EndReason::Idle),
             over(EndReason::Shutdown),
-            (Talking, &["forward what was held"]),
+            (Connected, &["forward what was held"]),
             over(EndReason::StsFailed),
             (Alone, &[]),
-            stays,
-            stays,
-            stays,
-            stays,
-            stays,
-            stays,
-            stays,
-            stays,
-        ]
+        ]);
+        column
     }
 
-    fn talking_column() -> Column {
+    /// Of a state with both connected; the server's end has these reasons where it is orderly, and not.
+    fn connected_column(state: LifeState, [orderly, faulty]: [EndReason; 2]) -> Column {
         let ends = |reason| (Ending(reason), &["hang up", "await transcripts"][..]);
         let over = |reason| (Over(reason), &["hang up"][..]);
-        let stays = (Talking, &[][..]);
+        let stays = (state, &[][..]);
         [
-            (Talking, &["forward audio"]),
-            (Talking, &[DIGIT, r#"forward {"type":"dtmf_digit","digit":"5"}"#]),
+            (state, &["forward audio"]),
+            (state, &[DIGIT, r#"forward {"type":"dtmf_digit","digit":"5"}"#]),
             ends(EndReason::Hangup),
             ends(EndReason::ProtocolError),
             ends(EndReason::Idle),
@@ -355,12 +402,15 @@ mod tests {
             stays,
             stays,
             (Talking, &["play [7, 8]"]),
-            (Talking, &["silence", INTERRUPTION]),
+            (state, &["silence", INTERRUPTION]),
             stays,
             (Talking, &[TRANSCRIPTION]),
-            (Talking, &[ERROR]),
-            over(EndReason::StsClosed),
-            over(EndReason::ProtocolError),
+            (state, &[ERROR]),
+            over(orderly),
+            (PlayingOut(orderly), &[]),
+            over(faulty),
+            (PlayingOut(faulty), &[]),
+            stays,
             stays,
         ]
     }
@@ -376,11 +426,20 @@ mod tests {
         column
     }
 
+    fn playing_out_column(reason: EndReason) -> Column {
+        let over = (Over(reason), &["hang up"][..]);
+        let mut column = [(PlayingOut(reason), &[][..]); ROWS];
+        column[1] = (PlayingOut(reason), &[DIGIT]);
+        column[2..6].fill(over);
+        column[ROWS - 1] = over;
+        column
+    }
+
     fn ending_column(reason: EndReason) -> Column {
         let mut column = [(Ending(reason), &[][..]); ROWS];
         column[12] = (Ending(reason), &[TRANSCRIPTION]);
         column[13] = (Ending(reason), &[ERROR]);
-        column[14..].fill((Over(reason), &[]));
+        column[14..19].fill((Over(reason), &[]));
         column
     }
 
@@ -401,10 +460,12 @@ mod tests {
     fn every_input_in_every_state_leads_where_the_table_says() {
         let mut table = vec![
             (Reaching, reaching_column()),
-            (Talking, talking_column()),
+            (Connected, connected_column(Connected, [EndReason::StsFailed; 2])),
+            (Talking, connected_column(Talking, [EndReason::StsClosed, EndReason::StsLost])),
             (Alone, alone_column()),
         ];
         for reason in EndReason::VARIANTS.iter().copied() {
+            table.push((PlayingOut(reason), playing_out_column(reason)));
             table.push((Ending(reason), ending_column(reason)));
             table.push((Over(reason), [(Over(reason), &[]); ROWS]));
         }
@@ -424,12 +485,14 @@ mod tests {
     }
 
     #[test]
-    fn a_call_lives_until_it_has_a_reason_to_end() {
-        for state in [Reaching, Talking, Alone] {
+    fn a_call_lives_until_its_caller_is_gone() {
+        for state in [Reaching, Connected, Talking, Alone, PlayingOut(EndReason::StsClosed)] {
             assert!(state.is_live(), "{state:?}");
         }
         for reason in EndReason::VARIANTS.iter().copied() {
-            assert!(!Ending(reason).is_live() && !Over(reason).is_live(), "{reason:?}");
+            for state in [Ending(reason), Over(reason)] {
+                assert_eq!((state.is_live(), state.end()), (false, Some(reason)), "{state:?}");
+            }
         }
     }
 
@@ -438,7 +501,16 @@ mod tests {
         let names: Vec<_> = EndReason::VARIANTS.iter().map(|reason| reason.name()).collect();
         assert_eq!(
             names,
-            ["hangup", "sts_closed", "sts_failed", "protocol_error", "idle", "shutdown", "restart"]
+            [
+                "hangup",
+                "sts_closed",
+                "sts_failed",
+                "sts_lost",
+                "protocol_error",
+                "idle",
+                "shutdown",
+                "restart"
+            ]
         );
     }
 }

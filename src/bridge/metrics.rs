@@ -12,7 +12,7 @@ use crate::queue::metrics::RefusalReason;
 /// From a wrong number to an hour.
 const CALL_SECONDS: [f64; 10] = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
-/// An STS server is tried for 5 s.
+/// An STS server is tried for 5 s at most.
 const CONNECT_SECONDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ impl CallMetrics {
         to.register_with_unit(name, help, Unit::Bytes, metric);
         let help = "Time until an STS server was connected";
         to.register_with_unit("sts_connect", help, Unit::Seconds, self.connect_seconds.clone());
-        let help = "STS servers that could not be connected to within 5 s";
+        let help = "STS servers that could not be connected to";
         to.register("sts_connect_failures", help, self.connect_failures.clone());
     }
 }

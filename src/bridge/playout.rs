@@ -10,7 +10,8 @@
 //!   [`MOST_OWED`]: otherwise each delay would last to the end of the call. A longer gap was a pause.
 //! - A frame is written whole; where the connection takes only a part, the rest goes before anything
 //!   else. A caller that does not read loses frames; nobody waits for it.
-//! - While nobody has anything to play, the clock stands still.
+//! - While nobody has anything to play, the clock stands still. The frame of silence that is sent each second
+//!   then ([`CallerLine::send_silence`]) is not the clock's: all lines at once would hold up those that play.
 //!
 //! Limit: [`MOST_QUEUED`] bytes a call.
 
@@ -127,6 +128,8 @@ impl Playout {
 pub struct CallerLine {
     stream: OwnedWriteHalf,
     state: Mutex<LineState>,
+    /// All that was queued is played.
+    played: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -142,7 +145,7 @@ struct LineState {
 
 impl CallerLine {
     pub fn new(stream: OwnedWriteHalf) -> Arc<Self> {
-        Arc::new(Self { stream, state: Mutex::default() })
+        Arc::new(Self { stream, state: Mutex::default(), played: Notify::new() })
     }
 
     /// Drops what is queued to play.
@@ -153,6 +156,23 @@ impl CallerLine {
     /// Whether the caller hears something, or is about to.
     pub fn is_busy(&self) -> bool {
         self.lock().playout.is_busy()
+    }
+
+    /// Waits until the caller has heard all that is queued. Cancel safe.
+    pub async fn played(&self) {
+        while self.is_busy() {
+            self.played.notified().await;
+        }
+    }
+
+    /// Sends a frame of silence, unless something is playing. A line without any sound is cut by phones and
+    /// trunks that wait for RTP.
+    pub fn send_silence(&self) {
+        let mut state = self.lock();
+        if !state.playout.is_busy() {
+            // A caller who does not read misses nothing.
+            self.write(&mut state, &audiosocket::audio_frame(&[0; FRAME_AUDIO]));
+        }
     }
 
     /// Frames dropped because the caller does not read.
@@ -174,6 +194,7 @@ impl CallerLine {
     /// Plays what is due after so many ticks; `false` once there is nothing more to play.
     fn tick(&self, frames: u32, metrics: &PlayoutMetrics) -> bool {
         let mut state = self.lock();
+        let was_busy = state.playout.is_busy();
         state.playout.owe(frames - 1);
         let (mut played, mut unread) = (0, 0);
         for nth in 0..MOST_AT_ONCE {
@@ -190,6 +211,9 @@ impl CallerLine {
         metrics.unread.inc_by(unread);
         state.unread += unread;
         state.listed = !state.playout.is_at_rest();
+        if was_busy && !state.playout.is_busy() {
+            self.played.notify_one();
+        }
         state.listed
     }
 
@@ -432,6 +456,26 @@ mod tests {
         clock.started.notified().await;
         clock.tick_while_playing().await;
         far.read_exact(&mut wire[..3 + FRAME_AUDIO]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_line_is_played_to_its_end_and_then_silent() {
+        let (line, mut far) = line().await;
+        let clock = Arc::new(Clock::default());
+        timeout(LIMIT, line.played()).await.expect("there is nothing to play");
+        clock.play(&line, &[5; 2 * FRAME_AUDIO]);
+        line.send_silence();
+        let ticking = async {
+            clock.started.notified().await;
+            clock.tick_while_playing().await;
+        };
+        let ((), ended) = tokio::join!(ticking, timeout(LIMIT, line.played()));
+        ended.expect("it is played to its end");
+        line.send_silence();
+        let mut wire = vec![0; 3 * (3 + FRAME_AUDIO)];
+        timeout(LIMIT, far.read_exact(&mut wire)).await.unwrap().unwrap();
+        let heard: Vec<u8> = wire.chunks(3 + FRAME_AUDIO).map(|frame| frame[3]).collect();
+        assert_eq!(heard, [5, 5, 0], "silence only where nothing plays");
     }
 
     #[tokio::test]

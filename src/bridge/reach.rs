@@ -1,9 +1,9 @@
 //! Reach: which STS server a call has, and the connection to it.
 //!
 //! The receiver's choice is tried first, then `STS_URL`. Until one of them is connected, the caller hears
-//! silence.
+//! silence, so this is over soon: what will not change by waiting is not tried again.
 //!
-//! Limit: each URL is tried for [`PATIENCE`].
+//! Limits: all of it takes [`PATIENCE`]; a URL is tried again for [`RETRIED`] or [`OVERRIDE_RETRIED`].
 
 use std::time::Duration;
 
@@ -16,13 +16,28 @@ use crate::calls::Announcement;
 use crate::event::{CallId, Payload};
 use crate::retry::Delays;
 use crate::routing::{self, Route, StsUrl, without_user};
-use crate::sts::{self, Connector, Socket};
+use crate::sts::{self, ConnectError, Connector, Socket};
 
-/// How long one URL is tried.
+/// How long a caller waits for a server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a refused or broken connection is tried again: a server that restarts takes about that.
+const RETRIED: Duration = Duration::from_secs(3);
+
+/// The same where `STS_URL` comes next, and how long an override has that does not answer at all.
+const OVERRIDE_RETRIED: Duration = Duration::from_secs(1);
+const OVERRIDE_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Between two attempts.
-const PAUSES: Delays = Delays::fixed(Duration::from_millis(100), Duration::from_secs(1));
+const PAUSES: Delays = Delays::fixed(Duration::from_millis(100), Duration::from_millis(500));
+
+/// Until when a URL is tried.
+struct Limits {
+    /// No attempt begins later.
+    retried: Instant,
+    /// No attempt takes longer.
+    deadline: Instant,
+}
 
 /// The server of a call, if any.
 pub enum Reached {
@@ -47,20 +62,30 @@ pub async fn reach(
         None => routing::route(None, fallback, &Payload::empty()),
     };
     let Route { sts_url: Some(url), overridden } = first else {
-        info!(uuid = %call, "no speech-to-speech server for this call; set STS_URL to have one");
+        warn!(
+            uuid = %call,
+            "no speech-to-speech server for this call, the caller hears silence; set STS_URL to have one"
+        );
         return Reached::NoUrl;
     };
     if overridden {
         info!(uuid = %call, "Overriding STS URL: {}", shown(&url));
     }
-    if let Some(socket) = try_for_a_while(connector, metrics, call, &url).await {
+    let begun = Instant::now();
+    let deadline = begun + PATIENCE;
+    let second = announcement.filter(|_| overridden);
+    let second = second.and_then(|call| call.without_decision(fallback).sts_url);
+    let (retried, patience) = match second {
+        Some(_) => (OVERRIDE_RETRIED, OVERRIDE_PATIENCE),
+        None => (RETRIED, PATIENCE),
+    };
+    let limits = Limits { retried: begun + retried, deadline: begun + patience };
+    if let Some(socket) = try_for_a_while(connector, metrics, call, &url, limits).await {
         return Reached::Server(Box::new(socket));
     }
-    let second = announcement.filter(|_| overridden);
-    let Some(url) = second.and_then(|call| call.without_decision(fallback).sts_url) else {
-        return Reached::Failed;
-    };
-    match try_for_a_while(connector, metrics, call, &url).await {
+    let Some(url) = second else { return Reached::Failed };
+    let limits = Limits { retried: Instant::now() + RETRIED, deadline };
+    match try_for_a_while(connector, metrics, call, &url, limits).await {
         Some(socket) => Reached::Server(Box::new(socket)),
         None => Reached::Failed,
     }
@@ -71,10 +96,10 @@ async fn try_for_a_while(
     metrics: &CallMetrics,
     call: CallId,
     url: &str,
+    Limits { retried, deadline }: Limits,
 ) -> Option<Socket> {
     info!(uuid = %call, "Connecting to STS WebSocket: {}", shown(url));
     let begun = Instant::now();
-    let deadline = begun + PATIENCE;
     let mut attempts = 0;
     let mut error = "it does not answer".to_owned();
     while let Ok(connected) = timeout_at(deadline, connector.connect(url)).await {
@@ -89,9 +114,14 @@ async fn try_for_a_while(
                 debug!(uuid = %call, attempts, "speech-to-speech server is connected");
                 return Some(socket);
             }
-            Err(failed) => error = failed.to_string(),
+            Err(failed) => {
+                error = failed.to_string();
+                if matches!(failed, ConnectError::Lasting(_)) {
+                    break;
+                }
+            }
         }
-        if deadline.duration_since(Instant::now()) < pause {
+        if retried.min(deadline) < Instant::now() + pause {
             break;
         }
         sleep(pause).await;

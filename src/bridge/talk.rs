@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::caller::CallerAudio;
 use super::codec::Reading;
+use super::ending::{CallEnd, Ends};
 use super::frames::FrameReader;
 use super::life::{EndReason, LifeAction, LifeInput, LifeState};
 use super::metrics::CallMetrics;
@@ -26,10 +27,17 @@ use super::report::Reporter;
 use super::settings::CallSettings;
 use crate::audiosocket::{FRAME_AUDIO, Frame};
 use crate::event::CallId;
-use crate::sts::{self, Incoming, Said, Socket};
+use crate::sts::{self, Close, Incoming, Said, Socket};
+use crate::time::unix_millis;
 
 /// How long the server is listened to for last transcripts after the caller is gone.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// A server that closes so soon after an error closes because of it.
+const ERROR_TIME: Duration = Duration::from_secs(2);
+
+/// How often a caller to whom nothing is played gets a frame of silence.
+const SILENCE_EACH: Duration = Duration::from_secs(1);
 
 /// The most messages that are held until the server is connected: 2 s of audio. Older ones go first.
 const MOST_HELD: usize = 100;
@@ -42,10 +50,18 @@ pub struct Talk<'a> {
     clock: &'a Clock,
     idle_timeout: Duration,
     metrics: &'a CallMetrics,
+    ends: &'a Ends,
     audio: CallerAudio,
     state: LifeState,
-    /// There whenever the state is [`LifeState::Talking`].
+    begun: Instant,
+    /// There once the call has a reason to end.
+    end: Option<CallEnd>,
+    /// There whenever the state is [`LifeState::Connected`] or [`LifeState::Talking`].
     sts: Option<Box<Socket>>,
+    /// How the server closed.
+    close: Option<Close>,
+    /// When the server last reported an error.
+    failed_at: Option<Instant>,
     held: VecDeque<String>,
     /// When the last frame came.
     heard_at: Instant,
@@ -55,6 +71,7 @@ pub struct Talk<'a> {
     pcm: Vec<u8>,
     warned_of_surplus: bool,
     warned_of_drops: bool,
+    warned_of_audio: bool,
 }
 
 impl<'a> Talk<'a> {
@@ -65,6 +82,7 @@ impl<'a> Talk<'a> {
         clock: &'a Clock,
         settings: &CallSettings,
         metrics: &'a CallMetrics,
+        ends: &'a Ends,
     ) -> Self {
         Self {
             call: reporter.call,
@@ -73,34 +91,44 @@ impl<'a> Talk<'a> {
             clock,
             idle_timeout: settings.idle_timeout,
             metrics,
+            ends,
             audio: CallerAudio::new(settings.codec),
             state: LifeState::Reaching,
+            begun: Instant::now(),
+            end: None,
             sts: None,
+            close: None,
+            failed_at: None,
             held: VecDeque::new(),
             heard_at: Instant::now(),
             alarm: Box::pin(sleep(settings.idle_timeout)),
             pcm: Vec::new(),
             warned_of_surplus: false,
             warned_of_drops: false,
+            warned_of_audio: false,
         }
     }
 
-    /// Talks until the call is over, and says why it is. `reaching` is boxed, and gone once it is done:
+    /// Talks until the call is over, and says how it ended. `reaching` is boxed, and gone once it is done:
     /// it needs more memory than all the rest of a call.
     pub async fn run(
         mut self,
         caller: &mut FrameReader,
         reaching: Pin<Box<impl Future<Output = Reached>>>,
         stop: CancellationToken,
-    ) -> EndReason {
+    ) -> CallEnd {
         let mut reaching = reaching.fuse();
         let mut stopped = pin!(stop.cancelled());
+        // The first of it comes at once.
+        let mut silence = interval(SILENCE_EACH);
+        silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let line = Arc::clone(&self.line);
         // What came together with the UUID.
         self.take_frames(caller).await;
         loop {
-            if let LifeState::Over(reason) = self.state {
+            if let LifeState::Over(_) = self.state {
                 self.finish().await;
-                return reason;
+                return self.end.expect("a call that is over has ended");
             }
             tokio::select! {
                 more = caller.fill(), if !caller.is_gone() => match more {
@@ -110,6 +138,10 @@ impl<'a> Talk<'a> {
                 incoming = next_of(&mut self.sts) => self.take_incoming(incoming).await,
                 reached = &mut reaching => self.take_reached(reached).await,
                 () = &mut stopped, if self.state.is_live() => self.step(LifeInput::Shutdown).await,
+                () = line.played(), if matches!(self.state, LifeState::PlayingOut(_)) => {
+                    self.step(LifeInput::PlayedOut).await;
+                }
+                _ = silence.tick(), if self.state.is_live() => line.send_silence(),
                 () = self.alarm.as_mut() => self.take_alarm().await,
             }
         }
@@ -155,6 +187,9 @@ impl<'a> Talk<'a> {
             Some(Reading::Audio { codec, .. }) => {
                 info!(uuid = %self.call, codec = codec.name(), "audio codec detected");
             }
+            Some(Reading::Wideband { rate }) => {
+                info!(uuid = %self.call, codec = "slin", rate, "audio codec detected");
+            }
             Some(Reading::Unreadable) => warn!(
                 uuid = %self.call,
                 bytes = samples.len(),
@@ -183,15 +218,26 @@ impl<'a> Talk<'a> {
     async fn take_incoming(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Message(message) => self.take_said(sts::read(&message)).await,
-            Incoming::Closed => {
-                self.sts = None;
-                self.step(LifeInput::StsClosed).await;
+            Incoming::Binary(bytes) => {
+                debug!(uuid = %self.call, bytes, "a binary message is not understood");
             }
-            Incoming::Broken(error) => {
-                self.sts = None;
-                warn!(uuid = %self.call, error, "what the speech-to-speech server sent cannot be read");
-                self.step(LifeInput::StsBroke).await;
-            }
+            Incoming::Closed(close) => self.take_close(close).await,
+        }
+    }
+
+    async fn take_close(&mut self, close: Close) {
+        self.sts = None;
+        if let Close::Broken(error) = &close {
+            warn!(uuid = %self.call, error, "what the speech-to-speech server sent cannot be read");
+        }
+        let failing = self.failed_at.is_some_and(|at| at.elapsed() < ERROR_TIME);
+        let orderly = close.is_orderly() && !failing;
+        if self.state.is_live() {
+            self.close = Some(close);
+        }
+        self.step(LifeInput::StsGone { orderly, busy: self.line.is_busy() }).await;
+        if let LifeState::PlayingOut(_) = self.state {
+            self.ends.calls.is_ending(self.call);
         }
     }
 
@@ -199,10 +245,10 @@ impl<'a> Talk<'a> {
         match said {
             Said::Audio(base64) => {
                 let mut pcm = std::mem::take(&mut self.pcm);
-                if sts::decode_audio(&base64, &mut pcm) {
+                if !sts::decode_audio(&base64, &mut pcm) {
+                    self.warn_of_audio();
+                } else if !pcm.is_empty() {
                     self.step(LifeInput::Speech(&pcm)).await;
-                } else {
-                    debug!(uuid = %self.call, "audio of the speech-to-speech server is no base64");
                 }
                 self.pcm = pcm;
                 // After a whole utterance its room is not needed.
@@ -217,6 +263,7 @@ impl<'a> Talk<'a> {
             }
             Said::Error { message } => {
                 warn!(uuid = %self.call, error = message, "speech-to-speech server reports a fault");
+                self.failed_at = Some(Instant::now());
                 self.step(LifeInput::StsError { message }).await;
             }
             Said::Other => debug!(uuid = %self.call, "a message is not understood"),
@@ -236,7 +283,11 @@ impl<'a> Talk<'a> {
 
     async fn step(&mut self, input: LifeInput<'_>) {
         let (state, actions) = self.state.after(input);
+        let was_live = self.state.is_live();
         self.state = state;
+        if let Some(reason) = state.end().filter(|_| was_live) {
+            self.note_end(reason).await;
+        }
         for action in actions.into_iter().flatten() {
             match action {
                 LifeAction::Hold(message) => self.hold(message),
@@ -252,6 +303,19 @@ impl<'a> Talk<'a> {
                 LifeAction::HangUp => self.line.hang_up(),
                 LifeAction::AwaitTranscripts => self.alarm.as_mut().reset(Instant::now() + GRACE),
             }
+        }
+    }
+
+    async fn note_end(&mut self, reason: EndReason) {
+        let (lasted, at, close) = (self.begun.elapsed(), unix_millis(), self.close.take());
+        let end = self.end.insert(CallEnd { reason, lasted, at, close });
+        self.ends.note(self.call, end).await;
+    }
+
+    fn warn_of_audio(&mut self) {
+        if !self.warned_of_audio {
+            self.warned_of_audio = true;
+            warn!(uuid = %self.call, "audio of the speech-to-speech server is not base64 and is not played");
         }
     }
 

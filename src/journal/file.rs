@@ -7,13 +7,16 @@
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `meta` | name | number: the format version |
+//! | `meta` | name | number: the format version, and when the calls that are bridged were last alive |
 //! | `events` | place | sequence, call, id, type, agent, envelope |
 //! | `spent` | place | attempts spent, when the first one failed |
 //! | `ids` | id that a client gave | when, the decision it brought |
 //! | `dead` | place | as `events`, and why it was given up |
 //! | `calls` | call that is bridged | when it began |
+//! | `ended` | when, call | why it ended, and how many milliseconds it took |
 //!
+//! `ended`, and the second number of `meta`, came later than the rest: a file may lack them, and a callhook that
+//! does not know them loses nothing.
 //! Times are Unix milliseconds.
 
 use std::io::ErrorKind;
@@ -25,12 +28,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redb::backends::InMemoryBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _, StorageError, TableDefinition, WriteTransaction,
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, StorageError, TableDefinition, TableError, WriteTransaction,
 };
 
 use super::row::{Changes, DeadLetter, End, GivenId};
-use super::store::{Committed, DiskError, LiveCall, OpenError, Opener, Recovered, Store};
+use super::store::{
+    Committed, DiskError, ENDED_KEPT, EndedCall, LiveCall, OpenError, Opener, Recovered, Store,
+};
 use crate::event::{CallId, Event, EventId, EventType, Item, Origin, Spent};
 
 /// The version of the layout; another one is refused, not guessed at.
@@ -64,6 +69,10 @@ const SPENT: TableDefinition<'_, u64, (u32, u64)> = TableDefinition::new("spent"
 const IDS: TableDefinition<'_, &str, (u64, Option<&str>)> = TableDefinition::new("ids");
 const DEAD: TableDefinition<'_, u64, DeadRow<'_>> = TableDefinition::new("dead");
 const CALLS: TableDefinition<'_, [u8; 16], u64> = TableDefinition::new("calls");
+const ENDED: TableDefinition<'_, (u64, [u8; 16]), (&str, u64)> = TableDefinition::new("ended");
+
+/// In `meta`.
+const LIVE_AT: &str = "live_at";
 
 /// An open redb database with callhook's tables.
 struct FileStore(Database);
@@ -177,11 +186,13 @@ impl FileStore {
             let given = GivenId { at, decision: decision.map(Into::into) };
             recovered.ids.push((EventId::Given(id.value().into()), given));
         }
+        let live_at = read.open_table(META)?.get(LIVE_AT)?.map_or(0, |at| at.value());
         for row in read.open_table(CALLS)?.iter()? {
             let (call, since) = row?;
-            let call = CallId::from_bytes(call.value());
-            recovered.calls.push(LiveCall { call, since: since.value() });
+            let (call, since) = (CallId::from_bytes(call.value()), since.value());
+            recovered.calls.push(LiveCall { call, since, seen: live_at.max(since) });
         }
+        recovered.ended = ended_calls(&read)?;
         let last_dead = read.open_table(DEAD)?.last()?.map(|(place, _)| place.value());
         let last_item = recovered.items.last().map(|item| item.place);
         recovered.next_place = last_dead.max(last_item).map_or(0, |last| last + 1);
@@ -202,6 +213,20 @@ impl FileStore {
         }
         Ok(())
     }
+}
+
+fn ended_calls(read: &ReadTransaction) -> Result<Vec<EndedCall>, redb::Error> {
+    let table = match read.open_table(ENDED) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        table => table?,
+    };
+    let ended = table.iter()?.map(|row| {
+        let (key, value) = row?;
+        let ((at, call), (reason, duration_ms)) = (key.value(), value.value());
+        let (call, reason) = (CallId::from_bytes(call), reason.to_owned().into());
+        Ok(EndedCall { call, reason, duration_ms, at })
+    });
+    ended.collect()
 }
 
 fn write_rows(
@@ -258,6 +283,16 @@ fn write_calls(write: &WriteTransaction, changes: &Changes) -> Result<(), redb::
             None => calls.remove(call.to_bytes())?,
         };
     }
+    if let Some(live_at) = changes.live_at {
+        write.open_table(META)?.insert(LIVE_AT, live_at)?;
+    }
+    let Some((newest, _)) = changes.ended.last() else { return Ok(()) };
+    let mut table = write.open_table(ENDED)?;
+    for (EndedCall { call, reason, duration_ms, at }, _) in &changes.ended {
+        table.insert((*at, call.to_bytes()), (&**reason, *duration_ms))?;
+    }
+    let oldest = newest.at.saturating_sub(crate::time::millis(ENDED_KEPT));
+    table.retain_in(..(oldest, [0; 16]), |_, _| false)?;
     Ok(())
 }
 

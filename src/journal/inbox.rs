@@ -8,13 +8,16 @@
 use std::time::{Duration, Instant};
 
 use super::row::{Changes, DeadLetter, End, GivenId, Row, Settlement};
-use super::store::DiskError;
+use super::store::{DiskError, EndedCall};
 use super::ticket::{Answers, Ticket};
 use crate::event::{Event, EventId, EventType, Item, Origin, Spent};
 
 /// How often the writer looks for events that nobody waits for. One that it sees twice is written: a
 /// receiver that is well has answered by then, and its events never touch the disk.
 pub const UNHURRIED: Duration = Duration::from_millis(25);
+
+/// The most ends of calls that wait for a disk that fails.
+const MOST_ENDED: usize = 10_000;
 
 /// When something is to be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +79,22 @@ impl Inbox {
             self.pending.calls.insert(event.call, since);
             self.due = Due::Soon;
         }
+    }
+
+    /// A call ended.
+    pub fn end_call(&mut self, ended: EndedCall, promise: Ticket) {
+        if self.pending.ended.len() == MOST_ENDED {
+            // The disk fails for long; those who ask are answered from memory.
+            self.pending.ended.remove(0);
+        }
+        self.pending.ended.push((ended, Some(promise)));
+        self.due = Due::Soon;
+    }
+
+    /// The calls that are bridged were alive, at this time in Unix milliseconds.
+    pub fn note_live(&mut self, now: u64) {
+        self.pending.live_at = Some(now);
+        self.due = Due::Soon;
     }
 
     /// An id that a client gave learnt its decision, or is to be forgotten.
@@ -195,9 +214,12 @@ impl Inbox {
     pub fn written(&mut self) -> Answers {
         self.done += 1;
         let mut answers = Answers::default();
-        for mut row in std::mem::take(&mut self.writing).rows.into_values() {
+        let written = std::mem::take(&mut self.writing);
+        for mut row in written.rows.into_values() {
             row.settle(Settlement::Written, |ticket, kept| answers.0.push((ticket, kept)));
         }
+        let promises = written.ended.into_iter().filter_map(|(_, promise)| promise);
+        answers.0.extend(promises.map(|promise| (promise, true)));
         answers
     }
 
@@ -211,6 +233,8 @@ impl Inbox {
             row.settle(Settlement::NotWritten, |ticket, kept| answers.0.push((ticket, kept)));
         }
         self.pending.rows.retain(|_, row| !row.is_empty());
+        let promises = self.pending.ended.iter_mut().filter_map(|(_, promise)| promise.take());
+        answers.0.extend(promises.map(|promise| (promise, false)));
         answers
     }
 }

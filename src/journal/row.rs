@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::store::EndedCall;
 use super::ticket::Ticket;
 use crate::event::{CallId, EventId, Item, Origin, Spent};
 
@@ -77,6 +78,10 @@ pub struct Changes {
     pub ids: HashMap<EventId, Option<GivenId>>,
     /// Calls that are bridged, with when they began in Unix milliseconds, and those that ended.
     pub calls: HashMap<CallId, Option<u64>>,
+    /// When all that are bridged were alive, in Unix milliseconds.
+    pub live_at: Option<u64>,
+    /// How calls ended, with whoever was promised that it is kept.
+    pub ended: Vec<(EndedCall, Option<Ticket>)>,
 }
 
 /// What became of a row.
@@ -208,15 +213,19 @@ impl Changes {
         for (call, older) in older.calls {
             self.calls.entry(call).or_insert(older);
         }
+        self.live_at = self.live_at.or(older.live_at);
+        let newer = std::mem::replace(&mut self.ended, older.ended);
+        self.ended.extend(newer);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.ids.is_empty() && self.calls.is_empty()
+        self.len() == 0
     }
 
     /// How many rows are written or taken away.
     pub fn len(&self) -> usize {
-        self.rows.len() + self.ids.len() + self.calls.len()
+        let live = usize::from(self.live_at.is_some());
+        self.rows.len() + self.ids.len() + self.calls.len() + live + self.ended.len()
     }
 }
 

@@ -8,11 +8,16 @@
 //!   error all, or none, of them may be there: they are written again, in a store opened anew.
 //! - What it opens is what was written, or an [`OpenError`] that says why not; nothing is deleted for it.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::row::{Changes, DeadLetter, GivenId};
 use crate::event::{CallId, EventId, Item};
+
+/// How long it is kept how a call ended: a dialplan asks right after the end.
+pub const ENDED_KEPT: Duration = Duration::from_secs(10 * 60);
 
 /// How a store is opened, and opened again after a fault.
 pub type Opener = Box<dyn Fn() -> Result<Box<dyn Store>, OpenError> + Send + Sync>;
@@ -65,6 +70,8 @@ pub struct Recovered {
     pub next_place: u64,
     /// Calls that were being bridged.
     pub calls: Vec<LiveCall>,
+    /// Calls that ended, the oldest first.
+    pub ended: Vec<EndedCall>,
 }
 
 /// A call that was being bridged when callhook died.
@@ -73,6 +80,18 @@ pub struct LiveCall {
     pub call: CallId,
     /// When it began, in Unix milliseconds.
     pub since: u64,
+    /// When callhook last wrote that it lives, in Unix milliseconds; as `since` where it did not yet.
+    pub seen: u64,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedCall {
+    pub call: CallId,
+    pub reason: Cow<'static, str>,
+    pub duration_ms: u64,
+    /// When it ended, in Unix milliseconds.
+    pub at: u64,
 }
 
 /// Why a store cannot be used.

@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tokio_util::either::Either;
@@ -43,17 +43,57 @@ const MAX_WRITE_BUFFER: usize = 512 * 1024;
 
 /// Why a server could not be reached.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConnectError(String);
+pub enum ConnectError {
+    /// It may be different in a moment: a server that is being started, or is busy.
+    #[error("{0}")]
+    Passing(String),
+    /// It will be the same in a moment: a name that does not resolve, TLS, or an answer of HTTP that refuses.
+    #[error("{0}")]
+    Lasting(String),
+}
 
 /// What comes from a server.
 #[derive(Debug)]
 pub enum Incoming {
     Message(Utf8Bytes),
-    /// The connection is over, closed in good order or not.
-    Closed,
+    /// A message of so many bytes that is no text.
+    Binary(usize),
+    Closed(Close),
+}
+
+/// How a server ended the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// With a close frame, which need not have a code.
+    Frame { code: Option<u16>, reason: String },
+    /// Without one: the connection ended, or broke.
+    NoFrame,
     /// The server broke the WebSocket protocol, or exceeded [`MAX_MESSAGE`].
     Broken(String),
+}
+
+impl Close {
+    /// Whether the server meant to end the call: codes 1000 and 1001, or none (which is 1005 to those who
+    /// read it).
+    pub fn is_orderly(&self) -> bool {
+        matches!(self, Self::Frame { code: None | Some(1000 | 1001), .. })
+    }
+
+    pub fn code(&self) -> Option<u16> {
+        match self {
+            Self::Frame { code, .. } => *code,
+            Self::NoFrame | Self::Broken(_) => None,
+        }
+    }
+
+    /// What the server says of it, or what it did.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Frame { reason, .. } => Some(&**reason).filter(|reason| !reason.is_empty()),
+            Self::NoFrame => Some("the connection ended without a close frame"),
+            Self::Broken(error) => Some(error),
+        }
+    }
 }
 
 /// Makes connections. What TLS needs is loaded with the first `wss`.
@@ -76,7 +116,7 @@ impl Connector {
     /// # Errors
     /// [`ConnectError`], with the innermost reason.
     pub async fn connect(&self, url: &str) -> Result<Socket, ConnectError> {
-        let url = Url::parse(url).map_err(|error| ConnectError(error.to_string()))?;
+        let url = Url::parse(url).map_err(|error| ConnectError::Lasting(error.to_string()))?;
         let request = request(&url)?;
         let stream = self.open(&url).await?;
         let config = WebSocketConfig::default()
@@ -86,7 +126,7 @@ impl Connector {
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let handshake = client_async_with_config(request, stream, Some(config)).await;
-        let (web, _) = handshake.map_err(|error| ConnectError(handshake_error(&error)))?;
+        let (web, _) = handshake.map_err(|error| handshake_error(&error))?;
         Ok(Socket { web, dirty: false })
     }
 
@@ -96,19 +136,19 @@ impl Connector {
     ) -> Result<Either<TcpStream, TlsStream<TcpStream>>, ConnectError> {
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or_default();
-        let failed = |error: std::io::Error| ConnectError(innermost(&error));
-        let tcp =
-            TcpStream::connect((host.trim_matches(['[', ']']), port)).await.map_err(failed)?;
+        let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port))
+            .await
+            .map_err(|error| dial_error(&error))?;
         // A frame of 20 ms must not wait for the acknowledgement of the one before.
-        tcp.set_nodelay(true).map_err(failed)?;
+        tcp.set_nodelay(true).map_err(|error| dial_error(&error))?;
         if url.scheme() == "ws" {
             return Ok(Either::Left(tcp));
         }
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .map_err(|error| ConnectError(error.to_string()))?;
+            .map_err(|error| ConnectError::Lasting(error.to_string()))?;
         let tls = self.tls.get_or_init(tls_connector).as_ref();
-        let tls = tls.map_err(|error| ConnectError(error.clone()))?;
-        Ok(Either::Right(tls.connect(name, tcp).await.map_err(failed)?))
+        let tls = tls.map_err(|error| ConnectError::Lasting(error.clone()))?;
+        Ok(Either::Right(tls.connect(name, tcp).await.map_err(|error| dial_error(&error))?))
     }
 }
 
@@ -139,17 +179,20 @@ impl Socket {
         if self.dirty {
             match self.web.poll_flush_unpin(context) {
                 Poll::Ready(Ok(())) => self.dirty = false,
-                Poll::Ready(Err(_)) => return Poll::Ready(Incoming::Closed),
+                // What came before the connection broke is still to be read.
+                Poll::Ready(Err(_)) => self.dirty = false,
                 Poll::Pending => {}
             }
         }
         loop {
             return Poll::Ready(match ready!(self.web.poll_next_unpin(context)) {
                 Some(Ok(Message::Text(text))) => Incoming::Message(text),
+                Some(Ok(Message::Binary(bytes))) => Incoming::Binary(bytes.len()),
                 // Pings are answered by the library.
-                Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => continue,
-                Some(Ok(Message::Frame(_) | Message::Close(_))) | None => Incoming::Closed,
-                Some(Err(error)) => incoming_error(&error),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                Some(Ok(Message::Close(frame))) => Incoming::Closed(closed_by(frame)),
+                Some(Ok(Message::Frame(_))) | None => Incoming::Closed(Close::NoFrame),
+                Some(Err(error)) => Incoming::Closed(broken_by(&error)),
             });
         }
     }
@@ -170,8 +213,10 @@ fn request(url: &Url) -> Result<Request, ConnectError> {
     // Both fail only for URLs without a host, and a WebSocket URL has one.
     plain.set_username("").ok();
     plain.set_password(None).ok();
-    let mut request =
-        plain.as_str().into_client_request().map_err(|error| ConnectError(innermost(&error)))?;
+    let mut request = plain
+        .as_str()
+        .into_client_request()
+        .map_err(|error| ConnectError::Lasting(innermost(&error)))?;
     if !url.username().is_empty() || url.password().is_some() {
         let user: Vec<u8> = percent_decode_str(url.username()).collect();
         let password: Vec<u8> = percent_decode_str(url.password().unwrap_or_default()).collect();
@@ -184,19 +229,37 @@ fn request(url: &Url) -> Result<Request, ConnectError> {
     Ok(request)
 }
 
-fn handshake_error(error: &Error) -> String {
-    match error {
-        Error::Http(response) => {
-            format!("it answered {} to the WebSocket handshake", response.status())
-        }
-        other => innermost(other),
+/// The system's errors pass; those of the resolver and of TLS, which have no number of the system's, last.
+fn dial_error(error: &std::io::Error) -> ConnectError {
+    let broken = error.kind() == std::io::ErrorKind::UnexpectedEof;
+    match error.raw_os_error() {
+        None if !broken => ConnectError::Lasting(innermost(error)),
+        _ => ConnectError::Passing(innermost(error)),
     }
 }
 
-fn incoming_error(error: &Error) -> Incoming {
+fn handshake_error(error: &Error) -> ConnectError {
+    let Error::Http(response) = error else { return ConnectError::Passing(innermost(error)) };
+    let text = format!("it answered {} to the WebSocket handshake", response.status());
+    match response.status().is_server_error() {
+        true => ConnectError::Passing(text),
+        false => ConnectError::Lasting(text),
+    }
+}
+
+fn closed_by(frame: Option<CloseFrame>) -> Close {
+    match frame {
+        Some(CloseFrame { code, reason }) => {
+            Close::Frame { code: Some(code.into()), reason: reason.to_string() }
+        }
+        None => Close::Frame { code: None, reason: String::new() },
+    }
+}
+
+fn broken_by(error: &Error) -> Close {
     match error {
         Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-            Incoming::Broken(format!("a message of {size} bytes; at most {max_size} are read"))
+            Close::Broken(format!("a message of {size} bytes; at most {max_size} are read"))
         }
         // The connection just ended.
         Error::ConnectionClosed
@@ -205,7 +268,7 @@ fn incoming_error(error: &Error) -> Incoming {
         | Error::Tls(_)
         | Error::Protocol(
             ProtocolError::ResetWithoutClosingHandshake | ProtocolError::SendAfterClosing,
-        ) => Incoming::Closed,
-        other => Incoming::Broken(innermost(other)),
+        ) => Close::NoFrame,
+        other => Close::Broken(innermost(other)),
     }
 }

@@ -1,8 +1,10 @@
 //! Every way for a call to end, and what each party gets to see of it: Asterisk a hang-up, the STS server a
 //! close, the receiver exactly one `call_ended`, the operator the reason. `call_ends/restart.rs` has the
-//! calls that callhook itself did not live to see the end of.
+//! calls that callhook itself did not live to see the end of, `call_ends/sts_server.rs` the ways of an STS server
+//! to go.
 
 mod restart;
+mod sts_server;
 
 use std::time::Duration;
 
@@ -11,15 +13,16 @@ use crate::support::event::new_uuid;
 use crate::support::receiver::{Receiver, Reply, free_port};
 use crate::support::service::serve;
 use crate::support::stage::{Call, Stage};
-use crate::support::sts::{Manner, Sts, frame};
+use crate::support::sts::{Manner, Sts};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 const DETAILS: (&str, &str) = ("CALL_ENDED_DETAILS", "true");
 /// What anything may take on a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
-/// How long an STS server that cannot be reached is tried.
+/// How long an STS server that does not answer is waited for, and one that refuses is tried again.
 const PATIENCE: Duration = Duration::from_secs(5);
+const RETRIED: Duration = Duration::from_secs(3);
 
 /// Waits for the end of the call, closes callhook, and expects one `call_ended`, last and for this reason.
 async fn ended_once(stage: &mut Stage, uuid: &str, reason: &str) {
@@ -33,6 +36,11 @@ async fn ended_once(stage: &mut Stage, uuid: &str, reason: &str) {
         let count = events.iter().filter(|event| event.kind() == kind).count();
         assert_eq!(count, 1, "one {kind}: {events:#?}");
     }
+}
+
+/// A timestamp in Unix milliseconds.
+fn millis_of(timestamp: &Value) -> u64 {
+    callhook::time::unix_millis_of(timestamp.as_str().expect("a text")).expect("a timestamp")
 }
 
 /// A call in the middle of things: its caller speaks, and its agent has ten seconds queued.
@@ -80,98 +88,84 @@ async fn a_caller_hangs_up_right_after_its_uuid() {
     ended_once(&mut stage, &uuid, "hangup").await;
 }
 
-#[tokio::test]
-async fn the_sts_server_closes_in_an_orderly_way() {
-    let mut stage = Stage::set(&[DETAILS]).await;
-    let call = busy_call(&stage).await;
-    let closed = Instant::now();
-    call.session.close().await;
-    let at = call.ear.hung_up().await;
-    assert!(at - closed < SLACK, "what was queued is dropped: {:?}", at - closed);
-    call.session.gone().await;
-    ended_once(&mut stage, &call.uuid, "sts_closed").await;
-}
-
-#[tokio::test]
-async fn the_sts_server_drops_its_connection() {
-    let mut stage = Stage::set(&[DETAILS]).await;
-    let call = busy_call(&stage).await;
-    call.session.vanish().await;
-    call.ear.hung_up().await;
-    ended_once(&mut stage, &call.uuid, "sts_closed").await;
-}
-
-#[tokio::test]
-async fn the_sts_server_resets_its_connection() {
-    let mut stage = Stage::set(&[DETAILS]).await;
-    let call = busy_call(&stage).await;
-    call.session.reset().await;
-    call.ear.hung_up().await;
-    ended_once(&mut stage, &call.uuid, "sts_closed").await;
-}
-
-#[tokio::test]
-async fn the_sts_server_closes_in_the_middle_of_a_message() {
-    let mut stage = Stage::set(&[DETAILS]).await;
-    let call = busy_call(&stage).await;
-    let message = frame(1, &[b' '; 5000]);
-    call.session.raw(message[..3000].to_vec()).await;
-    call.session.vanish().await;
-    call.ear.hung_up().await;
-    ended_once(&mut stage, &call.uuid, "sts_closed").await;
-}
-
-/// Dials into an STS server that cannot be reached, and expects the call to end about 5 s later.
-async fn fails(mut stage: Stage) -> Stage {
+/// Dials into an STS server that cannot be reached, and expects the call to end about so much later.
+async fn fails(mut stage: Stage, time: Duration) -> Stage {
     let uuid = new_uuid();
     let dialled = Instant::now();
     let mut asterisk = stage.dial(&uuid).await;
     stage.event(&uuid, "call_started").await;
     assert!(dialled.elapsed() < SLACK, "it starts before its STS server is there");
-    asterisk.silence(100).await;
+    asterisk.silence(50).await;
     let ear = asterisk.ear();
     let after = ear.hung_up().await - dialled;
-    assert!((PATIENCE - Duration::from_secs(2)..PATIENCE + SLACK).contains(&after), "{after:?}");
-    let silent = ear.frames().iter().all(|frame| frame.payload.iter().all(|byte| *byte == 0));
+    assert!((time.mul_f64(0.6)..time + SLACK).contains(&after), "{after:?}");
+    let silent = ear.frames().iter().all(|frame| frame.kind == HANGUP);
     assert!(silent, "silence to the caller");
     ended_once(&mut stage, &uuid, "sts_failed").await;
     stage
 }
 
-#[tokio::test]
-async fn an_sts_server_that_is_not_there_ends_the_call_after_five_seconds() {
+/// A stage whose STS server is at this URL.
+async fn stage_at(url: &str) -> Stage {
     let receiver = Receiver::content().await;
-    let url = format!("ws://127.0.0.1:{}", free_port());
-    let vars = [("STS_URL", url.as_str()), DETAILS];
-    let service = serve(&receiver.url, &vars).await;
-    fails(Stage { receiver, sts: Sts::start(Manner::Usual).await, service }).await;
+    let service = serve(&receiver.url, &[("STS_URL", url), DETAILS]).await;
+    Stage { receiver, sts: Sts::start(Manner::Usual).await, service }
 }
 
 #[tokio::test]
-async fn an_sts_server_that_drops_each_connection_is_tried_again_for_five_seconds() {
-    let stage = fails(Stage::with(Sts::start(Manner::Drops).await, &[DETAILS]).await).await;
-    let tries = stage.sts.connections();
+async fn an_sts_server_that_is_not_there_ends_the_call_after_three_seconds() {
+    fails(stage_at(&format!("ws://127.0.0.1:{}", free_port())).await, RETRIED).await;
+}
+
+#[tokio::test]
+async fn an_sts_server_that_drops_each_connection_is_tried_again_for_three_seconds() {
+    let stage = Stage::with(Sts::start(Manner::Drops).await, &[DETAILS]).await;
+    let tries = fails(stage, RETRIED).await.sts.connections();
     assert!((2..=200).contains(&tries.len()), "{} tries", tries.len());
 }
 
 #[tokio::test]
-async fn an_sts_server_that_refuses_the_handshake_ends_the_call() {
-    let mut stage = Stage::with(Sts::start(Manner::Refuses).await, &[DETAILS]).await;
-    let uuid = new_uuid();
-    let asterisk = stage.dial(&uuid).await;
-    asterisk.ear().hung_up().await;
-    ended_once(&mut stage, &uuid, "sts_failed").await;
+async fn what_will_not_change_by_waiting_ends_the_call_at_once() {
+    let refusing = Stage::with(Sts::start(Manner::Refuses).await, &[DETAILS]).await;
+    for mut stage in [refusing, stage_at("ws://nobody.invalid:6030").await] {
+        let uuid = new_uuid();
+        let asterisk = stage.dial(&uuid).await;
+        let in_vain = |line: &Value| line["message"] == "speech-to-speech server cannot be reached";
+        assert_eq!(stage.service.log_line(in_vain).await["attempts"], 1);
+        asterisk.ear().hung_up().await;
+        ended_once(&mut stage, &uuid, "sts_failed").await;
+    }
 }
 
 #[tokio::test]
 async fn an_sts_server_that_never_answers_the_handshake_ends_the_call_after_five_seconds() {
-    fails(Stage::with(Sts::start(Manner::Mute).await, &[DETAILS]).await).await;
+    fails(Stage::with(Sts::start(Manner::Mute).await, &[DETAILS]).await, PATIENCE).await;
 }
 
 #[tokio::test]
 async fn an_sts_server_that_answers_after_ten_seconds_is_too_late() {
     let late = Manner::Late(Duration::from_secs(10));
-    fails(Stage::with(Sts::start(late).await, &[DETAILS]).await).await;
+    fails(Stage::with(Sts::start(late).await, &[DETAILS]).await, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn an_override_that_never_answers_leaves_time_for_sts_url_and_five_seconds_are_all() {
+    let (one, other) = (Sts::start(Manner::Mute).await, Sts::start(Manner::Mute).await);
+    let route = one.url.clone();
+    let receiver = Receiver::start(move |seen| match seen.kind() {
+        "call_initiated" => Reply::route(&route),
+        _ => Reply::ok(),
+    })
+    .await;
+    let mut stage = Stage::of(receiver, other, &[DETAILS]).await;
+    let uuid = new_uuid();
+    stage.announce(&uuid, json!({})).await;
+    let dialled = Instant::now();
+    let asterisk = stage.dial(&uuid).await;
+    let after = asterisk.ear().hung_up().await - dialled;
+    assert!((PATIENCE.mul_f64(0.9)..PATIENCE + SLACK).contains(&after), "{after:?}");
+    assert_eq!((one.connections().len(), stage.sts.connections().len()), (1, 1));
+    ended_once(&mut stage, &uuid, "sts_failed").await;
 }
 
 #[tokio::test]
@@ -199,7 +193,7 @@ async fn an_override_that_cannot_be_reached_gives_way_to_sts_url() {
     stage.announce(&uuid, json!({ "from": "2000" })).await;
     let dialled = Instant::now();
     let call = stage.call_of(&uuid).await;
-    assert!(dialled.elapsed() < PATIENCE + SLACK, "{:?}", dialled.elapsed());
+    assert!(dialled.elapsed() < Duration::from_secs(4), "{:?}", dialled.elapsed());
     assert_eq!(call.session.target, "/?from=2000", "the fallback gets the payload, too");
     call.asterisk.hang_up().await;
     ended_once(&mut stage, &uuid, "hangup").await;
@@ -323,6 +317,11 @@ async fn transcripts_on_their_way_when_the_caller_hangs_up_are_kept() {
     ended_once(&mut stage, &call.uuid, "hangup").await;
     let expected = ["call_started", "transcription", "transcription", "call_ended"];
     assert_eq!(stage.kinds(&call.uuid), expected);
+    let events = stage.events(&call.uuid);
+    let at = |event: usize| millis_of(&events[event].body["timestamp"]);
+    assert!(at(3) <= at(1), "the end is when the caller hung up: {events:#?}");
+    let duration = events[3].body["payload"]["duration_ms"].as_u64().expect("a number");
+    assert!(at(0) + duration <= at(3) + 5, "and so long the call was: {events:#?}");
 }
 
 #[tokio::test]

@@ -158,8 +158,20 @@ impl Asterisk {
 pub struct Ear(Arc<Record<Heard>>);
 
 impl Ear {
+    /// The frames so far, but for those of silence, which come while nothing is played.
     pub fn frames(&self) -> Vec<Frame> {
         self.0.look(frames_of)
+    }
+
+    /// When frames of silence came.
+    pub fn silences(&self) -> Vec<Instant> {
+        self.0.look(silences_of)
+    }
+
+    /// Waits for at least this many frames of silence; returns when they came.
+    pub async fn silent_for(&self, count: usize) -> Vec<Instant> {
+        let enough = |heard: &[Heard]| Some(silences_of(heard)).filter(|all| all.len() >= count);
+        self.0.until(&format!("{count} frames of silence to Asterisk"), enough).await
     }
 
     /// The bytes of incomplete frames that a read ended with, if any did.
@@ -198,9 +210,21 @@ impl Ear {
 }
 
 fn frames_of(heard: &[Heard]) -> Vec<Frame> {
-    let frame =
-        |heard: &Heard| if let Heard::Frame(frame) = heard { Some(frame.clone()) } else { None };
-    heard.iter().filter_map(frame).collect()
+    all_frames_of(heard).filter(|frame| !is_silence(frame)).cloned().collect()
+}
+
+fn silences_of(heard: &[Heard]) -> Vec<Instant> {
+    all_frames_of(heard).filter(|frame| is_silence(frame)).map(|frame| frame.at).collect()
+}
+
+fn all_frames_of(heard: &[Heard]) -> impl Iterator<Item = &Frame> {
+    heard
+        .iter()
+        .filter_map(|heard| if let Heard::Frame(frame) = heard { Some(frame) } else { None })
+}
+
+fn is_silence(frame: &Frame) -> bool {
+    frame.kind == AUDIO && frame.payload == [0; FRAME]
 }
 
 pub fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {

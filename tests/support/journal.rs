@@ -1,7 +1,9 @@
 //! A journal, and the ends of the services that leave it to the next.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use redb::{Database, ReadableTable as _, TableDefinition};
 use tempfile::TempDir;
 
 use super::service::{Service, serve};
@@ -22,6 +24,31 @@ impl Journal {
 
     pub fn bytes(&self) -> Vec<u8> {
         std::fs::read(self.path()).expect("the journal can be read")
+    }
+
+    /// Makes it look as if the service had died so much earlier; it must not run.
+    pub fn set_back(&self, by: Duration) {
+        let by = u64::try_from(by.as_millis()).expect("a time to be tested with");
+        let write = Database::open(self.path()).unwrap().begin_write().unwrap();
+        {
+            let mut calls =
+                write.open_table(TableDefinition::<[u8; 16], u64>::new("calls")).unwrap();
+            let begun: Vec<_> = calls
+                .iter()
+                .unwrap()
+                .map(|row| row.map(|(call, at)| (call.value(), at.value())))
+                .collect();
+            for row in begun {
+                let (call, at) = row.unwrap();
+                calls.insert(call, at - by).unwrap();
+            }
+            let mut meta = write.open_table(TableDefinition::<&str, u64>::new("meta")).unwrap();
+            let live_at = meta.get("live_at").unwrap().map(|at| at.value());
+            if let Some(at) = live_at {
+                meta.insert("live_at", at - by).unwrap();
+            }
+        }
+        write.commit().unwrap();
     }
 
     /// Starts a service on this journal that delivers to `url`.

@@ -174,7 +174,13 @@ impl Session {
 
     /// Sends a close frame.
     pub async fn close(&self) -> bool {
-        self.raw(frame(CLOSE, &1000_u16.to_be_bytes())).await
+        self.close_with(Some(1000), "").await
+    }
+
+    /// Sends a close frame with this code, if any, and this reason.
+    pub async fn close_with(&self, code: Option<u16>, reason: &str) -> bool {
+        let code = code.map(|code| code.to_be_bytes().to_vec()).unwrap_or_default();
+        self.raw(frame(CLOSE, &[&code, reason.as_bytes()].concat())).await
     }
 
     /// Closes the TCP connection without a word.

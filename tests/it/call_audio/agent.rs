@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::support::asterisk::{AUDIO, BEAT, Frame};
+use crate::support::event::new_uuid;
 use crate::support::sound::{bytes_of, voice};
 use crate::support::stage::{Call, Stage};
+use crate::support::sts::{Manner, Sts};
 
 fn payloads(frames: &[Frame]) -> Vec<u8> {
     frames.iter().flat_map(|frame| frame.payload.clone()).collect()
@@ -97,7 +101,17 @@ async fn the_last_piece_of_an_utterance_is_filled_up_with_silence() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_while_there_is_nothing_to_play() {
+async fn silence_is_sent_at_once_and_each_second_while_there_is_nothing_to_play() {
+    // Its STS server never answers, so that there is never anything.
+    let stage = Stage::with(Sts::start(Manner::Mute).await, &[]).await;
+    let asterisk = stage.dial(&new_uuid()).await;
+    let at = asterisk.ear().silent_for(4).await;
+    let span = at[3] - at[0];
+    assert!((Duration::from_millis(2900)..Duration::from_secs(5)).contains(&span), "{span:?}");
+}
+
+#[tokio::test]
+async fn nothing_but_silence_is_sent_while_there_is_nothing_to_play() {
     let stage = Stage::set(&[]).await;
     let mut call = stage.call().await;
     call.asterisk.silence(30).await;
@@ -111,6 +125,17 @@ async fn nothing_is_sent_while_there_is_nothing_to_play() {
     assert_eq!(frames.iter().map(number).collect::<Vec<_>>(), [1, 2, 3, 1, 2]);
     let pause = frames[3].at - frames[2].at;
     assert!(pause > Duration::from_millis(300), "{pause:?}");
+    assert_eq!(call.ear.parts(), [0; 0], "no part of a frame came alone");
+}
+
+#[tokio::test]
+async fn no_silence_is_sent_into_what_the_agent_says() {
+    let stage = Stage::set(&[]).await;
+    let call = stage.call().await;
+    call.session.audio(&numbered(150)).await;
+    let frames = call.ear.at_least(150).await;
+    let within = |at: &Instant| *at > frames[0].at && *at < frames[149].at;
+    assert!(!call.ear.silences().iter().any(within));
 }
 
 #[tokio::test]

@@ -165,6 +165,20 @@ fn level(samples: &[i16]) -> f64 {
     loudness(samples) / (8000.0 / 2.0_f64.sqrt())
 }
 
+#[tokio::test]
+async fn a_wideband_call_logs_its_rate_once() {
+    let stage = Stage::set(&[]).await;
+    for (kind, rate, size) in RATES {
+        let mut call = stage.call().await;
+        call.asterisk.play(kind, [&vec![0; size][..]; 3]).await;
+        call.asterisk.digit('#').await;
+        call.session.message("dtmf_digit", 1).await;
+        let lines = detected(&stage, &call.uuid);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(&format!("\"rate\":{rate}")), "{lines:?}");
+    }
+}
+
 async fn a_tone_stays_itself(kinds: &[Kind]) {
     for (kind, samples) in resampled(kinds, 440.0).await {
         let expected = 2 * RATE;

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use callhook::journal;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{DETAILS, busy_call};
+use super::{DETAILS, busy_call, millis_of};
 use crate::support::event::new_uuid;
 use crate::support::journal::Journal;
 use crate::support::receiver::{Receiver, Reply, Seen, nobody};
@@ -106,6 +107,62 @@ async fn a_call_that_callhook_died_in_gets_its_end_at_the_next_start_and_no_seco
     kept.stage.close().await;
     assert_eq!(kept.story(&live.uuid), story(&["call_started", "call_ended"], "restart"));
     assert_eq!(kept.story(&over.uuid), story(&["call_started", "call_ended"], "hangup"));
+}
+
+/// What its last event says of a call: when it ended, and after how many milliseconds.
+fn end_of(stage: &Stage, uuid: &str) -> (u64, u64) {
+    let events = stage.events(uuid);
+    let ended = &events.last().expect("the call had events").body;
+    let duration = ended["payload"]["duration_ms"].as_u64().expect("a number");
+    (millis_of(&ended["timestamp"]), duration)
+}
+
+#[tokio::test]
+async fn the_time_that_callhook_was_away_is_no_part_of_the_call() {
+    const NIGHT: Duration = Duration::from_secs(8 * 3600);
+    let mut kept = Kept::set().await;
+    let dialled = Instant::now();
+    let mut call = busy_call(&kept.stage).await;
+    kept.stage.event(&call.uuid, "call_started").await;
+    // Long enough for it to be written that the call lives.
+    call.asterisk.silence(540).await;
+    kept.end("KILL").await;
+    let lasted = u64::try_from(dialled.elapsed().as_millis()).expect("small");
+    kept.journal.set_back(NIGHT);
+    let died = callhook::time::unix_millis() - u64::try_from(NIGHT.as_millis()).expect("small");
+    kept.begin().await;
+    kept.stage.event(&call.uuid, "call_ended").await;
+    kept.stage.close().await;
+    assert_eq!(kept.story(&call.uuid), story(&["call_started", "call_ended"], "restart"));
+    let (at, duration) = end_of(&kept.stage, &call.uuid);
+    assert!(
+        (lasted.saturating_sub(10_000)..=lasted).contains(&duration),
+        "{duration} of {lasted} ms"
+    );
+    assert!((died - 10_000..=died).contains(&at), "{at} for {died}");
+}
+
+#[tokio::test]
+async fn an_end_is_on_disk_before_asterisk_learns_of_it_and_is_the_one_that_is_reported() {
+    let mut kept = Kept::set().await;
+    let call = kept.stage.call().await;
+    call.session.transcript("agent", "goodbye").await;
+    kept.stage.event(&call.uuid, "transcription").await;
+    call.session.close().await;
+    call.ear.hung_up().await;
+    kept.end("KILL").await;
+    let opened = journal::Journal::in_file(&kept.journal.path(), 1).map_err(drop);
+    let (closing, recovered) = opened.expect("the journal opens");
+    let uuid = call.uuid.parse().expect("a uuid");
+    let ended: Vec<_> = recovered.ended.iter().filter(|ended| ended.call == uuid).collect();
+    assert_eq!((ended.len(), &*ended[0].reason), (1, "sts_closed"));
+    drop(closing);
+    kept.begin().await;
+    kept.stage.event(&call.uuid, "call_ended").await;
+    kept.stage.close().await;
+    let expected = story(&["call_started", "transcription", "call_ended"], "sts_closed");
+    assert_eq!(kept.story(&call.uuid), expected);
+    assert_eq!(end_of(&kept.stage, &call.uuid), (ended[0].at, ended[0].duration_ms));
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use tokio::time::{Instant, timeout};
 use super::{ended_once, grown, is_well};
 use crate::support::asterisk::{AUDIO, Frame, frame as caller_frame};
 use crate::support::event::new_uuid;
+use crate::support::receiver::Receiver;
+use crate::support::service::{level, serve};
 use crate::support::sound::bytes_of;
 use crate::support::stage::{Call, Stage};
 use crate::support::sts::{Manner, Sts, frame};
@@ -79,6 +81,31 @@ async fn messages_that_make_no_sense_are_passed_over() {
     let known = ["call_started", "transcription", "dtmf_digit", "call_ended"];
     let kinds = stage.kinds(&call.uuid);
     assert!(kinds.iter().all(|kind| known.contains(&&**kind)), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn a_transcript_that_is_cut_in_mid_emoji_is_an_event() {
+    let mut stage = Stage::set(&[]).await;
+    let call = stage.call().await;
+    call.session.text(r#"{"type":"transcript","role":"user","text":"party \ud83c"}"#).await;
+    let event = stage.event(&call.uuid, "transcription").await;
+    assert_eq!(event.body["payload"], json!({ "role": "user", "text": "party \u{fffd}" }));
+    call.asterisk.hang_up().await;
+    ended_once(&mut stage, &call.uuid).await;
+}
+
+#[tokio::test]
+async fn a_call_without_any_sts_server_is_warned_about() {
+    let receiver = Receiver::content().await;
+    let service = serve(&receiver.url, &[]).await;
+    let mut stage = Stage { receiver, sts: Sts::start(Manner::Usual).await, service };
+    let uuid = new_uuid();
+    let asterisk = stage.dial(&uuid).await;
+    let warned = |line: &Value| line["uuid"] == uuid && line.to_string().contains("STS_URL");
+    assert_eq!(level(&stage.service.log_line(warned).await), "warn");
+    asterisk.ear().silent_for(1).await;
+    asterisk.hang_up().await;
+    ended_once(&mut stage, &uuid).await;
 }
 
 #[tokio::test]

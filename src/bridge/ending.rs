@@ -1,0 +1,47 @@
+//! Ending: how a call ended, and who knows of it before the caller is let go.
+//!
+//! Invariant: the register and the disk know of the end before Asterisk can, since the dialplan asks as soon as
+//! it goes on. A disk that fails or hangs delays that by [`DISK_TIME`] at most.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::life::EndReason;
+use crate::calls::Calls;
+use crate::event::CallId;
+use crate::journal::{EndedCall, Journal};
+use crate::sts::Close;
+use crate::time::millis;
+
+const DISK_TIME: Duration = Duration::from_millis(100);
+
+/// How a call ended.
+pub struct CallEnd {
+    pub reason: EndReason,
+    /// From its first frame to the end itself, without what is waited for after that.
+    pub lasted: Duration,
+    /// In Unix milliseconds.
+    pub at: u64,
+    /// How the STS server closed, where that was before the end.
+    pub close: Option<Close>,
+}
+
+/// Those who know of ends.
+#[derive(Clone)]
+pub struct Ends {
+    pub calls: Arc<Calls>,
+    pub journal: Arc<Journal>,
+}
+
+impl Ends {
+    /// Lets all know; returns when it is on disk.
+    pub async fn note(&self, call: CallId, end: &CallEnd) {
+        let (reason, duration_ms) = (end.reason.name().into(), millis(end.lasted));
+        let ended = EndedCall { call, reason, duration_ms, at: end.at };
+        self.calls.has_ended(ended.clone(), Instant::now());
+        // What the disk does not take in time it gets later.
+        timeout(DISK_TIME, self.journal.call_ended(ended).kept()).await.ok();
+    }
+}
