@@ -16,6 +16,7 @@
 //! - A stop ends within `DRAIN_TIMEOUT`; the number of events that are lost is logged.
 
 use std::io;
+use std::mem::take;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::sync::Arc;
@@ -103,8 +104,7 @@ impl App {
         let (listener, front) = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
         let (audio_listener, audio) = bind(&settings.call.listen, "AUDIOSOCKET_HOST:PORT").await?;
         let (admin_listener, admin) = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
-        let unfinished = std::mem::take(&mut recovered.calls);
-        let ended = std::mem::take(&mut recovered.ended);
+        let (unfinished, ended) = (take(&mut recovered.calls), take(&mut recovered.ended));
         let parts = QueueParts {
             deliver,
             journal: Arc::new(journal),
@@ -116,7 +116,7 @@ impl App {
         let bridge = Arc::new(Bridge {
             queue: queue.clone(),
             history: parts.history.clone(),
-            ends: Ends { calls: Arc::clone(&calls), journal: Arc::clone(&parts.journal) },
+            ends: Ends::knowing(&ended, &calls, &parts.journal),
             fallback: settings.fallback.clone(),
             settings: settings.call,
             connector: Connector::default(),
@@ -124,7 +124,6 @@ impl App {
             recording: TaskTracker::new(),
             metrics: Arc::clone(&metrics.bridge),
         });
-        bridge.know(&ended);
         // Without a receiver their ends wait in the journal, as events do.
         if settings.webhook.is_some() {
             bridge.end_recovered(unfinished, &ended).await;

@@ -122,15 +122,6 @@ impl Bridge {
         }
     }
 
-    /// Lets those ends be known that are on disk.
-    pub fn know(&self, ended: &[EndedCall]) {
-        let (now, today) = (Instant::now(), unix_millis());
-        for call in ended {
-            let age = Duration::from_millis(today.saturating_sub(call.at));
-            self.ends.calls.has_ended(call.clone(), now.checked_sub(age).unwrap_or(now));
-        }
-    }
-
     /// Ends calls that were live when callhook died; each was begun in the journal. Where a call itself had
     /// ended, and only its last events were waited for, `ended` has its end.
     pub async fn end_recovered(&self, calls: Vec<LiveCall>, ended: &[EndedCall]) {

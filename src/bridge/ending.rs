@@ -13,7 +13,7 @@ use crate::calls::Calls;
 use crate::event::CallId;
 use crate::journal::{EndedCall, Journal};
 use crate::sts::Close;
-use crate::time::millis;
+use crate::time::{millis, unix_millis};
 
 const DISK_TIME: Duration = Duration::from_millis(100);
 
@@ -29,13 +29,22 @@ pub struct CallEnd {
 }
 
 /// Those who know of ends.
-#[derive(Clone)]
 pub struct Ends {
     pub calls: Arc<Calls>,
     pub journal: Arc<Journal>,
 }
 
 impl Ends {
+    /// Those who know of these ends already, which are on disk.
+    pub fn knowing(ended: &[EndedCall], calls: &Arc<Calls>, journal: &Arc<Journal>) -> Self {
+        let (now, today) = (Instant::now(), unix_millis());
+        for call in ended {
+            let age = Duration::from_millis(today.saturating_sub(call.at));
+            calls.has_ended(call.clone(), now.checked_sub(age).unwrap_or(now));
+        }
+        Self { calls: Arc::clone(calls), journal: Arc::clone(journal) }
+    }
+
     /// Lets all know; returns when it is on disk.
     pub async fn note(&self, call: CallId, end: &CallEnd) {
         let (reason, duration_ms) = (end.reason.name().into(), millis(end.lasted));

@@ -231,6 +231,10 @@ impl Listener {
                 self.cut_off = true;
                 return self;
             };
+            // The bridge's own, while there is nothing to play.
+            if payload.iter().all(|byte| *byte == 0) {
+                continue;
+            }
             self.heard.push(Heard { at, number: self.voice.number(&payload) });
             run.heard.fetch_add(1, Ordering::Relaxed);
         }

@@ -15,6 +15,7 @@ export const REASONS = {
   hangup: "caller hung up",
   sts_closed: "agent hung up",
   sts_failed: "no speech server",
+  sts_lost: "speech server lost",
   protocol_error: "protocol error",
   idle: "went silent",
   shutdown: "callhook stopped",

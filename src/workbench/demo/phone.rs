@@ -125,6 +125,8 @@ impl FarEnd {
         while let Ok(Some((frame, length))) = audiosocket::read(&self.buffer[start..]) {
             start += length;
             match frame {
+                // Of callhook's own, while the agent says nothing.
+                Frame::Audio { samples, .. } if samples.iter().all(|byte| *byte == 0) => {}
                 Frame::Audio { .. } => {
                     self.frames += 1;
                     self.silent = 0;
