@@ -40,9 +40,9 @@ use tracing::error;
 pub use self::file::{in_file, in_memory, on};
 use self::inbox::Inbox;
 pub use self::metrics::JournalMetrics;
-pub use self::row::{Changes, DeadLetter, GivenId};
+pub use self::row::{Changes, DeadLetter, EndedCall, GivenId};
 pub use self::store::{
-    Committed, DiskError, ENDED_KEPT, EndedCall, LiveCall, OpenError, Opener, Recovered, Store,
+    Committed, DiskError, ENDED_KEPT, LiveCall, OpenError, Opener, Recovered, Store,
 };
 pub use self::ticket::Ticket;
 use self::writer::WriterState;

@@ -32,9 +32,9 @@ use redb::{
     ReadableTableMetadata as _, StorageError, TableDefinition, TableError, WriteTransaction,
 };
 
-use super::row::{Changes, DeadLetter, End, GivenId};
+use super::row::{Changes, DeadLetter, End, EndedCall, GivenId};
 use super::store::{
-    Committed, DiskError, ENDED_KEPT, EndedCall, LiveCall, OpenError, Opener, Recovered, Store,
+    Committed, DiskError, ENDED_KEPT, LiveCall, OpenError, Opener, Recovered, Store,
 };
 use crate::event::{CallId, Event, EventId, EventType, Item, Origin, Spent};
 

@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::row::{Changes, DeadLetter, End, GivenId, Row, Settlement};
-use super::store::{DiskError, EndedCall};
+use super::row::{Changes, DeadLetter, End, EndedCall, GivenId, Row, Settlement};
+use super::store::DiskError;
 use super::ticket::{Answers, Ticket};
 use crate::event::{Event, EventId, EventType, Item, Origin, Spent};
 

@@ -8,10 +8,10 @@
 //! - An event that ends before it is written is not written; where a transaction with it has failed, what
 //!   it may have left on disk is taken away.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::store::EndedCall;
 use super::ticket::Ticket;
 use crate::event::{CallId, EventId, Item, Origin, Spent};
 
@@ -67,6 +67,16 @@ pub struct GivenId {
     pub at: u64,
     /// The receiver's `sts_url`, for a `call_initiated` that brought one.
     pub decision: Option<Box<str>>,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedCall {
+    pub call: CallId,
+    pub reason: Cow<'static, str>,
+    pub duration_ms: u64,
+    /// When it ended, in Unix milliseconds.
+    pub at: u64,
 }
 
 /// All that is to be written: into one transaction, since its parts depend on each other.

@@ -8,12 +8,11 @@
 //!   error all, or none, of them may be there: they are written again, in a store opened anew.
 //! - What it opens is what was written, or an [`OpenError`] that says why not; nothing is deleted for it.
 
-use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::row::{Changes, DeadLetter, GivenId};
+use super::row::{Changes, DeadLetter, EndedCall, GivenId};
 use crate::event::{CallId, EventId, Item};
 
 /// How long it is kept how a call ended: a dialplan asks right after the end.
@@ -82,16 +81,6 @@ pub struct LiveCall {
     pub since: u64,
     /// When callhook last wrote that it lives, in Unix milliseconds; as `since` where it did not yet.
     pub seen: u64,
-}
-
-/// How a call ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndedCall {
-    pub call: CallId,
-    pub reason: Cow<'static, str>,
-    pub duration_ms: u64,
-    /// When it ended, in Unix milliseconds.
-    pub at: u64,
 }
 
 /// Why a store cannot be used.
