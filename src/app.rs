@@ -38,7 +38,7 @@ use crate::calls::Calls;
 use crate::config::Settings;
 use crate::delivery::Webhook;
 use crate::history::History;
-use crate::http::{self, Budget, Front, HttpAnswers};
+use crate::http::{self, Budget, Front, HttpAnswers, Refusals, Repeats};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
 use crate::listener::ListenAddress;
@@ -145,6 +145,8 @@ impl App {
             fallback: settings.fallback,
             secret: settings.front.secret,
             bodies: Budget::default(),
+            repeats: Repeats::default(),
+            refusals: Refusals::default(),
             metrics: Arc::clone(&metrics.http),
         };
         app.serve(listener, serving.router(), HttpAnswers::Whole);

@@ -114,28 +114,27 @@ impl Drop for LiveGuard {
 
 impl Calls {
     /// The slot of the earlier announcement that this one repeats, else the one that `open` makes. `open` runs
-    /// under the lock, so simultaneous requests cannot both open a slot.
+    /// under the lock, so simultaneous requests cannot both open a slot. It says too whether the queue took the event:
+    /// if not, the call is remembered all the same, but the next announcement is not taken for a repeat.
     ///
     /// # Errors
-    /// Those of `open`. The call is then remembered without a decision, and the next announcement is not
-    /// taken for a repeat.
+    /// Those of `open`; then nothing is remembered.
     pub fn slot_of<E>(
         &self,
         call: CallId,
         payload: &Payload,
         now: Instant,
-        open: impl FnOnce() -> Result<Slot, E>,
+        open: impl FnOnce() -> Result<(Slot, bool), E>,
     ) -> Result<Slot, E> {
         let mut register = self.lock();
         let known = register.announced.get(&call, now).filter(|known| known.accepted);
         if let Some(known) = known.filter(|known| known.payload.as_str() == payload.as_str()) {
             return Ok(known.slot.clone());
         }
-        let opened = open();
-        let slot = opened.as_ref().map_or_else(|_| Slot::without_decision(), Slot::clone);
-        let accepted = opened.is_ok();
-        register.remember(call, Announcement { payload: payload.clone(), slot, accepted }, now);
-        opened
+        let (slot, accepted) = open()?;
+        let announcement = Announcement { payload: payload.clone(), slot: slot.clone(), accepted };
+        register.remember(call, announcement, now);
+        Ok(slot)
     }
 
     /// Marks a call as live until the guard is dropped; returns its announcement, if there was one.
@@ -257,7 +256,7 @@ mod tests {
         let mut opened = false;
         let slot = calls.slot_of(call, &payload, now, || {
             opened = true;
-            Ok::<_, Infallible>(Slot::without_decision())
+            Ok::<_, Infallible>((Slot::without_decision(), true))
         });
         assert!(slot.is_ok());
         opened
@@ -391,16 +390,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_announcement_that_fails_is_tried_again_and_goes_to_the_fallback() {
+    async fn an_announcement_that_finds_no_room_is_tried_again_and_goes_to_the_fallback() {
         let calls = Arc::new(Calls::default());
         let (call, now) = (CallId::random(), Instant::now());
         let payload = serde_json::from_str(r#"{"from":"7"}"#).unwrap();
         let payload = Payload::from_json(payload).unwrap();
-        let refused = calls.slot_of(call, &payload, now, || Err("full"));
-        assert_eq!(refused.err(), Some("full"));
+        let full = || Ok::<_, Infallible>((Slot::without_decision(), false));
+        assert!(calls.slot_of(call, &payload, now, full).is_ok());
         let (_live, announcement) = calls.begin(call, now).unwrap();
         let route = announcement.unwrap().route("ws://sts".parse().ok().as_ref()).await;
         assert_eq!(route.sts_url.as_deref(), Some("ws://sts/?from=7"));
         assert!(opens(&calls, call, r#"{"from":"7"}"#, now));
+    }
+
+    #[tokio::test]
+    async fn an_announcement_that_is_refused_is_none() {
+        let calls = Arc::new(Calls::default());
+        let (call, now) = (CallId::random(), Instant::now());
+        let refused = calls.slot_of(call, &Payload::empty(), now, || Err("stopping"));
+        assert_eq!(refused.err(), Some("stopping"));
+        assert!(calls.begin(call, now).unwrap().1.is_none());
     }
 }

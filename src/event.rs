@@ -18,9 +18,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::time::timestamp_now;
@@ -241,32 +242,92 @@ impl Payload {
     }
 
     /// In the order of the text; each value is JSON text.
-    pub fn fields(&self) -> Vec<(Cow<'_, str>, &RawValue)> {
-        struct FieldsVisitor;
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::new();
-                while let Some((JsonString(name), value)) = map.next_entry()? {
-                    fields.push((name, value));
-                }
-                Ok(fields)
-            }
-        }
-        serde_json::Deserializer::from_str(self.as_str())
-            .deserialize_map(FieldsVisitor)
-            .expect("a payload was checked to be a JSON object when it was made")
+    pub fn fields(&self) -> Vec<(JsonString<'_>, &RawValue)> {
+        fields(self.as_str()).expect("a payload was checked to be a JSON object when it was made")
     }
 }
 
-/// Borrowed from the input where it has no escapes.
-#[derive(Deserialize)]
-pub struct JsonString<'a>(#[serde(borrow)] pub Cow<'a, str>);
+/// The fields of a JSON object, in the order of the text; each value is JSON text.
+///
+/// # Errors
+/// If it is no JSON object.
+pub fn fields(json: &str) -> serde_json::Result<Vec<(JsonString<'_>, &RawValue)>> {
+    struct FieldsVisitor;
+    impl<'de> Visitor<'de> for FieldsVisitor {
+        type Value = Vec<(JsonString<'de>, &'de RawValue)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = Vec::new();
+            while let Some(field) = map.next_entry()? {
+                fields.push(field);
+            }
+            Ok(fields)
+        }
+    }
+    let mut reader = serde_json::Deserializer::from_str(json);
+    let fields = reader.deserialize_map(FieldsVisitor)?;
+    reader.end()?;
+    Ok(fields)
+}
+
+/// A JSON string, borrowed from the input where it has no escapes.
+///
+/// Lone surrogates, which JavaScript writes where it cuts a text in mid-emoji, are kept apart from each other: hence
+/// [WTF-8](https://simonsapin.github.io/wtf-8/), which is UTF-8 but for them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct JsonString<'a>(pub Cow<'a, [u8]>);
+
+impl<'a> JsonString<'a> {
+    /// With U+FFFD in place of each lone surrogate.
+    pub fn into_text(self) -> Cow<'a, str> {
+        const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+        let text = |bytes| String::from_utf8(bytes).ok();
+        let whole = "without its surrogates it is UTF-8";
+        match self.0 {
+            Cow::Borrowed(bytes) if let Ok(text) = std::str::from_utf8(bytes) => text.into(),
+            bytes => {
+                let mut bytes = bytes.into_owned();
+                // In UTF-8, 0xED is followed by 0x80 to 0x9F.
+                let surrogate = |bytes: &[u8]| {
+                    bytes.windows(2).position(|pair| pair[0] == 0xED && pair[1] >= 0xA0)
+                };
+                let mut from = 0;
+                while let Some(at) = surrogate(&bytes[from..]) {
+                    from += at + REPLACEMENT.len();
+                    bytes[from - REPLACEMENT.len()..from].copy_from_slice(REPLACEMENT);
+                }
+                text(bytes).expect(whole).into()
+            }
+        }
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for JsonString<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct StringVisitor;
+        impl<'de> Visitor<'de> for StringVisitor {
+            type Value = JsonString<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(JsonString(bytes.into()))
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(JsonString(bytes.to_owned().into()))
+            }
+        }
+        // As a string, serde_json refuses lone surrogates.
+        from.deserialize_bytes(StringVisitor)
+    }
+}
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a JSON object, null or nothing")]
@@ -305,6 +366,22 @@ impl Event {
         serde_json::to_writer(&mut body, &envelope)
             .expect("text and checked JSON always serialise");
         Self { id, call, kind, agent: None, body: body.into() }
+    }
+}
+
+impl Event {
+    /// Of what an event says but its time, which its sender may stamp anew: call, type and payload.
+    pub fn digest(&self) -> [u8; 32] {
+        let envelope = std::str::from_utf8(&self.body).ok().and_then(|body| fields(body).ok());
+        let payload = envelope.and_then(|mut fields| fields.pop());
+        let (_, payload) =
+            payload.expect("an event's body was made as JSON that ends in its payload");
+        let mut digest = Sha256::new_with_prefix(self.call.to_bytes());
+        digest.update(self.kind.name());
+        // Payloads begin with `{`, which types may hold too.
+        digest.update([0]);
+        digest.update(payload.get());
+        digest.finalize().into()
     }
 }
 
@@ -388,6 +465,24 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_is_of_call_type_and_payload_alone() {
+        let payload = |text| Payload::from_json(raw(text)).unwrap();
+        let event = |call: u8, kind: &str, at, text| {
+            let (id, call) = (EventId::make(), CallId::from_bytes([call; 16]));
+            Event::new(id, call, kind.parse().unwrap(), at, &payload(text)).digest()
+        };
+        let one = event(1, "call_started", "2026-01-02T03:04:05.678Z", r#"{"a":"\ud83c"}"#);
+        assert_eq!(one, event(1, "call_started", "odd\" time", r#"{"a":"\ud83c"}"#));
+        for other in [
+            event(2, "call_started", "", r#"{"a":"\ud83c"}"#),
+            event(1, "call_ended", "", r#"{"a":"\ud83c"}"#),
+            event(1, "call_started", "", r#"{"a":"\ud83d"}"#),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
     fn a_call_id_is_read_in_either_case_with_or_without_dashes_and_nothing_else() {
         let good = "fbf28ac5-5e05-4c45-b58b-592680e4fec0";
         for text in [good, &good.to_uppercase(), &good.replace('-', "")] {
@@ -421,13 +516,31 @@ mod tests {
     }
 
     #[test]
+    fn a_lone_surrogate_is_read_as_a_replacement_character() {
+        for (json, text) in [
+            (r#""plain é""#, "plain é"),
+            (r#""\ud83d\ude00""#, "\u{1f600}"),
+            (r#""party \ud83c""#, "party \u{fffd}"),
+            (r#""\udc00\ud800x\ud7ff\n""#, "\u{fffd}\u{fffd}x\u{d7ff}\n"),
+            (r#""\ud83c\ud83c\udf89""#, "\u{fffd}\u{1f389}"),
+        ] {
+            let string: JsonString<'_> = serde_json::from_str(json).unwrap();
+            assert_eq!(string.into_text(), text, "{json}");
+        }
+        let [one, other] =
+            [r#""\ud800""#, r#""\ud801""#].map(serde_json::from_str::<JsonString<'_>>);
+        assert_ne!(one.unwrap(), other.unwrap());
+    }
+
+    #[test]
     fn a_payload_is_an_object_or_null() {
         assert_eq!(Payload::from_json(raw("null")).unwrap().as_str(), "{}");
         for bad in ["[]", "1", "\"x\"", "true", "false"] {
             assert_eq!(Payload::from_json(raw(bad)).unwrap_err(), BadPayload);
         }
         let payload = Payload::from_json(raw(r#"{"z":1,"a":null}"#)).unwrap();
-        let names: Vec<_> = payload.fields().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<_> =
+            payload.fields().into_iter().map(|(name, _)| name.into_text()).collect();
         assert_eq!(names, ["z", "a"]);
     }
 }

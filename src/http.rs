@@ -14,6 +14,8 @@ pub mod events;
 mod front;
 mod health;
 pub mod metrics;
+mod refusals;
+mod repeats;
 mod secret;
 
 use std::sync::Arc;
@@ -22,16 +24,19 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::Uri;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 pub use self::body::Budget;
 pub use self::connection::HttpAnswers;
+use self::connection::Peer;
 pub use self::error::{HttpError, method_not_allowed};
 pub use self::front::{Front, FrontSettings};
-use self::metrics::{Answered, HttpMetrics};
+use self::metrics::Answered;
+pub use self::refusals::Refusals;
+pub use self::repeats::Repeats;
 pub use self::secret::{bearer, is_same_secret};
 use crate::listener;
 
@@ -41,7 +46,7 @@ const MAX_CONNECTIONS: usize = 50_000;
 
 impl Front {
     pub fn router(self) -> Router {
-        let metrics = Arc::clone(&self.metrics);
+        let front = Arc::new(self);
         Router::new()
             .route("/call", post(call::announce))
             .route("/events", post(events::take))
@@ -49,8 +54,8 @@ impl Front {
             .route("/ready", get(health::ready))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
-            .layer(from_fn_with_state(metrics, count))
-            .with_state(Arc::new(self))
+            .layer(from_fn_with_state(Arc::clone(&front), attend))
+            .with_state(front)
     }
 }
 
@@ -61,14 +66,24 @@ pub async fn serve(
     answers: HttpAnswers,
     stop: CancellationToken,
 ) {
-    let serve = |stream| connection::serve(stream, router.clone(), answers, stop.clone());
+    let serve = |stream: TcpStream| {
+        // It fails where the client has gone already, and is not heard any more.
+        let peer = stream.peer_addr().ok().map(Peer);
+        connection::serve(stream, peer, router.clone(), answers, stop.clone())
+    };
     listener::accept(listener, MAX_CONNECTIONS, stop.clone(), serve).await;
 }
 
-async fn count(State(metrics): State<Arc<HttpMetrics>>, request: Request, next: Next) -> Response {
+/// What is the same for every route: who is answered at all, what is counted, and what is logged.
+async fn attend(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
     let route = Answered::route_of(request.uri().path());
-    let response = next.run(request).await;
-    metrics.requests.count(Answered::new(route, response.status().as_u16()));
+    let peer = request.extensions().get().copied();
+    let response = match front.admit(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    front.metrics.requests.count(Answered::new(route, response.status().as_u16()));
+    front.refusals.log(route, peer, &response);
     response
 }
 

@@ -79,7 +79,8 @@ impl Queue {
 
     /// Takes events, all or none, in their order; they are under way at once.
     ///
-    /// An id that was given within the last hour is answered as it was then and queues nothing.
+    /// An id that was given within the last hour is answered as it was then and queues nothing; for another event it
+    /// is refused.
     ///
     /// # Errors
     /// [`Refused`], with nothing taken.
@@ -232,7 +233,7 @@ fn known_ids(
         let slot = decision.and_then(|given| Decision::recall(&given)).map(Slot::decided);
         match now.checked_sub(age).filter(|_| age <= ID_KEPT) {
             Some(since) => {
-                let entry = Known { slot, promise: None };
+                let entry = Known { digest: None, slot, promise: None };
                 known.insert(id, entry, since, |id, _| forgotten.push(id));
             }
             None => forgotten.push(id),

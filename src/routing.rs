@@ -13,12 +13,11 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
-use crate::event::Payload;
+use crate::event::{JsonString, Payload, fields};
 
 /// In bytes: Asterisk truncates the answer that carries the URL at about 4000.
 pub const MAX_STS_URL: usize = 4096;
@@ -191,23 +190,28 @@ impl NoDecision {
 
 /// Reads the body of a receiver's 2xx answer to `call_initiated`.
 ///
-/// `None` if it is no JSON object, or its `sts_url` is missing, `null` or empty. That is no error: most
-/// receivers just answer `OK`.
+/// `None` if it does not begin as a JSON object, or its `sts_url` is missing, `null` or empty. That is no error: most
+/// receivers just answer `OK`. Whatever else the object holds costs no decision.
 ///
 /// # Errors
-/// If there is an `sts_url` that cannot be followed.
+/// If there is an `sts_url` that cannot be followed, or the object cannot be read.
 pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>, BadDecision> {
-    let Some(Ok(answer)) = body
-        .trim_ascii_start()
-        .starts_with(b"{")
-        .then(|| serde_json::from_slice::<ReceiverAnswer<'_>>(body))
-    else {
+    let body = String::from_utf8_lossy(body);
+    // Some encoders write a byte order mark.
+    let body = body.trim_start_matches('\u{feff}').trim_ascii_start();
+    if !body.starts_with('{') {
+        return Ok(None);
+    }
+    let fields = fields(body).map_err(|error| BadDecision::Json(error.to_string()))?;
+    let mut given = fields.into_iter().filter(|(name, _)| *name.0 == *b"sts_url");
+    let Some((_, url)) = given.next().filter(|(_, url)| url.get() != "null") else {
         return Ok(None);
     };
-    let Some(given) = answer.sts_url else {
-        return Ok(None);
-    };
-    let given: String = serde_json::from_str(given.get()).map_err(|_| BadDecision::NotText)?;
+    if given.next().is_some() {
+        return Err(BadDecision::Twice);
+    }
+    let url = serde_json::from_str::<JsonString<'_>>(url.get());
+    let given = url.map_err(|_| BadDecision::NotText)?.into_text();
     if given.is_empty() {
         return Ok(None);
     }
@@ -218,14 +222,13 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
     Ok(Some(Decision { given: given.into(), url }))
 }
 
-#[derive(Deserialize)]
-struct ReceiverAnswer<'a> {
-    #[serde(borrow)]
-    sts_url: Option<&'a RawValue>,
-}
-
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDecision {
+    #[error("the answer is invalid JSON: {0}")]
+    Json(String),
+    /// Which one counts would be a guess.
+    #[error("duplicate key \"sts_url\"")]
+    Twice,
     #[error("expected a string")]
     NotText,
     #[error(transparent)]
@@ -265,6 +268,7 @@ fn effective_url(base: &StsUrl, payload: &Payload) -> String {
     let held: HashSet<Cow<'_, str>> = base.0.query_pairs().map(|(name, _)| name).collect();
     let mut separator = base.separator();
     for (name, value) in payload.fields() {
+        let name = name.into_text();
         if held.contains(&name) {
             continue;
         }
@@ -290,7 +294,11 @@ fn parameter(json: &str) -> Option<Cow<'_, str>> {
 fn parsed_parameter(json: &str) -> Option<String> {
     match json.as_bytes().first() {
         Some(b'n') => None,
-        Some(b'"') => serde_json::from_str(json).ok(),
+        Some(b'"') => {
+            let text: JsonString<'_> =
+                serde_json::from_str(json).expect("a payload's fields are JSON");
+            Some(text.into_text().into_owned())
+        }
         // Not through serde_json's Value: it rounds numbers and treats a key of its own specially.
         Some(_) | None => Some(compact(json)),
     }
@@ -351,6 +359,11 @@ mod tests {
         let spaced = r#"{ "a b" : [ 1.50, "x \" y" , 123456789012345678901234567890 ] }"#;
         let compact = r#"{"a b":[1.50,"x \" y",123456789012345678901234567890]}"#;
         assert_eq!(parameter(spaced).as_deref(), Some(compact));
+        let unreadable = r#"{"t\ud83c":"a\ud83cb","n":1E400,"o":{"x":"\ud83c"}}"#;
+        assert_eq!(
+            effective("ws://h", unreadable),
+            "ws://h/?t%EF%BF%BD=a%EF%BF%BDb&n=1E400&o=%7B%22x%22%3A%22%5Cud83c%22%7D"
+        );
     }
 
     #[test]
@@ -359,12 +372,28 @@ mod tests {
             assert_eq!(decision(body.as_bytes(), &AllowedHosts::Any), Ok(None), "{body}");
         }
         for body in [
+            r#"{"sts_url":"#,
+            r#"{"sts_url":"ws://h","sts_url":"ws://i"}"#,
             r#"{"sts_url":1}"#,
             r#"{"sts_url":"http://h/"}"#,
             r#"{"sts_url":"ws://"}"#,
             r#"{"sts_url":"nonsense"}"#,
         ] {
             assert!(decision(body.as_bytes(), &AllowedHosts::Any).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn nothing_else_in_an_answer_costs_its_decision() {
+        let latin_1 = b"{\"note\":\"caf\xe9\",\"sts_url\":\"ws://h\"}";
+        for body in [
+            latin_1,
+            "\u{feff} {\"sts_url\":\"ws://h\"}\r\n".as_bytes(),
+            br#"{"note":"party \ud83c","sts_url":"ws://h"}"#,
+            br#"{"sts_url":"ws://h","\udc00":{"\ud800":1E400}}"#,
+        ] {
+            let decided = decision(body, &AllowedHosts::Any).unwrap();
+            assert_eq!(decided.unwrap().url.as_str(), "ws://h/", "{}", body.escape_ascii());
         }
     }
 

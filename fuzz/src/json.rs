@@ -1,14 +1,11 @@
 //! A second opinion on JSON (RFC 8259), written against the grammar and not against the program's
 //! parser.
 //!
-//! Refuses what can be misread: a key that stands twice in one object, a lone surrogate, nesting
-//! beyond [`DEEPEST`].
+//! Refuses what can be misread: a duplicate key, nesting beyond [`DEEPEST`]. Reads lone surrogates, and numbers
+//! beyond a double.
 
 /// How deep arrays and objects may nest.
 pub const DEEPEST: usize = 127;
-
-/// Numbers beyond this, near the largest that a double holds, may be read or refused.
-const LARGEST: f64 = 1.7e308;
 
 /// A value and its text.
 #[derive(Debug)]
@@ -28,7 +25,7 @@ pub enum Json<'a> {
     Bool(bool),
     /// The digits.
     Number(&'a str),
-    /// The text without its escapes.
+    /// The text without its escapes, and with U+FFFD for a lone surrogate.
     Text(String),
     /// The items.
     Array(Vec<Item<'a>>),
@@ -38,12 +35,7 @@ pub enum Json<'a> {
 
 /// Why there is no value.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It must be refused.
-    Wrong(&'static str),
-    /// It is JSON, but a parser may find a number too large.
-    Unsure,
-}
+pub struct Refusal(pub &'static str);
 
 impl<'a> Item<'a> {
     /// The field of an object; `null` counts as absent.
@@ -91,21 +83,20 @@ fn nearly_equal(a: &str, b: &str) -> bool {
 /// # Errors
 /// [`Refusal`].
 pub fn read(bytes: &[u8]) -> Result<Item<'_>, Refusal> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Wrong("no UTF-8"))?;
-    let mut parser = Parser { text, at: 0, unsure: false };
+    let text = std::str::from_utf8(bytes).map_err(|_| Refusal("no UTF-8"))?;
+    let mut parser = Parser { text, at: 0 };
     let item = parser.item(0)?;
     parser.space();
-    match (parser.at == text.len(), parser.unsure) {
-        (false, _) => Err(Refusal::Wrong("something follows")),
-        (true, true) => Err(Refusal::Unsure),
-        (true, false) => Ok(item),
-    }
+    if parser.at == text.len() { Ok(item) } else { Err(Refusal("something follows")) }
+}
+
+fn text_of(units: &[u16]) -> String {
+    String::from_utf16_lossy(units)
 }
 
 struct Parser<'a> {
     text: &'a str,
     at: usize,
-    unsure: bool,
 }
 
 impl<'a> Parser<'a> {
@@ -120,7 +111,7 @@ impl<'a> Parser<'a> {
     }
 
     fn expect(&mut self, byte: u8, missing: &'static str) -> Result<(), Refusal> {
-        if self.take(byte) { Ok(()) } else { Err(Refusal::Wrong(missing)) }
+        if self.take(byte) { Ok(()) } else { Err(Refusal(missing)) }
     }
 
     fn space(&mut self) {
@@ -133,10 +124,10 @@ impl<'a> Parser<'a> {
         self.space();
         let start = self.at;
         let value = match self.peek() {
-            Some(b'{' | b'[') if depth == DEEPEST => return Err(Refusal::Wrong("too deep")),
+            Some(b'{' | b'[') if depth == DEEPEST => return Err(Refusal("too deep")),
             Some(b'{') => self.object(depth + 1)?,
             Some(b'[') => self.array(depth + 1)?,
-            Some(b'"') => Json::Text(self.string()?),
+            Some(b'"') => Json::Text(text_of(&self.string()?)),
             Some(b'-' | b'0'..=b'9') => self.number()?,
             _ => self.word()?,
         };
@@ -152,7 +143,7 @@ impl<'a> Parser<'a> {
                 return Ok(value);
             }
         }
-        Err(Refusal::Wrong("no value"))
+        Err(Refusal("no value"))
     }
 
     fn array(&mut self, depth: usize) -> Result<Json<'a>, Refusal> {
@@ -186,9 +177,9 @@ impl<'a> Parser<'a> {
             self.space();
             self.expect(b':', "no colon after a key")?;
             if !keys.insert(key.clone()) {
-                return Err(Refusal::Wrong("a key stands twice"));
+                return Err(Refusal("a key stands twice"));
             }
-            fields.push((key, self.item(depth)?));
+            fields.push((text_of(&key), self.item(depth)?));
             self.space();
             if self.take(b'}') {
                 return Ok(Json::Object(fields));
@@ -197,51 +188,40 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn string(&mut self) -> Result<String, Refusal> {
+    /// In UTF-16, as JavaScript reads it.
+    fn string(&mut self) -> Result<Vec<u16>, Refusal> {
         self.expect(b'"', "no text")?;
-        let mut text = String::new();
+        let mut units = Vec::new();
         loop {
             let char = self.text[self.at..].chars().next();
-            let char = char.ok_or(Refusal::Wrong("a text without end"))?;
+            let char = char.ok_or(Refusal("a text without end"))?;
             self.at += char.len_utf8();
             match char {
-                '"' => return Ok(text),
-                '\\' => text.push(self.escape()?),
-                '\0'..='\u{1f}' => return Err(Refusal::Wrong("a bare control character")),
-                _ => text.push(char),
+                '"' => return Ok(units),
+                '\\' => units.push(self.escape()?),
+                '\0'..='\u{1f}' => return Err(Refusal("a bare control character")),
+                _ => units.extend_from_slice(char.encode_utf16(&mut [0; 2])),
             }
         }
     }
 
-    fn escape(&mut self) -> Result<char, Refusal> {
-        let byte = self.peek().ok_or(Refusal::Wrong("an escape without end"))?;
+    fn escape(&mut self) -> Result<u16, Refusal> {
+        let byte = self.peek().ok_or(Refusal("an escape without end"))?;
         self.at += 1;
         Ok(match byte {
-            b'"' | b'\\' | b'/' => char::from(byte),
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            b'u' => return self.unit_pair(),
-            _ => return Err(Refusal::Wrong("an unknown escape")),
+            b'"' | b'\\' | b'/' => byte.into(),
+            b'b' => 0x8,
+            b'f' => 0xc,
+            b'n' => 0xa,
+            b'r' => 0xd,
+            b't' => 0x9,
+            b'u' => return self.unit(),
+            _ => return Err(Refusal("an unknown escape")),
         })
     }
 
-    /// One UTF-16 unit, or two that belong together.
-    fn unit_pair(&mut self) -> Result<char, Refusal> {
-        let mut units = vec![self.unit()?];
-        if (0xd800..0xdc00).contains(&units[0]) {
-            self.expect(b'\\', "a lone surrogate")?;
-            self.expect(b'u', "a lone surrogate")?;
-            units.push(self.unit()?);
-        }
-        let text = String::from_utf16(&units).map_err(|_| Refusal::Wrong("a lone surrogate"))?;
-        Ok(text.chars().next().expect("one or two units were read"))
-    }
-
     fn unit(&mut self) -> Result<u16, Refusal> {
-        const FOUR: Refusal = Refusal::Wrong("an escape needs four digits");
+        const FOUR: Refusal = Refusal("an escape needs four digits");
         let digits = self.text.as_bytes().get(self.at..self.at + 4).ok_or(FOUR)?;
         if !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(FOUR);
@@ -267,8 +247,7 @@ impl<'a> Parser<'a> {
             self.digits()?;
         }
         let digits = &self.text[start..self.at];
-        let number: f64 = digits.parse().map_err(|_| Refusal::Wrong("no number"))?;
-        self.unsure |= number.abs() > LARGEST;
+        digits.parse::<f64>().map_err(|_| Refusal("no number"))?;
         Ok(Json::Number(digits))
     }
 
@@ -277,6 +256,6 @@ impl<'a> Parser<'a> {
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
             self.at += 1;
         }
-        if self.at > start { Ok(()) } else { Err(Refusal::Wrong("no digits")) }
+        if self.at > start { Ok(()) } else { Err(Refusal("no digits")) }
     }
 }

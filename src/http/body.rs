@@ -5,11 +5,10 @@
 //! duplicate key is refused, and so is anything that is not JSON to the last byte.
 //!
 //! Limits: a body may take [`BODY_TIME`], and all bodies together [`MEMORY`]; the route sets a body's
-//! length; values nest at most 127 deep (serde_json's own limit).
+//! length; values nest at most [`MAX_DEPTH`] deep.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,14 +16,15 @@ use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Body as _;
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::error::HttpError;
-use crate::event::{CallId, EventType, JsonString, MAX_TIMESTAMP, Payload};
+use crate::event::{CallId, EventType, JsonString, MAX_TIMESTAMP, Payload, fields};
+use crate::text::excerpt;
+use crate::time::iso_8601_fraction;
 
 const BODY_TIME: Duration = Duration::from_secs(10);
 
@@ -32,6 +32,9 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 /// is left a body waits, within its own time.
 const MEMORY: usize = 256 * 1024 * 1024;
 const STEP: usize = 64 * 1024;
+
+/// As deep as serde_json reads, in receivers that are written like callhook.
+const MAX_DEPTH: usize = 127;
 
 /// How far a body that is too long is read beyond its limit, in bytes, so that its sender sees the
 /// answer instead of a reset.
@@ -104,22 +107,20 @@ pub fn strict_json(body: &[u8]) -> Result<&str, HttpError> {
     if text.trim().is_empty() {
         return Err(HttpError::bad_request("the body is empty; expected JSON"));
     }
-    let checked: Result<Strict, _> = serde_json::from_str(text);
-    checked
-        .map_err(|error| HttpError::bad_request(format!("the body is invalid JSON: {error}")))?;
+    let invalid =
+        |error: String| HttpError::bad_request(format!("the body is invalid JSON: {error}"));
+    let checked: Result<IgnoredAny, _> = serde_json::from_str(text);
+    checked.map_err(|error| invalid(error.to_string()))?;
+    check_objects(text).map_err(invalid)?;
     Ok(text)
 }
 
 /// The fields of an event's JSON, each still as JSON text; `null` counts as absent.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default)]
 pub struct RawEvent<'a> {
-    #[serde(borrow)]
     uuid: Option<&'a RawValue>,
-    #[serde(borrow, rename = "type")]
     kind: Option<&'a RawValue>,
-    #[serde(borrow)]
     timestamp: Option<&'a RawValue>,
-    #[serde(borrow)]
     payload: Option<&'a RawValue>,
 }
 
@@ -132,7 +133,18 @@ impl<'a> RawEvent<'a> {
         if !text.trim_start().starts_with('{') {
             return Err("expected a JSON object".to_owned());
         }
-        serde_json::from_str(text).map_err(|error| error.to_string())
+        let mut event = Self::default();
+        for (name, value) in fields(text).map_err(|error| error.to_string())? {
+            let field = match &*name.0 {
+                b"uuid" => &mut event.uuid,
+                b"type" => &mut event.kind,
+                b"timestamp" => &mut event.timestamp,
+                b"payload" => &mut event.payload,
+                _ => continue,
+            };
+            *field = Some(value).filter(|value| value.get() != "null");
+        }
+        Ok(event)
     }
 
     /// # Errors
@@ -150,17 +162,20 @@ impl<'a> RawEvent<'a> {
         text.parse().map_err(|error| format!("type: {error}, not {text:?}"))
     }
 
-    /// As it was sent: at most 64 bytes, and otherwise unchecked.
-    pub fn timestamp(&self) -> Result<Option<Cow<'a, str>>, String> {
-        let given = text("timestamp", self.timestamp)?;
-        if let Some(length) = given.as_ref().map(|given| given.len())
-            && !(1..=MAX_TIMESTAMP).contains(&length)
-        {
-            return Err(format!(
-                "timestamp: expected ISO 8601 such as 2026-01-31T12:00:00.000Z, found a string of {length} bytes"
-            ));
+    /// As it was sent, with the digits of its fraction of a second.
+    pub fn timestamp(&self) -> Result<Option<(Cow<'a, str>, usize)>, String> {
+        let Some(given) = text("timestamp", self.timestamp)? else {
+            return Ok(None);
+        };
+        let short = Some(&given).filter(|given| given.len() <= MAX_TIMESTAMP);
+        match short.and_then(|given| iso_8601_fraction(given)) {
+            Some(digits) => Ok(Some((given, digits))),
+            None => Err(format!(
+                "timestamp: expected a date and time of ISO 8601 such as 2026-01-31T12:00:00.000Z, in at most \
+                 {MAX_TIMESTAMP} bytes, not {:?}",
+                excerpt(&given, MAX_TIMESTAMP)
+            )),
         }
-        Ok(given)
     }
 
     /// `{}` where there is none.
@@ -175,85 +190,91 @@ impl<'a> RawEvent<'a> {
 fn text<'a>(field: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, String> {
     let parsed = value.map(|value| serde_json::from_str::<JsonString<'_>>(value.get()));
     match parsed.transpose() {
-        Ok(text) => Ok(text.map(|text| text.0)),
+        Ok(text) => Ok(text.map(JsonString::into_text)),
         Err(_) => Err(format!("{field}: expected a string")),
     }
 }
 
-/// Any JSON value without duplicate keys. Holds nothing: reading it is the check.
-struct Strict;
-
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Self)
+/// Checks valid JSON for what its grammar allows: duplicate keys, and any depth.
+///
+/// By bytes, since reading the values would refuse lone surrogates and numbers beyond a double.
+///
+/// # Errors
+/// What is wrong, and where.
+fn check_objects(json: &str) -> Result<(), String> {
+    let bytes = json.as_bytes();
+    let wrong = |what: String, at: usize| Err(format!("{what} at {}", place(json, at)));
+    // The keys of the objects that are open; `None` for an array.
+    let mut open: Vec<Option<Keys<'_>>> = Vec::new();
+    let mut at = 0;
+    let mut before_key = false;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'{' | b'[' if open.len() == MAX_DEPTH => {
+                return wrong("recursion limit exceeded".to_owned(), at);
+            }
+            b'{' | b'[' => {
+                before_key = *byte == b'{';
+                open.push(before_key.then(Keys::default));
+            }
+            b'}' | b']' => {
+                open.pop();
+            }
+            b',' => before_key = matches!(open.last(), Some(Some(_))),
+            b'"' => {
+                let begin = at;
+                at = end_of_string(bytes, begin);
+                if let Some(Some(keys)) = open.last_mut()
+                    && std::mem::take(&mut before_key)
+                {
+                    let key: JsonString<'_> =
+                        serde_json::from_str(&json[begin..=at]).expect("it is valid JSON");
+                    if keys.has(&key) {
+                        return wrong(format!("duplicate key {:?}", key.into_text()), at);
+                    }
+                    keys.add(key);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
     }
+    Ok(())
 }
 
-impl<'de> Visitor<'de> for Strict {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
+/// The place of the closing quote.
+fn end_of_string(json: &[u8], begin: usize) -> usize {
+    let mut at = begin + 1;
+    while json[at] != b'"' {
+        at += if json[at] == b'\\' { 2 } else { 1 };
     }
+    at
+}
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self, E> {
-        Ok(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<Self>()?.is_some() {}
-        Ok(self)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
-        let mut keys = Keys::default();
-        while let Some(JsonString(key)) = entries.next_key()? {
-            if keys.has(&key) {
-                return Err(A::Error::custom(format!("duplicate key {key:?}")));
-            }
-            keys.add(key);
-            entries.next_value::<Self>()?;
-        }
-        Ok(self)
-    }
+/// As serde_json names it.
+fn place(json: &str, at: usize) -> String {
+    let before = &json.as_bytes()[..=at];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count();
+    format!("line {line} column {column}")
 }
 
 /// The keys of one object.
 #[derive(Default)]
-struct Keys<'de> {
-    few: Vec<Cow<'de, str>>,
+struct Keys<'a> {
+    few: Vec<JsonString<'a>>,
     /// Only those beyond [`Self::FEW`]: looking through a few keys is faster than hashing them.
-    many: HashSet<Cow<'de, str>>,
+    many: HashSet<JsonString<'a>>,
 }
 
-impl<'de> Keys<'de> {
+impl<'a> Keys<'a> {
     const FEW: usize = 16;
 
-    fn has(&self, key: &str) -> bool {
-        self.few.iter().any(|known| known == key) || self.many.contains(key)
+    fn has(&self, key: &JsonString<'a>) -> bool {
+        self.few.contains(key) || self.many.contains(key)
     }
 
-    fn add(&mut self, key: Cow<'de, str>) {
+    fn add(&mut self, key: JsonString<'a>) {
         if self.few.len() < Self::FEW {
             self.few.push(key);
         } else {
@@ -274,8 +295,12 @@ mod tests {
             (r#"{"a":1"#, "EOF while parsing an object at line 1 column 6"),
             (r#"{"a":1} x"#, "trailing characters at line 1 column 9"),
             ("{\"a\":\"\u{0}\"}", "control character"),
-            (r#"{"a":"\ud800"}"#, "at line 1 column 13"),
-            (r#"{"a":1e999}"#, "number out of range at line 1 column 10"),
+            ("{\"a\":1,\n \"a\":2}", "duplicate key \"a\" at line 2 column 4"),
+            (
+                r#"{"a":["b","b"],"c":{"a":1},"\u0061":2}"#,
+                "duplicate key \"a\" at line 1 column 35",
+            ),
+            (r#"{"\ud800":1,"\ud800":2}"#, "duplicate key \"\u{fffd}\" at line 1 column 20"),
             ("", "the body is empty"),
         ] {
             let error = strict_json(body.as_bytes()).unwrap_err();
@@ -285,6 +310,18 @@ mod tests {
         assert!(strict_json(deep.as_bytes()).unwrap_err().error.contains("recursion limit"));
         let error = strict_json(b"{\"a\":\"\xff\"}").unwrap_err();
         assert!(error.error.contains("byte 7"), "{}", error.error);
+    }
+
+    #[test]
+    fn json_that_not_everybody_can_read_is_accepted() {
+        for body in [
+            r#"{"a":"party \ud83c","b":"\udc00\ud800"}"#,
+            r#"{"a":[1E400,-1e999]}"#,
+            r#"{"\ud800":1,"\ud801":2}"#,
+            r#"{"a":"\\","b":"\"a\":1,"}"#,
+        ] {
+            assert_eq!(strict_json(body.as_bytes()).ok(), Some(body));
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `POST /call`: the dialplan announces a call and asks where it goes.
 //!
-//! Invariant: a readable announcement is answered 200 within `ROUTING_TIMEOUT`, whatever the receiver
-//! and the queue do, since the caller hears silence meanwhile.
+//! Invariant: a readable announcement is answered within `ROUTING_TIMEOUT`, whatever the receiver and the queue do,
+//! since the caller hears silence meanwhile; with 200, unless callhook stops.
 
 use std::sync::Arc;
 
@@ -29,22 +29,12 @@ pub async fn announce(
     front.authorise(request.headers())?;
     let body = body::read(request.into_body(), MAX_BODY, &front.bodies).await?;
     let (call, payload) = parse(&body)?;
-    let slot =
-        front.calls.slot_of(call, &payload, Instant::now(), || front.initiate(call, &payload));
-    let decision = match slot {
-        Ok(slot) => {
-            let decision = front.decision_of(&slot).await;
-            if slot.no_decision() == Some(NoDecision::TimedOut) {
-                warn!(uuid = %call, "no routing decision within ROUTING_TIMEOUT; the call goes to STS_URL");
-            }
-            decision
-        }
-        Err(refused) => {
-            error!(uuid = %call, error = %refused, "call_initiated is lost; the call goes to STS_URL");
-            front.no_decision();
-            None
-        }
-    };
+    let open = || front.initiate(call, &payload);
+    let slot = front.calls.slot_of(call, &payload, Instant::now(), open)?;
+    let decision = front.decision_of(&slot).await;
+    if slot.no_decision() == Some(NoDecision::TimedOut) {
+        warn!(uuid = %call, "no routing decision within ROUTING_TIMEOUT; the call goes to STS_URL");
+    }
     let route = routing::route(decision.as_deref(), front.fallback.as_ref(), &payload);
     debug!(uuid = %call, overridden = route.overridden, "call routed");
     Ok(Json(route).into_response())
@@ -61,9 +51,18 @@ pub fn parse(body: &[u8]) -> Result<(CallId, Payload), HttpError> {
 }
 
 impl Front {
-    /// Puts `call_initiated` into the call's lane.
-    fn initiate(&self, call: CallId, payload: &Payload) -> Result<Slot, Refused> {
-        let event = Event::now(call, EventType::CallInitiated, payload);
-        self.queue.ask(event)
+    /// Puts `call_initiated` into the call's lane; `false` if there is no room, so that nobody decides.
+    ///
+    /// # Errors
+    /// While callhook stops: nobody would take the call.
+    fn initiate(&self, call: CallId, payload: &Payload) -> Result<(Slot, bool), Refused> {
+        match self.queue.ask(Event::now(call, EventType::CallInitiated, payload)) {
+            Ok(slot) => Ok((slot, true)),
+            Err(Refused::Draining) => Err(Refused::Draining),
+            Err(refused) => {
+                error!(uuid = %call, error = %refused, "call_initiated is lost; the call goes to STS_URL");
+                Ok((Slot::refused(), false))
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! One HTTP connection, and how long it may take.
 //!
 //! Asterisk's `CURL()` leaves its connection open and idle until the call ends, so an idle connection
-//! is kept for a minute; a client that stalls in the middle of a head is cut off much sooner. hyper's
+//! is kept for a minute, and a little longer; a client that stalls in the middle of a head is cut off much sooner. hyper's
 //! own header timeout does not tell the two apart, hence the [`Phase`].
 //!
 //! A streamed answer lasts for as long as its client reads it; a client that reads nothing for a
@@ -10,6 +10,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::http::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,14 +29,22 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
-/// How long a connection may stay without a request.
-const IDLE: Duration = Duration::from_secs(60);
+/// How long a connection may stay without a request. Longer than clients are told, so that none of their requests
+/// meets the end.
+const IDLE: Duration = Duration::from_secs(65);
+
+/// How long clients may count on an idle connection. Node's HTTP client obeys this header.
+const KEEP_ALIVE: HeaderValue = HeaderValue::from_static("timeout=60");
 
 /// How long a request's head may take, from its first byte on.
 const HEAD: Duration = Duration::from_secs(5);
 
 /// The longest head, in bytes: Asterisk's is under 250, a relay's under 1000.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// An extension of each request: who sent it.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
 
 /// What a port answers with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +60,7 @@ pub enum HttpAnswers {
 /// under way is still answered.
 pub async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: Option<Peer>,
     router: Router,
     answers: HttpAnswers,
     stop: CancellationToken,
@@ -57,13 +68,20 @@ pub async fn serve(
     let phase = Arc::new(PhaseCell::default());
     let io = TokioIo::new(Watched { stream, phase: Arc::clone(&phase) });
     let serving = Arc::clone(&phase);
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         serving.enter(Phase::Serving);
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         let answer = router.clone().call(request.map(Body::new));
         let serving = Arc::clone(&serving);
         async move {
             let answer: Result<_, Infallible> = answer.await;
-            answer.map(|answer| {
+            answer.map(|mut answer| {
+                let headers = answer.headers_mut();
+                if !headers.contains_key(CONNECTION) {
+                    headers.insert(HeaderName::from_static("keep-alive"), KEEP_ALIVE);
+                }
                 if answer.body().size_hint().exact().is_some() {
                     serving.enter(Phase::Idle);
                     return answer;
@@ -299,7 +317,8 @@ mod tests {
             Router::new().route("/health", get(|| async { "ok" })).route("/stream", get(endless));
         let (mut near, far) = duplex(ROOM);
         let begun = Instant::now();
-        let serving = serve(far, router, HttpAnswers::Streamed, CancellationToken::new());
+        let stop = CancellationToken::new();
+        let serving = serve(far, None, router, HttpAnswers::Streamed, stop);
         tokio::join!(client(&mut near), serving);
         begun.elapsed()
     }
@@ -310,6 +329,8 @@ mod tests {
         let mut answer = vec![0; ROOM];
         let length = client.read(&mut answer).await.unwrap();
         assert!(answer[..length].starts_with(b"HTTP/1.1 200 "), "the connection was closed");
+        let head = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+        assert!(head.contains("\r\nkeep-alive: timeout=60\r\n"), "{head}");
     }
 
     /// The pause between two bytes.
@@ -320,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_is_kept_for_a_minute_after_each_answer() {
+    async fn an_idle_connection_is_kept_for_longer_than_clients_are_told_after_each_answer() {
         let pause = IDLE - Duration::from_secs(1);
         let client = async |client: &mut DuplexStream| {
             for _ in 0..3 {
@@ -329,6 +350,7 @@ mod tests {
             }
         };
         assert_about(3 * pause + IDLE, served(client).await);
+        assert!(IDLE >= Duration::from_secs(60 + 5), "a request may be on its way for seconds");
     }
 
     #[tokio::test(start_paused = true)]

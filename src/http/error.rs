@@ -20,6 +20,10 @@ pub struct HttpError {
     pub error: String,
 }
 
+/// An extension of an error's response: what its body says.
+#[derive(Clone, Debug)]
+pub struct Reason(pub String);
+
 impl HttpError {
     pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
         Self { status, error: error.into() }
@@ -46,6 +50,9 @@ impl From<Refused> for HttpError {
             | Refused::Disk(_)
             | Refused::Draining => Self::unavailable(refused.to_string()),
             Refused::TooMany { .. } => Self::bad_request(refused.to_string()),
+            Refused::KeyReused { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, refused.to_string())
+            }
         }
     }
 }
@@ -66,6 +73,7 @@ impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let status = self.status;
         let mut response = (status, Json(json!({"error": self.error}))).into_response();
+        response.extensions_mut().insert(Reason(self.error));
         let headers = response.headers_mut();
         match status {
             StatusCode::UNAUTHORIZED => {

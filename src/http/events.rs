@@ -8,12 +8,13 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::body::{self, RawEvent};
 use super::error::HttpError;
 use super::front::Front;
 use crate::event::{Event, EventId, EventType};
-use crate::queue::Accepted;
+use crate::queue::{Accepted, Receipt, Refused};
 use crate::time::timestamp_now;
 
 /// The longest body, in bytes: a thousand events of 8 KiB.
@@ -23,6 +24,9 @@ const MAX_BODY: usize = 8 * 1024 * 1024;
 const MAX_EVENT: usize = 100 * 1024;
 
 const MAX_EVENTS: usize = 1000;
+
+/// Digits of a second's fraction: with so many, no two events of a call have the same time.
+const MILLISECONDS: usize = 3;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -55,17 +59,35 @@ pub async fn take(
     let body = body::read(request.into_body(), MAX_BODY, &front.bodies).await?;
     let json = body::strict_json(&body)?;
     if json.trim_start().starts_with('[') {
-        take_many(&front, &sent, json).await
+        let (events, stamped) = read_many(&sent, json)?;
+        let receipt = front.taken(&sent, &body, events, stamped)?;
+        answer_many(receipt).await
     } else {
-        take_one(&front, &sent, json).await
+        let (event, stamped) = sent.event(None, json.trim(), "")?;
+        let routed = event.kind == EventType::CallInitiated;
+        let receipt = front.taken(&sent, &body, vec![event], stamped)?;
+        answer_one(&front, receipt, routed).await
     }
 }
 
-async fn take_one(front: &Front, sent: &EventHeaders, json: &str) -> Result<Response, HttpError> {
-    let id = sent.id(None).map_err(HttpError::bad_request)?;
-    let event = sent.event(id, json.trim(), "")?;
-    let routed = event.kind == EventType::CallInitiated;
-    let accepted = front.queue.accept(vec![event])?.promised().await?.into_iter().next();
+impl Front {
+    /// `stamped`: whether a body that equals this one is a repeat.
+    fn taken(
+        &self,
+        sent: &EventHeaders,
+        body: &[u8],
+        events: Vec<Event>,
+        stamped: bool,
+    ) -> Result<Receipt, Refused> {
+        if sent.key.is_some() || !stamped {
+            return self.queue.accept(events);
+        }
+        self.repeats.receipt_of(body, Instant::now(), || self.queue.accept(events))
+    }
+}
+
+async fn answer_one(front: &Front, receipt: Receipt, routed: bool) -> Result<Response, HttpError> {
+    let accepted = receipt.promised().await?.into_iter().next();
     let accepted = accepted.expect("one event in, one answer out");
     let id = accepted.id.map(|id| id.to_string());
     match accepted.slot {
@@ -81,7 +103,14 @@ async fn take_one(front: &Front, sent: &EventHeaders, json: &str) -> Result<Resp
     }
 }
 
-async fn take_many(front: &Front, sent: &EventHeaders, json: &str) -> Result<Response, HttpError> {
+async fn answer_many(receipt: Receipt) -> Result<Response, HttpError> {
+    let shown = |accepted: Accepted| accepted.id.map(|id| id.to_string());
+    let ids = receipt.promised().await?.into_iter().map(shown).collect();
+    Ok((StatusCode::ACCEPTED, Json(ArrayAnswer { ids })).into_response())
+}
+
+/// The events of an array, and whether each of them is stamped.
+fn read_many(sent: &EventHeaders, json: &str) -> Result<(Vec<Event>, bool), HttpError> {
     let items: Vec<&RawValue> =
         serde_json::from_str(json).map_err(|error| HttpError::bad_request(error.to_string()))?;
     if items.len() > MAX_EVENTS {
@@ -90,16 +119,13 @@ async fn take_many(front: &Front, sent: &EventHeaders, json: &str) -> Result<Res
             "{count} events in one array; at most {MAX_EVENTS} are accepted"
         )));
     }
-    let event = |(index, item): (usize, &&RawValue)| {
-        let id = sent.id(Some(index)).map_err(HttpError::bad_request)?;
-        sent.event(id, item.get(), &format!("[{index}] "))
-    };
-    let events: Vec<Event> =
-        items.iter().enumerate().map(event).collect::<Result<_, HttpError>>()?;
-    let accepted = front.queue.accept(events)?.promised().await?;
-    let shown = |accepted: Accepted| accepted.id.map(|id| id.to_string());
-    let ids = accepted.into_iter().map(shown).collect();
-    Ok((StatusCode::ACCEPTED, Json(ArrayAnswer { ids })).into_response())
+    let (mut events, mut all_stamped) = (Vec::with_capacity(items.len()), !items.is_empty());
+    for (index, item) in items.into_iter().enumerate() {
+        let (event, stamped) = sent.event(Some(index), item.get(), &format!("[{index}] "))?;
+        events.push(event);
+        all_stamped &= stamped;
+    }
+    Ok((events, all_stamped))
 }
 
 impl EventHeaders {
@@ -125,25 +151,36 @@ impl EventHeaders {
             .map_err(|error| format!("Idempotency-Key or webhook-id {name:?}: {error}"))
     }
 
-    fn event(&self, id: EventId, json: &str, place: &str) -> Result<Event, HttpError> {
+    /// The event, and whether it came with a time to the millisecond. `place` goes before an error.
+    fn event(
+        &self,
+        index: Option<usize>,
+        json: &str,
+        place: &str,
+    ) -> Result<(Event, bool), HttpError> {
+        let id = self.id(index).map_err(HttpError::bad_request)?;
         if json.len() > MAX_EVENT {
             let error = format!("{place}the event is over {MAX_EVENT} bytes");
             return Err(HttpError::new(StatusCode::PAYLOAD_TOO_LARGE, error));
         }
-        let mut event =
+        let (mut event, stamped) =
             read(id, json).map_err(|error| HttpError::bad_request(format!("{place}{error}")))?;
         event.agent.clone_from(&self.agent);
-        Ok(event)
+        Ok((event, stamped))
     }
 }
 
-/// Reads one event from JSON that is known to be strict.
+/// Reads one event from JSON that is known to be strict; and whether it has a time to the millisecond.
 ///
 /// # Errors
 /// The field, and what is wrong with it.
-pub fn read(id: EventId, json: &str) -> Result<Event, String> {
+pub fn read(id: EventId, json: &str) -> Result<(Event, bool), String> {
     let raw = RawEvent::from_json(json)?;
     let (call, kind, payload) = (raw.call()?, raw.kind()?, raw.payload()?);
-    let timestamp = raw.timestamp()?.unwrap_or_else(|| timestamp_now().into());
-    Ok(Event::new(id, call, kind, &timestamp, &payload))
+    Ok(match raw.timestamp()? {
+        Some((timestamp, fraction)) => {
+            (Event::new(id, call, kind, &timestamp, &payload), fraction >= MILLISECONDS)
+        }
+        None => (Event::new(id, call, kind, &timestamp_now(), &payload), false),
+    })
 }

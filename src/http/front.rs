@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::http::header::ORIGIN;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use secrecy::SecretString;
 use tokio::time::Instant;
@@ -9,13 +10,15 @@ use tokio::time::Instant;
 use super::body::Budget;
 use super::error::HttpError;
 use super::metrics::HttpMetrics;
+use super::refusals::Refusals;
+use super::repeats::Repeats;
 use super::secret::{bearer, is_same_secret};
 use crate::calls::Calls;
 use crate::listener::ListenAddress;
 use crate::queue::Queue;
 use crate::queue::metrics::RoutingAnswer;
 use crate::queue::slot::Slot;
-use crate::routing::{Decision, NoDecision, StsUrl};
+use crate::routing::{Decision, StsUrl};
 
 /// `HTTP_*`.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub struct Front {
     /// `HTTP_SECRET`.
     pub secret: Option<SecretString>,
     pub bodies: Budget,
+    pub repeats: Repeats,
+    pub refusals: Refusals,
     pub metrics: Arc<HttpMetrics>,
 }
 
@@ -46,10 +51,18 @@ impl Front {
         decision
     }
 
-    /// Counts a call that nobody decides about, since its `call_initiated` was refused.
-    pub fn no_decision(&self) {
-        self.metrics.routing.seconds.observe(0.0);
-        self.metrics.routing.answers.count(RoutingAnswer(Some(NoDecision::Refused)));
+    /// Whether any route answers this request.
+    ///
+    /// # Errors
+    /// 403 for a web page's: one that somebody on this network looks at could hand in events.
+    pub fn admit(&self, headers: &HeaderMap) -> Result<(), HttpError> {
+        if headers.contains_key(ORIGIN) {
+            return Err(HttpError::new(
+                StatusCode::FORBIDDEN,
+                "a request with an Origin header is a web page's, and the front answers none",
+            ));
+        }
+        Ok(())
     }
 
     /// Whether the sender knows `HTTP_SECRET`, where it is set.

@@ -34,7 +34,7 @@ impl Ticket {
     }
 
     /// Whether all are kept, once that is known.
-    pub(super) fn answered(&self) -> Option<bool> {
+    pub fn answered(&self) -> Option<bool> {
         let all = self.0.left.load(Ordering::Acquire) == 0;
         let refused = self.0.refused.load(Ordering::Acquire);
         (all || refused).then_some(!refused)

@@ -43,6 +43,12 @@ pub enum Refused {
     Disk(DiskError),
     #[error("callhook is stopping; try again in a moment")]
     Draining,
+    /// Its sender would lose it: whoever knows the id takes it for the event before.
+    #[error(
+        "the id {id:?} (Idempotency-Key or webhook-id) was given to another event within the last hour; \
+         each event needs an id of its own"
+    )]
+    KeyReused { id: String },
 }
 
 impl From<&Refused> for RefusalReason {
@@ -53,6 +59,7 @@ impl From<&Refused> for RefusalReason {
             }
             Refused::Disk(_) => Self::Disk,
             Refused::Draining => Self::Stopping,
+            Refused::KeyReused { .. } => Self::KeyReused,
         }
     }
 }
@@ -67,6 +74,7 @@ pub struct Accepted {
 }
 
 /// What became of the events that were handed in, and the promises to keep them.
+#[derive(Clone)]
 pub struct Receipt {
     accepted: Vec<Accepted>,
     /// For the new ones, and for those that were given before.
@@ -75,6 +83,19 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// For the same events, handed in once more; `None` if the disk did not take them.
+    pub fn again(&self) -> Option<Self> {
+        if self.promises.iter().any(|promise| promise.answered() == Some(false)) {
+            return None;
+        }
+        self.shared.parts.metrics.events.repeated.inc_by(self.events() as u64);
+        Some(self.clone())
+    }
+
+    pub fn events(&self) -> usize {
+        self.accepted.len()
+    }
+
     /// What became of each event, once every one is on disk or settled. They are under way before.
     ///
     /// # Errors
@@ -97,6 +118,7 @@ impl Shared {
         let is_new = |event: &&Event| {
             self.delivers(&event.kind) && state.known.get(&event.id, now).is_none()
         };
+        check_ids(&state, &events, now)?;
         let sizes = events.iter().filter(is_new).map(|event| event.body.len());
         let (count, bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
         self.check_room(&state, count, bytes)?;
@@ -117,20 +139,21 @@ impl Shared {
                 continue;
             }
             let id = event.id.clone();
+            let digest = matches!(id, EventId::Given(_)).then(|| event.digest());
             let Some((item, slot)) = self.take_one(&mut state, event, Origin::Relayed, now) else {
                 accepted.push(Accepted { id: None, slot: None });
                 continue;
             };
-            if matches!(id, EventId::Given(_)) {
-                given.push((id.clone(), slot.clone()));
+            if digest.is_some() {
+                given.push((id.clone(), digest, slot.clone()));
             }
             items.push(item);
             accepted.push(Accepted { id: Some(id), slot });
         }
         let promise = self.parts.journal.put(items);
         let mut forgotten = Vec::new();
-        for (id, slot) in given {
-            let known = Known { slot, promise: Some(promise.clone()) };
+        for (id, digest, slot) in given {
+            let known = Known { digest, slot, promise: Some(promise.clone()) };
             state.known.insert(id, known, now, |id, _| forgotten.push(id));
         }
         self.parts.journal.forget(forgotten);
@@ -331,5 +354,17 @@ fn goes_from_memory(state: &QueueState, events: &[Event]) -> bool {
     match events {
         [event] => state.dispatcher.waiting_of(event.call) == 0 && state.dispatcher.sends_at_once(),
         _ => false,
+    }
+}
+
+/// Whether each id that is known was given to this very event.
+fn check_ids(state: &QueueState, events: &[Event], now: Instant) -> Result<(), Refused> {
+    let is_another = |event: &&Event| {
+        let known = state.known.get(&event.id, now).and_then(|known| known.digest);
+        known.is_some_and(|digest| digest != event.digest())
+    };
+    match events.iter().find(is_another) {
+        Some(event) => Err(Refused::KeyReused { id: event.id.to_string() }),
+        None => Ok(()),
     }
 }

@@ -101,7 +101,7 @@ impl EventMetrics {
         to.register("events_recovered", help, self.recovered.clone());
         let help = "Dead letters that were sent again on request";
         to.register("events_replayed", help, self.replayed.clone());
-        let help = "Events sent again under an id of the last hour, and accepted only once";
+        let help = "Events sent again, under an id of the last hour or as the same body within a minute, and accepted only once";
         to.register("events_repeated", help, self.repeated.clone());
     }
 }
@@ -196,6 +196,8 @@ pub enum RefusalReason {
     /// The journal cannot be written.
     Disk,
     Stopping,
+    /// An id was given before, to another event.
+    KeyReused,
     /// Too many events of one bridged call wait for the journal.
     Backlog,
 }

@@ -26,7 +26,7 @@ use crate::routing::AllowedHosts;
 /// How long an id that a client gave is remembered.
 pub const ID_KEPT: Duration = Duration::from_secs(60 * 60);
 
-/// The most ids that are remembered, of at most 128 bytes each and for a `call_initiated` its decision:
+/// The most ids that are remembered, of at most 128 bytes each with a digest, and for a `call_initiated` its decision:
 /// 55 a second for the whole hour.
 pub const MOST_IDS: usize = 200_000;
 
@@ -78,6 +78,8 @@ pub struct QueueState {
 /// What is known of an id that a client gave.
 #[derive(Clone, Debug)]
 pub struct Known {
+    /// Of the event itself ([`Event::digest`](crate::event::Event::digest)); `None` if it came before the last start.
+    pub digest: Option<[u8; 32]>,
     /// Where the decision is found, for a `call_initiated`.
     pub slot: Option<Slot>,
     /// The promise that the event is kept; `None` if it was made before the last start.

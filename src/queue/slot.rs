@@ -36,8 +36,17 @@ impl Slot {
 
     /// Settled from the start, as nobody is asked.
     pub fn without_decision() -> Self {
+        Self::closed(NoDecision::NotAsked)
+    }
+
+    /// Settled from the start, as the question was refused.
+    pub fn refused() -> Self {
+        Self::closed(NoDecision::Refused)
+    }
+
+    fn closed(why: NoDecision) -> Self {
         let slot = Self::until(Instant::now());
-        slot.close(NoDecision::NotAsked);
+        slot.close(why);
         slot
     }
 

@@ -7,8 +7,11 @@ mod events;
 mod repeats;
 mod stop;
 
+use serde_json::json;
+use tokio::time::Instant;
+
 use crate::support::receiver::{Receiver, Seen};
-use crate::support::service::{Service, request, serve};
+use crate::support::service::{Service, level, request, serve};
 
 /// The STS server that calls go to when the receiver decides nothing.
 const STS_URL: &str = "ws://localhost:6030";
@@ -136,6 +139,83 @@ async fn with_a_secret_both_posts_need_it_in_either_header() {
     service.post_with("/events", &[("X-AVR-WEBHOOK-SECRET", "s3cret")], last).await;
     let seen = receiver.seen(let_in + 1).await;
     assert_eq!(seen.len(), let_in + 1, "what was refused reached the receiver");
+}
+
+/// A page that somebody on the network looks at could announce calls and hand in events.
+#[tokio::test]
+async fn a_request_with_an_origin_is_a_web_pages_and_403_on_every_route() {
+    let receiver = Receiver::content().await;
+    let service = service_for(&receiver).await;
+    let (call, event) = (call_of(1, "{}"), event(1, "call_started"));
+    let table = [
+        ("POST", "/call", call.as_str()),
+        ("POST", "/events", event.as_str()),
+        ("OPTIONS", "/events", ""),
+        ("GET", "/health", ""),
+        ("GET", "/ready", ""),
+        ("GET", "/nowhere", ""),
+    ];
+    for (method, path, body) in table {
+        for origin in ["https://page.test", "null"] {
+            let answer = service.ask(method, path, &[("Origin", origin)], body).await;
+            assert_eq!(answer.status, 403, "{method} {path} of {origin}");
+            assert!(answer.error().contains("Origin"), "{}", answer.error());
+        }
+    }
+    received(&service, &receiver, 0).await;
+}
+
+/// They are closed only 5 s later (`src/http/connection.rs`).
+#[tokio::test]
+async fn answers_say_for_how_long_an_idle_connection_is_kept() {
+    let service = lone_service().await;
+    for (path, body) in [("/health", ""), ("/call", "{}"), ("/nowhere", "")] {
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let answer = service.ask(method, path, &[], body).await;
+        assert_eq!(answer.header("keep-alive"), Some("timeout=60"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_warning_with_its_reason_and_the_peer() {
+    let service = Service::start(&[("WEBHOOK_URL", "none"), ("HTTP_SECRET", "s3cret")]).await;
+    let right = ("X-AVR-WEBHOOK-SECRET", "s3cret");
+    let long = " ".repeat(64 * 1024 + 1);
+    let (call, event) = (call_of(1, "{}"), event(1, "call_started"));
+    let table = [
+        ("/call", ("X-AVR-WEBHOOK-SECRET", "old"), call.as_str(), 401, "HTTP_SECRET"),
+        ("/call", right, r#"{"uuid":"1"}"#, 400, "uuid"),
+        ("/call", right, &long, 413, "65536"),
+        ("/events", ("X-Nothing", ""), &event, 401, "HTTP_SECRET"),
+        ("/events", right, "[", 400, "column"),
+    ];
+    for (path, header, body, status, named) in table {
+        let mut wire = service.wire().await;
+        let own = wire.local_addr().to_string();
+        wire.send(request("POST", path, &[header], body)).await;
+        assert_eq!(wire.answer().await.expect("an answer").status, status);
+        let line = service.log_line(|line| line["peer"] == own).await;
+        assert_eq!((level(&line), &line["status"]), ("warn".to_owned(), &json!(status)), "{line}");
+        assert!(line["error"].as_str().expect("a reason").contains(named), "{line}");
+        assert!(!line.to_string().contains("s3cret"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_at_most_ten_lines_a_second_and_all_are_counted() {
+    let mut service = lone_service().await;
+    let begun = Instant::now();
+    let mut wire = service.wire().await;
+    for _ in 0..300 {
+        wire.send(request("POST", "/call", &[], "{")).await;
+        assert_eq!(wire.answer().await.expect("an answer").status, 400);
+    }
+    let seconds = begun.elapsed().as_secs() + 1;
+    service.terminate();
+    service.wait().await;
+    let log = service.whole_log().await;
+    let lines = log.lines().filter(|line| line.contains("request refused")).count();
+    assert!((10..=10 * seconds).contains(&(lines as u64)), "{lines} lines in {seconds} s");
 }
 
 /// RFC 9110, 11.1: the scheme is a token whose case does not count.

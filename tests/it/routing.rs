@@ -144,6 +144,32 @@ async fn an_invalid_sts_url_is_ignored_with_a_warning() {
 }
 
 #[tokio::test]
+async fn whatever_else_an_answer_holds_costs_no_decision() {
+    let bodies = [
+        r#"{"note":"party \ud83c","sts_url":"ws://sts.test/a"}"#,
+        r#"{"sts_url":"ws://sts.test/a","\udf89":1E400}"#,
+        "\u{feff}{\"sts_url\":\"ws://sts.test/a\"}",
+    ];
+    for body in bodies {
+        let (_service, _, answer) = told(Reply::status(200).body(body), &[]).await;
+        assert_eq!(answer, routed("ws://sts.test/a"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_or_names_two_urls_is_ignored_with_a_warning() {
+    let bodies = [
+        r#"{"sts_url":"ws://sts.te"#,
+        r#"{"sts_url":"ws://sts.test/a","sts_url":"ws://sts.test/b"}"#,
+    ];
+    for body in bodies {
+        let (service, uuid, answer) = told(Reply::status(200).body(body), &[]).await;
+        assert_eq!(answer, fallback(), "{body}");
+        service.log_line(|line| is_warning(line) && line.to_string().contains(&uuid)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_receiver_may_route_to_allowed_hosts_only() {
     let allowed = [("STS_ALLOWED_HOSTS", "sts.test, other.test:7000,127.0.0.1")];
     let cases = [

@@ -62,6 +62,11 @@ impl Wire {
         Ok(Wire { stream, buffer: Vec::new() })
     }
 
+    /// Its own end, as the peer sees it.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.stream.local_addr().expect("an open connection has an address")
+    }
+
     /// Sends bytes; false if the peer has closed already.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).await.is_ok()

@@ -66,6 +66,18 @@ async fn payload_fields_become_query_parameters_of_the_receivers_url() {
 }
 
 #[tokio::test]
+async fn a_lone_surrogate_in_a_payload_is_a_replacement_character_in_the_url() {
+    let receiver = Receiver::content().await;
+    let service = service_for(&receiver).await;
+    let payload = r#"{"name":"Jo \ud83c","n":1E400,"\udf89":"x"}"#;
+    let answer = service.post("/call", call_of(1, payload)).await;
+    let url = "ws://localhost:6030/?name=Jo+%EF%BF%BD&n=1E400&%EF%BF%BD=x";
+    assert_eq!(answer.json(), json!({ "sts_url": url, "override": false }));
+    let seen = &receiver.seen(1).await[0];
+    assert!(seen.raw.contains(payload), "passed on byte for byte: {}", seen.raw);
+}
+
+#[tokio::test]
 async fn the_answer_is_one_object_of_two_fields_in_order() {
     let service = lone_service().await;
     let answer = service.post("/call", call_of(1, r#"{"from":"1"}"#)).await;

@@ -53,6 +53,53 @@ async fn a_payload_is_passed_on_as_it_was_written() {
     }
 }
 
+/// JavaScript writes both: a text that is cut in mid-emoji, and a number beyond a double.
+#[tokio::test]
+async fn text_that_not_everybody_can_read_costs_neither_its_event_nor_its_array() {
+    let receiver = Receiver::content().await;
+    let service = service_for(&receiver).await;
+    let payload = r#"{"text":"party \ud83c","\udf89":[1E400,{"a":"\udc00\ud800"}]}"#;
+    let odd = event(1, "transcription").replace("{}", payload);
+    assert_eq!(service.post("/events", odd.as_str()).await.status, 202);
+    let many = format!("[{},{odd}]", event(1, "call_started"));
+    assert_eq!(service.post("/events", many).await.status, 202);
+    let routed = odd.replace("transcription", "call_initiated");
+    assert_eq!(service.post("/events", routed).await.status, 200);
+    let outside = odd.replace(r#""payload""#, r#""\ud800":"\udc00","payload""#);
+    assert_eq!(service.post("/events", outside).await.status, 202);
+    let seen = receiver.seen(5).await;
+    let odd = seen.iter().filter(|seen| seen.raw.ends_with(&format!(r#""payload":{payload}}}"#)));
+    assert_eq!(odd.count(), 4, "passed on byte for byte: {seen:#?}");
+}
+
+/// AVR's dashboard refuses them for good.
+#[tokio::test]
+async fn a_timestamp_that_is_no_iso_8601_date_and_time_is_refused() {
+    let receiver = Receiver::content().await;
+    let service = service_for(&receiver).await;
+    let stamped = |timestamp: &str| {
+        let timestamp = format!(r#""timestamp":{timestamp},"payload""#);
+        event(1, "call_started").replace(r#""payload""#, &timestamp)
+    };
+    let bad = [
+        "1767225600",
+        r#""1767225600""#,
+        r#""2026-01-31""#,
+        r#""2026-02-30T12:00:00Z""#,
+        r#""now""#,
+    ];
+    for timestamp in bad {
+        let answer = service.post("/events", stamped(timestamp)).await;
+        assert_eq!(answer.status, 400, "{timestamp}");
+        assert!(answer.error().contains("timestamp"), "{}", answer.error());
+    }
+    let good = ["null", r#""2026-01-31T12:00:00+0100""#, r#""2026-01-31T12:00:00.123456""#];
+    for timestamp in good {
+        assert_eq!(service.post("/events", stamped(timestamp)).await.status, 202, "{timestamp}");
+    }
+    received(&service, &receiver, good.len()).await;
+}
+
 #[tokio::test]
 async fn an_id_that_nobody_gave_is_a_uuid_of_version_7() {
     let receiver = Receiver::content().await;

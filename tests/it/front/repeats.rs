@@ -6,8 +6,12 @@ use proptest::collection::btree_map;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 
-use super::{array, call_of, event, received, service_for};
+use tokio::time::timeout;
+
+use super::{array, call_of, event, received, service_for, uuid};
 use crate::support::receiver::{Receiver, Reply, Seen, closed_gate};
+use crate::support::record::LIMIT;
+use crate::support::service::{request, serve};
 
 /// A receiver that gives each request another URL, numbered from 0.
 async fn numbering_receiver() -> Receiver {
@@ -122,6 +126,125 @@ async fn a_repeated_call_initiated_gets_the_same_route() {
     }
     service.post("/events", event(2, "call_started")).await;
     assert_eq!(receiver.seen(2).await.len(), 2);
+}
+
+/// The event that AVR Core posts, as it writes it.
+fn stamped(n: usize, kind: &str) -> String {
+    event(n, kind).replace(r#""payload""#, r#""timestamp":"2026-01-02T03:04:05.678Z","payload""#)
+}
+
+#[tokio::test]
+async fn a_key_that_was_given_to_another_event_is_422_naming_it() {
+    let receiver = Receiver::content().await;
+    let service = service_for(&receiver).await;
+    let key = "7f9c1f3e-0d6c-4c7e-9f43-0b6f6a0f3d21";
+    let keyed = [("Idempotency-Key", key)];
+    let first = stamped(1, "call_started");
+    assert_eq!(service.post_with("/events", &keyed, first.as_str()).await.status, 202);
+    let others = [
+        first.replace("call_started", "call_ended"),
+        first.replace("call_started", "of_no_receiver"),
+        first.replace(&uuid(1), &uuid(2)),
+        first.replace("{}", r#"{"digit":"1"}"#),
+    ];
+    for other in &others {
+        let answer = service.post_with("/events", &keyed, other.as_str()).await;
+        assert_eq!(answer.status, 422, "{other}");
+        assert!(answer.error().contains(key), "{}", answer.error());
+    }
+    let later = first.replace("05.678", "06.000");
+    for repeat in [first.as_str(), &later, &event(1, "call_started")] {
+        let answer = service.post_with("/events", &keyed, repeat).await;
+        assert_eq!((answer.status, answer.json()), (202, json!({ "id": key })), "{repeat}");
+    }
+    service.post_with("/events", &keyed, array(1..3)).await;
+    let answer = service.post_with("/events", &keyed, array(2..4)).await;
+    assert_eq!(answer.status, 422);
+    assert!(answer.error().contains(&format!("{key}.0")), "{}", answer.error());
+    received(&service, &receiver, 3).await;
+}
+
+#[tokio::test]
+async fn a_body_that_comes_again_without_a_key_is_the_event_before() {
+    let receiver = numbering_receiver().await;
+    let service = service_for(&receiver).await;
+    let many = format!("[{},{}]", stamped(1, "call_started"), stamped(1, "call_ended"));
+    let bodies = [stamped(1, "call_initiated"), stamped(1, "dtmf_digit"), many];
+    for body in &bodies {
+        let first = service.post("/events", body.as_str()).await;
+        assert!([200, 202].contains(&first.status), "{first:?}");
+        for _ in 0..3 {
+            let again = service.post("/events", body.as_str()).await;
+            assert_eq!((again.status, again.body), (first.status, first.body.clone()), "{body}");
+        }
+    }
+    received(&service, &receiver, 4).await;
+}
+
+#[tokio::test]
+async fn a_body_that_may_be_meant_twice_is_taken_twice() {
+    let receiver = Receiver::content().await;
+    let service = service_for(&receiver).await;
+    let whole = stamped(1, "dtmf_digit");
+    let bodies = [
+        event(1, "dtmf_digit"),
+        whole.replace(".678", ""),
+        whole.replace(".678", ".67"),
+        format!("[{whole},{}]", event(1, "dtmf_digit")),
+    ];
+    for body in &bodies {
+        let (one, two) = (service.relay(body).await, service.relay(body).await);
+        assert_ne!(one.body, two.body, "{body}");
+    }
+    // Other bytes are another body.
+    for body in [whole.clone(), whole + " "] {
+        service.relay(body).await;
+    }
+    received(&service, &receiver, 2 * 5 + 2).await;
+}
+
+#[tokio::test]
+async fn a_repeat_of_what_is_being_taken_waits_for_the_same_answer() {
+    let gate = closed_gate();
+    let held = gate.clone();
+    let receiver = Receiver::start(move |_| Reply::route("ws://sts.test").when(&held)).await;
+    let service = service_for(&receiver).await;
+    let body = stamped(1, "call_initiated");
+    // AVR Core closes its connection before it tries again.
+    let mut gone = service.wire().await;
+    gone.send(request("POST", "/events", &[], &body)).await;
+    receiver.seen(1).await;
+    drop(gone);
+    let (one, two, ()) = tokio::join!(
+        service.post("/events", body.as_str()),
+        service.post("/events", body.as_str()),
+        async {
+            service.post("/events", event(2, "call_started")).await;
+            gate.add_permits(9);
+        }
+    );
+    assert_eq!(one.json()["sts_url"], "ws://sts.test");
+    assert_eq!(one.body, two.body);
+    received(&service, &receiver, 2).await;
+}
+
+#[tokio::test]
+async fn a_refused_body_is_not_remembered() {
+    let (receiver, gate) = Receiver::held().await;
+    let service = serve(&receiver.url, &[("QUEUE_LIMIT", "1")]).await;
+    service.relay(event(1, "call_started")).await;
+    let body = stamped(2, "call_started");
+    assert_eq!(service.post("/events", body.as_str()).await.status, 503);
+    gate.add_permits(99);
+    let room = async { while service.post("/events", body.as_str()).await.status != 202 {} };
+    timeout(LIMIT, room).await.expect("room once events are settled");
+    let last = event(3, "call_started");
+    let room = async { while service.post("/events", last.as_str()).await.status != 202 {} };
+    timeout(LIMIT, room).await.expect("room once events are settled");
+    let seen = receiver.until("the last one", |seen| {
+        seen.iter().any(|seen| seen.uuid() == uuid(3)).then(|| seen.len())
+    });
+    assert_eq!(seen.await, 3);
 }
 
 /// Whatever a payload of texts holds, the STS server reads back the same pairs.

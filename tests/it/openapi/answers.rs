@@ -102,6 +102,12 @@ async fn what_goes_well(document: &Document) {
         step("DELETE", "/api/dead/{id}", "/api/dead/none", "", 404),
     ];
     walk(document, &running, &[], &steps).await;
+    let keyed = [("Idempotency-Key", "booking-4711")];
+    let steps = [
+        step("POST", "/events", "/events", &event("dtmf_digit"), 202),
+        step("POST", "/events", "/events", &event("dtmf_digit"), 422),
+    ];
+    walk(document, &running, &keyed, &steps).await;
     dead_letters(document, &running).await;
 }
 
@@ -167,7 +173,15 @@ async fn what_is_refused_for_a_secret(document: &Document) {
 
 async fn what_is_refused_to_other_pages(document: &Document) {
     let running = Running::start(&[("WEBHOOK_URL", "none")]).await;
-    walk(document, &running, &[("Origin", "https://evil.test")], &admin_routes(403)).await;
+    let page = [("Origin", "https://evil.test")];
+    walk(document, &running, &page, &admin_routes(403)).await;
+    let front = [
+        step("POST", "/call", "/call", &call(), 403),
+        step("POST", "/events", "/events", &event("dtmf_digit"), 403),
+        step("GET", "/health", "/health", "", 403),
+        step("GET", "/ready", "/ready", "", 403),
+    ];
+    walk(document, &running, &page, &front).await;
     let mut wire = running.admin().await;
     wire.send(request("GET", "/", &[], "")).await;
     let answer = wire.answer().await.expect("an answer to another host's name");
@@ -270,14 +284,19 @@ async fn what_finds_no_room(document: &Document) {
     ];
     // The first is answered at once, as there is no journal to wait for.
     walk(document, &running, &[], &steps).await;
-    let mut wire = running.service.wire().await;
+    let (mut wire, mut other) = (running.service.wire().await, running.service.wire().await);
     running.service.terminate();
     running.service.log_line(|line| line["message"] == "stopping").await;
     running.service.drains().await;
-    wire.send(request("GET", "/ready", &[], "")).await;
-    let answer = wire.answer().await.expect("the front answers while it drains");
-    assert_eq!(answer.status, 503);
-    document.check("GET", "/ready", &answer);
+    let call = call().to_string();
+    for (wire, method, path, body) in
+        [(&mut wire, "GET", "/ready", ""), (&mut other, "POST", "/call", call.as_str())]
+    {
+        wire.send(request(method, path, &[], body)).await;
+        let answer = wire.answer().await.expect("the front answers while it drains");
+        assert_eq!(answer.status, 503);
+        document.check(method, path, &answer);
+    }
     gate.add_permits(9);
     assert_eq!(running.service.wait().await, 0);
 }

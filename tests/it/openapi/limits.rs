@@ -22,9 +22,14 @@ async fn status(running: &Running, path: &str, headers: &[(&str, &str)], body: &
     running.ask("POST", path, headers, body).await.status
 }
 
+/// The shortest timestamp.
+const SHORTEST: &str = "20260131T1200";
+
 /// An event whose type and timestamp have so many characters.
 fn event_with(kind: usize, timestamp: usize) -> String {
-    json!({"uuid": UUID, "type": "t".repeat(kind), "timestamp": "1".repeat(timestamp)}).to_string()
+    let long = format!("{:0<timestamp$}", "2026-01-31T12:00:00.");
+    let timestamp = if timestamp > SHORTEST.len() { &long } else { &SHORTEST[..timestamp] };
+    json!({"uuid": UUID, "type": "t".repeat(kind), "timestamp": timestamp}).to_string()
 }
 
 #[test]
@@ -85,9 +90,11 @@ async fn ids_types_and_timestamps_are_taken_up_to_their_length() {
     let running = Running::start(&[("WEBHOOK_URL", "none")]).await;
     for (kind, timestamp, expected) in [
         (MAX_EVENT_TYPE, MAX_TIMESTAMP, 202),
-        (MAX_EVENT_TYPE + 1, 1, 400),
+        (1, SHORTEST.len(), 202),
+        (MAX_EVENT_TYPE + 1, SHORTEST.len(), 400),
         (1, MAX_TIMESTAMP + 1, 400),
-        (0, 1, 400),
+        (1, SHORTEST.len() - 1, 400),
+        (0, SHORTEST.len(), 400),
         (1, 0, 400),
     ] {
         let answer = status(&running, "/events", &[], &event_with(kind, timestamp)).await;
@@ -97,7 +104,8 @@ async fn ids_types_and_timestamps_are_taken_up_to_their_length() {
         for (length, expected) in [(1, 202), (MAX_EVENT_ID, 202), (MAX_EVENT_ID + 1, 400), (0, 400)]
         {
             let id = "i".repeat(length);
-            let answer = status(&running, "/events", &[(header, &id)], &event_with(1, 1)).await;
+            let answer =
+                status(&running, "/events", &[(header, &id)], &event_with(1, SHORTEST.len())).await;
             assert_eq!(answer, expected, "{header} of {length}");
         }
     }
@@ -124,6 +132,11 @@ async fn what_a_schema_refuses_the_binary_refuses_and_the_other_way_round() {
         with("timestamp", Value::Null),
         with("timestamp", json!(1_767_225_600)),
         with("timestamp", json!("yesterday")),
+        with("timestamp", json!("2026-01-31")),
+        with("timestamp", json!("2026-01-31 12:00:00")),
+        with("timestamp", json!("2026-01-31T12:00:00,5+01")),
+        with("timestamp", json!("2026-01-31T120000Z")),
+        with("timestamp", json!("20260131T120000Z")),
         with("payload", Value::Null),
         with("payload", json!([])),
         with("payload", json!("text")),
