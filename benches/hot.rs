@@ -320,6 +320,7 @@ mod queue {
             filter: EventFilter::All,
             limits: Limits::default(),
             retry: policy(),
+            relay_timeout: std::time::Duration::from_secs(5),
             allowed_hosts: AllowedHosts::Any,
             receiver: String::new(),
         };

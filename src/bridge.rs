@@ -270,6 +270,7 @@ mod tests {
             filter: EventFilter::All,
             limits: Limits::default(),
             retry: RetryPolicy::once(),
+            relay_timeout: Duration::from_secs(5),
             allowed_hosts: AllowedHosts::Any,
             receiver: String::new(),
         };

@@ -36,6 +36,9 @@ use crate::retry::{BadDelays, Delays, RetryPolicy};
 use crate::routing::{AllowedHosts, HostRule, StsUrl};
 use crate::text::nearest;
 
+/// Where `ROUTING_TIMEOUT` is not set: AVR Core waits for 3 s, unless told otherwise, for the answer to its own request.
+const RELAY_TIMEOUT: Duration = Duration::from_millis(2500);
+
 /// No phone call waits longer for anything.
 const TEN_MINUTES: u32 = 600_000;
 const ONE_HOUR: u32 = 3_600_000;
@@ -234,6 +237,8 @@ fn read_webhook(reader: &mut SettingsReader<'_>) -> Option<WebhookSettings> {
 }
 
 fn read_queue(reader: &mut SettingsReader<'_>, webhook: Option<&WebhookSettings>) -> QueueSettings {
+    let routing_timeout = reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES);
+    let is_default = reader.is_default("ROUTING_TIMEOUT");
     QueueSettings {
         filter: read_events(reader),
         retry: read_retry(reader),
@@ -242,9 +247,10 @@ fn read_queue(reader: &mut SettingsReader<'_>, webhook: Option<&WebhookSettings>
             queue: size(reader.number("QUEUE_LIMIT", 1..=10_000_000)),
             bytes: size(reader.number("QUEUE_BYTES", 1..=u32::MAX)),
             timeout: webhook.map_or(Limits::default().timeout, |webhook| webhook.timeout),
-            routing_timeout: reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES),
+            routing_timeout,
             breaker: reader.number("WEBHOOK_BREAKER", 0..=1_000_000),
         },
+        relay_timeout: if is_default { RELAY_TIMEOUT } else { routing_timeout },
         allowed_hosts: read_allowed_hosts(reader),
         receiver: webhook.map(WebhookSettings::shown_url).unwrap_or_default(),
     }

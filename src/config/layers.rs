@@ -19,7 +19,7 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 pub const FILE_VARIABLE: &str = "CALLHOOK_CONFIG";
 
-const DEFAULT_LAYER: &str = "default";
+pub const DEFAULT_LAYER: &str = "default";
 const ENVIRONMENT_LAYER: &str = "environment";
 
 /// All layers, merged; each value knows where it came from.

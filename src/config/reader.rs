@@ -11,7 +11,7 @@ use std::time::Duration;
 use url::{Position, Url};
 
 use super::error::SettingError;
-use super::layers::Layers;
+use super::layers::{DEFAULT_LAYER, Layers};
 
 pub struct SettingsReader<'a> {
     layers: &'a Layers,
@@ -38,6 +38,10 @@ impl<'a> SettingsReader<'a> {
 
     pub fn source(&self, name: &str) -> String {
         self.layers.source(name)
+    }
+
+    pub fn is_default(&self, name: &str) -> bool {
+        self.source(name) == DEFAULT_LAYER
     }
 
     pub fn text(&self, name: &str) -> Option<String> {

@@ -325,7 +325,11 @@ impl Shared {
             return None;
         }
         let routed = event.kind == EventType::CallInitiated;
-        let slot = routed.then(|| self.open_slot(&state.dispatcher, event.call, now));
+        let waits = match origin {
+            Origin::Relayed => self.settings.relay_timeout,
+            Origin::Bridged | Origin::Replay => self.settings.limits.routing_timeout,
+        };
+        let slot = routed.then(|| open_slot(&state.dispatcher, event.call, now, now + waits));
         self.parts.metrics.events.accepted.count((&event.kind).into());
         let event = Arc::new(event);
         let item = state.dispatcher.accept(event, origin, slot.clone(), now);
@@ -336,15 +340,6 @@ impl Shared {
     fn drop_event(&self, event: Event) {
         self.parts.metrics.events.dropped.count((&event.kind).into());
         self.parts.history.dropped(event);
-    }
-
-    fn open_slot(&self, dispatcher: &Dispatcher, call: CallId, now: Instant) -> Slot {
-        let deadline = now + self.settings.limits.routing_timeout;
-        let slot = Slot::until(deadline);
-        if let Some(why) = dispatcher.cannot_decide_by(deadline, call, now) {
-            slot.close(why);
-        }
-        slot
     }
 }
 
@@ -367,4 +362,12 @@ fn check_ids(state: &QueueState, events: &[Event], now: Instant) -> Result<(), R
         Some(event) => Err(Refused::KeyReused { id: event.id.to_string() }),
         None => Ok(()),
     }
+}
+
+fn open_slot(dispatcher: &Dispatcher, call: CallId, now: Instant, deadline: Instant) -> Slot {
+    let slot = Slot::until(deadline);
+    if let Some(why) = dispatcher.cannot_decide_by(deadline, call, now) {
+        slot.close(why);
+    }
+    slot
 }

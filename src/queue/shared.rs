@@ -37,6 +37,8 @@ pub struct QueueSettings {
     pub filter: EventFilter,
     pub limits: Limits,
     pub retry: RetryPolicy,
+    /// How long a relay waits for a decision, in place of `limits.routing_timeout`.
+    pub relay_timeout: Duration,
     /// Where a receiver may route to.
     pub allowed_hosts: AllowedHosts,
     /// The receiver's URL without userinfo, for the failure log.

@@ -131,6 +131,7 @@ impl SimulateOptions {
                 breaker: 0,
             },
             retry,
+            relay_timeout: ROUTING,
             allowed_hosts: AllowedHosts::Any,
             receiver: settings.shown_url(),
         };

@@ -23,6 +23,7 @@ pub fn settings() -> QueueSettings {
         filter: EventFilter::All,
         limits: Limits { concurrency: 4, queue: 1000, routing_timeout: LIMIT, ..Limits::default() },
         retry: RetryPolicy::once(),
+        relay_timeout: LIMIT,
         allowed_hosts: AllowedHosts::Any,
         receiver: String::new(),
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{array, call_of, event, names_a_place, received, service_for, uuid};
 use crate::support::receiver::{Receiver, Reply, Seen, closed_gate};
@@ -315,6 +315,20 @@ async fn call_initiated_waits_no_longer_than_the_routing_timeout() {
     let answer =
         timeout(Duration::from_millis(2500), answer).await.expect("well before the receiver");
     assert_eq!((answer.status, answer.json()), (200, json!({ "id": "k1" })));
+}
+
+/// Below AVR Core's own `WEBHOOK_TIMEOUT` of 3 s, after which it would not hear the answer.
+#[tokio::test]
+async fn call_initiated_of_a_relay_waits_for_2500_ms_unless_told_otherwise() {
+    let (receiver, _gate) = Receiver::held().await;
+    for (vars, least) in [(&[][..], 2500), (&[("ROUTING_TIMEOUT", "5000")], 5000)] {
+        let service = serve(&receiver.url, &[&[("WEBHOOK_TIMEOUT", "20000")], vars].concat()).await;
+        let begun = Instant::now();
+        let answer = service.post("/events", event(1, "call_initiated")).await;
+        assert_eq!((answer.status, answer.json().get("sts_url")), (200, None));
+        let (took, least) = (begun.elapsed(), Duration::from_millis(least));
+        assert!((least..least + Duration::from_millis(2400)).contains(&took), "{took:?}");
+    }
 }
 
 #[tokio::test]
