@@ -49,6 +49,7 @@ impl Front {
         let front = Arc::new(self);
         Router::new()
             .route("/call", post(call::announce))
+            .route("/call/{uuid}", get(call::standing))
             .route("/events", post(events::take))
             .route("/health", get(health::health))
             .route("/ready", get(health::ready))
@@ -89,7 +90,7 @@ async fn attend(State(front): State<Arc<Front>>, request: Request, next: Next) -
 
 async fn not_found(uri: Uri) -> HttpError {
     HttpError::not_found(format!(
-        "no such path: {}; there are POST /call, POST /events, GET /health and GET /ready",
+        "no such path: {}; there are POST /call, GET /call/UUID, POST /events, GET /health and GET /ready",
         uri.path()
     ))
 }

@@ -1,4 +1,5 @@
-//! `POST /call`: the dialplan announces a call and asks where it goes.
+//! `POST /call`: the dialplan announces a call and asks where it goes. `GET /call/{uuid}`: it asks what became of it, to
+//! lead a caller whom no agent served to people.
 //!
 //! Invariant: a readable announcement is answered within `ROUTING_TIMEOUT`, whatever the receiver and the queue do,
 //! since the caller hears silence meanwhile; with 200, unless callhook stops.
@@ -6,14 +7,17 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::body::{self, RawEvent};
 use super::error::HttpError;
 use super::front::Front;
+use crate::calls::Standing;
 use crate::event::{CallId, Event, EventType, Payload};
 use crate::queue::Refused;
 use crate::queue::slot::Slot;
@@ -38,6 +42,33 @@ pub async fn announce(
     let route = routing::route(decision.as_deref(), front.fallback.as_ref(), &payload);
     debug!(uuid = %call, overridden = route.overridden, "call routed");
     Ok(Json(route).into_response())
+}
+
+/// What is known of a call.
+#[derive(Serialize)]
+struct StandingAnswer {
+    state: &'static str,
+    /// As the other one, of an ended call alone.
+    reason: Option<String>,
+    duration_ms: Option<u64>,
+}
+
+pub async fn standing(
+    State(front): State<Arc<Front>>,
+    Path(uuid): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    front.authorise(&headers)?;
+    let unknown = || HttpError::not_found(format!("no call {uuid:?} is known"));
+    let call: CallId = uuid.parse().map_err(|_| unknown())?;
+    let (state, ended) = match front.calls.settled_standing(call).await.ok_or_else(unknown)? {
+        Standing::Announced => ("announced", None),
+        Standing::Live => ("live", None),
+        Standing::Ended(call) => ("ended", Some(call)),
+    };
+    let duration_ms = ended.as_ref().map(|call| call.duration_ms);
+    let reason = ended.map(|call| call.reason.to_string());
+    Ok(Json(StandingAnswer { state, reason, duration_ms }).into_response())
 }
 
 /// # Errors

@@ -29,12 +29,17 @@ pub struct Answered {
 
 impl Answered {
     /// Any other path is `other`: clients make them up, and each label value lives as long as the process.
-    const ROUTES: [&'static str; 5] = ["/call", "/events", "/health", "/ready", "other"];
+    const ROUTES: [&'static str; 6] =
+        ["/call", Self::STANDING, "/events", "/health", "/ready", "other"];
+    const STANDING: &'static str = "/call/{uuid}";
 
     /// The front never answers 1xx or 3xx.
     const STATUSES: [&'static str; 3] = ["2xx", "4xx", "5xx"];
 
     pub fn route_of(path: &str) -> &'static str {
+        if path.starts_with("/call/") {
+            return Self::STANDING;
+        }
         let known = Self::ROUTES.into_iter().find(|route| *route == path);
         known.unwrap_or("other")
     }
@@ -72,6 +77,8 @@ mod tests {
             ("/call", 200, [("route", "/call"), ("status", "2xx")]),
             ("/events", 202, [("route", "/events"), ("status", "2xx")]),
             ("/events", 503, [("route", "/events"), ("status", "5xx")]),
+            ("/call/7f9c1f3e", 404, [("route", "/call/{uuid}"), ("status", "4xx")]),
+            ("/calls", 404, [("route", "other"), ("status", "4xx")]),
             ("/wp-login.php", 404, [("route", "other"), ("status", "4xx")]),
         ] {
             let answered = Answered::new(Answered::route_of(path), status);

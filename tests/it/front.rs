@@ -1,10 +1,11 @@
 //! The front as Asterisk and relays see it: what is the same for every route. `front/call.rs` has
-//! `POST /call`, `front/events.rs` has `POST /events`, `front/repeats.rs` what is asked twice,
+//! `POST /call`, `front/standing.rs` has `GET /call/{uuid}`, `front/events.rs` has `POST /events`, `front/repeats.rs` what is asked twice,
 //! `front/stop.rs` the way out.
 
 mod call;
 mod events;
 mod repeats;
+mod standing;
 mod stop;
 
 use serde_json::json;
@@ -97,6 +98,7 @@ async fn a_known_path_with_another_method_is_405_with_allow() {
         ("DELETE", "/events", "POST"),
         ("POST", "/health", "GET"),
         ("POST", "/ready", "GET"),
+        ("POST", "/call/00000000-0000-4000-8000-000000000001", "GET"),
     ];
     for (method, path, allowed) in table {
         let answer = service.ask(method, path, &[], "").await;
@@ -153,6 +155,7 @@ async fn a_request_with_an_origin_is_a_web_pages_and_403_on_every_route() {
         ("OPTIONS", "/events", ""),
         ("GET", "/health", ""),
         ("GET", "/ready", ""),
+        ("GET", "/call/00000000-0000-4000-8000-000000000001", ""),
         ("GET", "/nowhere", ""),
     ];
     for (method, path, body) in table {

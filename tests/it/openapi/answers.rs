@@ -71,10 +71,13 @@ async fn what_goes_well(document: &Document) {
     let unrouted = event("call_initiated");
     let routed = json!({"uuid": Uuid::new_v4().to_string(), "type": "call_initiated", "payload": {"from": "2000"}});
     let known = format!("/api/calls/{}", decided["uuid"].as_str().unwrap());
+    let standing = known.replace("/api/calls", "/call");
     let unknown = format!("/api/calls/{}", Uuid::new_v4());
     let steps = [
         step("POST", "/call", "/call", &decided, 200),
         step("POST", "/call", "/call", &bare, 200),
+        step("GET", "/call/{uuid}", &standing, "", 200),
+        step("GET", "/call/{uuid}", "/call/7f9c1f3e-0d6c-4c7e-9f43-0b6f6a0f3d21", "", 404),
         step("POST", "/call", "/call", r#"{"uuid":"x"}"#, 400),
         step("POST", "/call", "/call", &" ".repeat(70_000), 413),
         step("POST", "/events", "/events", &routed, 200),
@@ -158,6 +161,7 @@ async fn what_is_refused_for_a_secret(document: &Document) {
     let other = [("Authorization", "Bearer other")];
     let steps = [
         step("POST", "/call", "/call", &call(), 401),
+        step("GET", "/call/{uuid}", "/call/x", "", 401),
         step("POST", "/events", "/events", &event("dtmf_digit"), 401),
     ];
     walk(document, &running, &other, &steps).await;
@@ -177,6 +181,7 @@ async fn what_is_refused_to_other_pages(document: &Document) {
     walk(document, &running, &page, &admin_routes(403)).await;
     let front = [
         step("POST", "/call", "/call", &call(), 403),
+        step("GET", "/call/{uuid}", "/call/x", "", 403),
         step("POST", "/events", "/events", &event("dtmf_digit"), 403),
         step("GET", "/health", "/health", "", 403),
         step("GET", "/ready", "/ready", "", 403),
