@@ -13,6 +13,7 @@ mod ages;
 mod attempts;
 mod breaker;
 pub mod dispatcher;
+mod failure_log;
 mod intake;
 mod lane;
 mod lanes;
@@ -34,6 +35,7 @@ use tracing::error;
 use self::ages::accepted_at;
 use self::dispatcher::Dispatcher;
 pub use self::dispatcher::Limits;
+use self::failure_log::FailureLog;
 pub use self::intake::{Accepted, Receipt, Refused};
 use self::metrics::QueueMetrics;
 use self::shared::{ID_KEPT, Known, MOST_IDS, QueueState, Shared};
@@ -62,14 +64,17 @@ impl Queue {
         if parts.deliver.is_none() {
             state.dispatcher.stop();
         }
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let receiver = settings.receiver.clone();
         let shared = Arc::new(Shared {
+            failure_log: FailureLog::new(receiver, tasks.clone(), stop.clone()),
             settings,
             parts,
             state: Mutex::new(state),
             rearm: Notify::new(),
             concluded: Notify::new(),
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            tasks,
+            stop,
         });
         shared.tasks.spawn(run_timer(Arc::clone(&shared)));
         shared.tasks.spawn(take_back_what_the_disk_refuses(Arc::clone(&shared)));

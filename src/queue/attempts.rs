@@ -166,6 +166,9 @@ impl Shared {
     /// A warning, or an error where it was the event's last attempt. A probe of a receiver that is down
     /// says so, since it repeats the attempt's number.
     fn log_failure(&self, attempt: &Attempt, failure: &Failure, given_up: bool) {
+        if !self.failure_log.wants_in_full(attempt, failure, given_up) {
+            return;
+        }
         macro_rules! record {
             ($level:ident, $message:expr) => {
                 $level!(

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use super::dispatcher::{Dispatcher, Limits};
+use super::failure_log::FailureLog;
 use super::metrics::QueueMetrics;
 use super::slot::Slot;
 use crate::attempt::{Attempt, Deliver};
@@ -63,6 +64,7 @@ pub struct Shared {
     pub rearm: Notify,
     /// An attempt was concluded, for those who wait for the drain.
     pub concluded: Notify,
+    pub failure_log: FailureLog,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
 }

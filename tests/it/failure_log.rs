@@ -26,6 +26,7 @@ async fn serve(url: &str, vars: &[(&str, &str)]) -> Service {
         ("WEBHOOK_BACKOFF", "1"),
         ("WEBHOOK_BREAKER", "0"),
         ("WEBHOOK_TIMEOUT", "2000"),
+        ("STS_URL", "ws://sts.test"),
     ];
     let usual = usual.into_iter().filter(|(name, _)| !vars.iter().any(|(given, _)| given == name));
     Service::start(&usual.chain(vars.iter().copied()).collect::<Vec<_>>()).await
@@ -354,4 +355,41 @@ async fn no_log_holds_a_payload_at_info() {
             assert!(!log.contains(text), "{text} in the {format} log:\n{log}");
         }
     }
+}
+
+#[tokio::test]
+async fn beyond_twenty_a_second_failures_are_summed_up_and_each_is_a_dead_letter() {
+    const EVENTS: usize = 400;
+    let receiver = Receiver::start(|_| Reply::status(500)).await;
+    let service = serve(&receiver.url, &[("WEBHOOK_RETRY", "0")]).await;
+    let began = std::time::Instant::now();
+    let events: Vec<Value> =
+        (0..EVENTS).map(|_| event(&new_uuid(), "transcription", json!({}))).collect();
+    service.relay(Value::from(events)).await;
+    let summed = "webhook failures summed up";
+    let total = || {
+        let log = service.log_so_far();
+        let full = log.iter().filter(|line| line["message"] == "webhook delivery failed").count();
+        let sums = log.iter().filter(|line| line["message"] == summed);
+        let sums: u64 = sums.map(|line| line["count"].as_u64().unwrap()).sum();
+        (full, usize::try_from(sums).unwrap())
+    };
+    let line = service.log_line(|line| line["message"] == summed).await;
+    for (field, value) in [
+        ("level", json!("error")),
+        ("type", json!("transcription")),
+        ("code", json!("ERR_BAD_RESPONSE")),
+        ("status", json!(500)),
+    ] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    while total().0 + total().1 < EVENTS {
+        assert_eq!(service.get("/health").await.status, 200);
+    }
+    let (full, sums) = total();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+    assert_eq!(full + sums, EVENTS);
+    assert!(full <= 20 * seconds, "{full} in full within {seconds} s");
+    let dead = service.ask_admin("GET", "/api/dead?limit=1000", &[]).await;
+    assert_eq!(dead.json()["items"].as_array().unwrap().len(), EVENTS);
 }
