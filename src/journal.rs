@@ -35,7 +35,7 @@ use std::thread::JoinHandle;
 
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tracing::error;
+use tracing::{error, info, warn};
 
 pub use self::file::{in_file, in_memory, on};
 use self::inbox::Inbox;
@@ -98,7 +98,12 @@ impl Journal {
         durable: bool,
         dead_limit: u64,
     ) -> Result<(Self, Recovered), OpenError> {
-        let store = opener()?;
+        let mut store = opener()?;
+        match store.compact() {
+            Ok(Some((before, after))) => info!(before, after, "the journal's file was compacted"),
+            Ok(None) => {}
+            Err(error) => warn!(%error, "the journal's file cannot be compacted"),
+        }
         let damaged = |error: DiskError| OpenError::Damaged(error.0.to_string());
         let recovered = store.recover().map_err(damaged)?;
         let metrics = JournalMetrics::default();

@@ -22,7 +22,7 @@
 use std::io::ErrorKind;
 use std::num::NonZero;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -44,6 +44,10 @@ const FORMAT: u64 = 1;
 /// What redb may hold of the file in memory, in bytes. The queue itself is in memory anyway, so
 /// this serves commits alone.
 const CACHE: usize = 1024 * 1024;
+
+/// A file with more than this free, in bytes, and more than half of it, is compacted: it grows again in an outage, so
+/// a small one may keep its size.
+const FREE: u64 = 64 * 1024 * 1024;
 
 /// Sequence, call, id, type, agent, envelope.
 type EventRow<'a> = (u64, [u8; 16], &'a str, &'a str, Option<&'a str>, &'a [u8]);
@@ -75,12 +79,16 @@ const ENDED: TableDefinition<'_, (u64, [u8; 16]), (&str, u64)> = TableDefinition
 const LIVE_AT: &str = "live_at";
 
 /// An open redb database with callhook's tables.
-struct FileStore(Database);
+struct FileStore {
+    database: Database,
+    /// Where it is a file.
+    path: Option<PathBuf>,
+}
 
 /// Opens a file, made with its directory where it does not exist.
 pub fn in_file(path: &Path) -> Opener {
     let path = path.to_owned();
-    on(move |builder| {
+    opener(Some(path.clone()), move |builder| {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
@@ -97,10 +105,18 @@ pub fn in_memory() -> Opener {
 pub fn on(
     open: impl Fn(&mut Builder) -> Result<Database, DatabaseError> + Send + Sync + 'static,
 ) -> Opener {
+    opener(None, open)
+}
+
+fn opener(
+    path: Option<PathBuf>,
+    open: impl Fn(&mut Builder) -> Result<Database, DatabaseError> + Send + Sync + 'static,
+) -> Opener {
     Box::new(move || {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
-        let store = FileStore(open(&mut builder).map_err(open_error)?);
+        let database = open(&mut builder).map_err(open_error)?;
+        let store = FileStore { database, path: path.clone() };
         match store.prepare().map_err(|error| OpenError::Damaged(error.to_string()))? {
             FORMAT => Ok(Box::new(store)),
             found => Err(OpenError::OtherFormat { found, reads: FORMAT }),
@@ -125,9 +141,25 @@ impl Store for FileStore {
         Ok(self.visit_dead(from, visit)?)
     }
 
+    fn compact(&mut self) -> Result<Option<(u64, u64)>, DiskError> {
+        let Some(path) = &self.path else { return Ok(None) };
+        let length = || std::fs::metadata(path).map_or(0, |file| file.len());
+        let before = length();
+        if before <= FREE {
+            return Ok(None);
+        }
+        let free = before.saturating_sub(used(&self.database)?);
+        if free <= FREE || free <= before / 2 {
+            return Ok(None);
+        }
+        self.database.compact().map_err(|error| DiskError(error.to_string().into()))?;
+        Ok(Some((before, length())))
+    }
+
     fn dead_count(&self) -> Result<u64, DiskError> {
-        let count =
-            || -> Result<u64, redb::Error> { Ok(self.0.begin_read()?.open_table(DEAD)?.len()?) };
+        let count = || -> Result<u64, redb::Error> {
+            Ok(self.database.begin_read()?.open_table(DEAD)?.len()?)
+        };
         Ok(count()?)
     }
 }
@@ -141,7 +173,7 @@ impl From<redb::Error> for DiskError {
 impl FileStore {
     /// Makes the tables where they do not exist; returns the version of the layout.
     fn prepare(&self) -> Result<u64, redb::Error> {
-        let write = self.0.begin_write()?;
+        let write = self.database.begin_write()?;
         let found = {
             let mut meta = write.open_table(META)?;
             let found = meta.get("format")?.map(|value| value.value());
@@ -162,7 +194,7 @@ impl FileStore {
     }
 
     fn write(&self, changes: &Changes, dead_limit: u64) -> Result<Committed, redb::Error> {
-        let write = self.0.begin_write()?;
+        let write = self.database.begin_write()?;
         let committed = write_rows(&write, changes, dead_limit)?;
         write_ids(&write, changes)?;
         write_calls(&write, changes)?;
@@ -171,7 +203,7 @@ impl FileStore {
     }
 
     fn read(&self) -> Result<Recovered, redb::Error> {
-        let read = self.0.begin_read()?;
+        let read = self.database.begin_read()?;
         let (events, spent) = (read.open_table(EVENTS)?, read.open_table(SPENT)?);
         let mut recovered = Recovered::default();
         for row in events.iter()? {
@@ -204,7 +236,7 @@ impl FileStore {
         from: u64,
         visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
     ) -> Result<(), redb::Error> {
-        let read = self.0.begin_read()?;
+        let read = self.database.begin_read()?;
         for row in read.open_table(DEAD)?.range(from..)? {
             let (place, row) = row?;
             if visit(dead_letter(place.value(), row.value())?).is_break() {
@@ -227,6 +259,12 @@ fn ended_calls(read: &ReadTransaction) -> Result<Vec<EndedCall>, redb::Error> {
         Ok(EndedCall { call, reason, duration_ms, at })
     });
     ended.collect()
+}
+
+/// In bytes.
+fn used(database: &Database) -> Result<u64, redb::Error> {
+    let stats = database.begin_write()?.stats()?;
+    Ok(stats.allocated_pages() * stats.page_size() as u64)
 }
 
 fn write_rows(

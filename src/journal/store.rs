@@ -45,6 +45,15 @@ pub trait Store: Send + Sync {
         visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
     ) -> Result<(), DiskError>;
 
+    /// Gives disk space back where far more is held than used; nobody else uses the store meanwhile. Returns the
+    /// bytes before and after, if it did.
+    ///
+    /// # Errors
+    /// [`DiskError`]; what was kept is kept.
+    fn compact(&mut self) -> Result<Option<(u64, u64)>, DiskError> {
+        Ok(None)
+    }
+
     /// # Errors
     /// [`DiskError`] where what is there cannot be read.
     fn dead_count(&self) -> Result<u64, DiskError>;

@@ -32,6 +32,7 @@ mod wss;
 // What survives.
 mod dead;
 mod journal;
+mod memory;
 
 // What operators read and set.
 mod commands;

@@ -1,0 +1,79 @@
+//! After a backlog memory and disk are given back.
+
+use std::time::Duration;
+
+use crate::support::event::new_uuid;
+use crate::support::journal::{Journal, terminate};
+use crate::support::receiver::Receiver;
+use crate::support::service::Service;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+/// Events of 90 KB: 54 MB.
+const EVENTS: usize = 600;
+const TEXT: usize = 90_000;
+
+/// For a receiver that takes its time.
+const PATIENT: [(&str, &str); 2] = [("WEBHOOK_TIMEOUT", "60000"), ("INSPECTOR_CALLS", "10")];
+
+/// What the child has resident now, in bytes.
+fn resident(service: &Service) -> u64 {
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", service.pid())).expect("a child");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    let number: u64 = line.trim().strip_suffix(" kB").expect("kB").parse().expect("a number");
+    number * 1024
+}
+
+async fn relay_many(service: &Service, count: usize) {
+    let text = "x".repeat(TEXT);
+    for _ in 0..count {
+        let event =
+            json!({ "uuid": new_uuid(), "type": "transcription", "payload": { "text": text } });
+        service.relay(event).await;
+    }
+}
+
+#[tokio::test]
+async fn memory_is_given_back_within_30_s_of_a_drain() {
+    let (receiver, gate) = Receiver::held().await;
+    let journal = Journal::new();
+    let service = journal.serve(&receiver.url, &PATIENT).await;
+    relay_many(&service, 5).await;
+    let before = resident(&service);
+    relay_many(&service, EVENTS).await;
+    let full = resident(&service);
+    assert!(full > before + (EVENTS * TEXT) as u64 / 2, "{before} {full}");
+    gate.add_permits(EVENTS + 5);
+    receiver.seen(EVENTS + 5).await;
+    let drained = Instant::now();
+    loop {
+        let now = resident(&service);
+        if now < before + 16 * 1024 * 1024 {
+            break;
+        }
+        let after = drained.elapsed();
+        assert!(after < Duration::from_secs(30), "{before} {full} {now} after {after:?}");
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_is_mostly_free_is_compacted_at_a_start() {
+    let (receiver, gate) = Receiver::held().await;
+    let journal = Journal::new();
+    let service = journal.serve(&receiver.url, &PATIENT).await;
+    relay_many(&service, 1000).await;
+    gate.add_permits(1000);
+    receiver.seen(1000).await;
+    terminate(service).await;
+    let grown = journal.bytes().len();
+    assert!(grown > 80 * 1024 * 1024, "{grown}");
+    let service = journal.serve(&receiver.url, &PATIENT).await;
+    let log = terminate(service).await;
+    assert!(log.contains("the journal's file was compacted"), "{log}");
+    let compacted = journal.bytes().len();
+    assert!(compacted < 16 * 1024 * 1024, "{compacted} of {grown}");
+    let service = journal.serve(&receiver.url, &PATIENT).await;
+    assert!(!terminate(service).await.contains("compacted"), "once is enough");
+}
