@@ -45,6 +45,7 @@
 //! | 0 | [`label`] | what is a metric told apart by? |
 //! | 0 | [`time`] | what time is it, and how is it written? |
 //! | 0 | [`text`] | how is it worded? |
+//! | 0 | [`output`] | how is it printed? |
 //!
 //! Invariants that hold throughout:
 //! - The events of one call arrive in the order they were accepted, one request at a time.
@@ -70,6 +71,7 @@ pub mod label;
 pub mod listener;
 pub mod log;
 pub mod metrics;
+pub mod output;
 pub mod queue;
 pub mod retry;
 pub mod routing;

@@ -3,14 +3,23 @@
 //! `text` is for people: one line per record and, where an event could not be delivered, the block that AVR
 //! Core writes. `json` is one flat object per line.
 //!
+//! Nobody waits for stderr: lines go to a thread that writes them, and where it cannot keep up, since nobody reads
+//! the pipe, lines are lost and counted.
+//!
 //! Invariant: above debug, no record holds a payload, a transcript, a caller's number or a secret.
+//!
+//! Limit: [`MOST_LINES`] wait for stderr.
 
 use std::fmt::{self, Write as _};
+use std::io::{self, Write};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Subscriber, error};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::Writer;
@@ -26,6 +35,18 @@ pub const FAILURE: &str = "callhook::failure";
 
 /// The message of an event's last failed attempt, which AVR's block follows in the text format.
 pub const GIVEN_UP: &str = "webhook delivery failed";
+
+/// Some megabytes of lines.
+const MOST_LINES: usize = 8192;
+
+/// What ends the thread that writes.
+static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
+
+/// Lines that found no room among [`MOST_LINES`].
+static NO_ROOM: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that stderr did not take.
+static NOT_WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Clone, Copy, Debug)]
 pub struct LogSettings {
@@ -52,18 +73,55 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Libraries log at `warn` and above, whatever the level is.
+/// Libraries log at `warn` and above, whatever the level is. A panic is an error in the log, since the usual hook
+/// would wait for stderr.
 ///
 /// # Panics
 /// If called twice in a process.
 pub fn start(settings: LogSettings) {
     let targets =
         Targets::new().with_default(LevelFilter::WARN).with_target("callhook", settings.level);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(MOST_LINES)
+        .thread_name("log")
+        .finish(Stderr);
+    NO_ROOM.set(writer.error_counter()).expect("the log is started once");
     let layer = tracing_subscriber::fmt::layer()
         .event_format(LineFormat(settings.format))
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_filter(targets);
     tracing_subscriber::registry().with(layer).init();
+    *WRITER.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+    std::panic::set_hook(Box::new(|panic| error!("{}", panic.to_string().replace('\n', " "))));
+}
+
+/// Writes what waits, for a second at most; what is logged later is lost.
+pub fn finish() {
+    // The guard's drop does it.
+    drop(WRITER.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
+/// Lines that nobody will read.
+pub fn lines_dropped() -> u64 {
+    let no_room = NO_ROOM.get().map_or(0, ErrorCounter::dropped_lines);
+    u64::try_from(no_room).unwrap_or(u64::MAX).saturating_add(NOT_WRITTEN.load(Ordering::Relaxed))
+}
+
+/// Counts what cannot be written: nobody can be told.
+struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if io::stderr().write_all(line).is_err() {
+            NOT_WRITTEN.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 struct LineFormat(LogFormat);

@@ -11,6 +11,7 @@ use callhook::config::{self, SettingError, Settings};
 use callhook::http::FrontSettings;
 use callhook::inspector::AdminSettings;
 use callhook::log;
+use callhook::output::{complain, print};
 use callhook::workbench::receive::{self, ReceiveError};
 use callhook::workbench::simulate::{self, SimulateError};
 use callhook::workbench::{check, demo};
@@ -118,17 +119,19 @@ fn main() -> ExitCode {
     let runtime = match app::runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("callhook: cannot start worker threads: {error}");
+            complain(format_args!("callhook: cannot start worker threads: {error}"));
             return FAILED.into();
         }
     };
     let result = runtime.block_on(run(arguments.command.unwrap_or(Command::Serve)));
     // What still runs has had its time; waiting for it could take for ever.
     runtime.shutdown_background();
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error).into(),
-    }
+    };
+    log::finish();
+    code
 }
 
 async fn run(command: Command) -> Result<(), CommandError> {
@@ -142,7 +145,7 @@ async fn run(command: Command) -> Result<(), CommandError> {
         Command::Health => health::ask(&FrontSettings::of_environment(&environment)?)
             .await
             .map_err(anyhow::Error::from)?,
-        Command::Config => print!("{}", config::describe(&environment)?),
+        Command::Config => print(config::describe(&environment)?),
         Command::Demo => demo::run().await?,
         Command::Dead { command } => {
             let settings = AdminSettings::of_environment(&environment)?;
@@ -171,14 +174,14 @@ fn report(error: &CommandError) -> u8 {
                 1 => "1 setting is wrong".to_owned(),
                 many => format!("{many} settings are wrong"),
             };
-            eprintln!("callhook: {wrong}; config/default.toml explains every setting");
+            complain(format_args!("callhook: {wrong}; config/default.toml explains every setting"));
             for error in errors {
-                eprintln!("  {error}");
+                complain(format_args!("  {error}"));
             }
             EX_USAGE
         }
         CommandError::Usage(text) => {
-            eprintln!("callhook: {text}");
+            complain(format_args!("callhook: {text}"));
             EX_USAGE
         }
         CommandError::Start(error) => {
@@ -186,12 +189,12 @@ fn report(error: &CommandError) -> u8 {
             if tracing::enabled!(tracing::Level::ERROR) {
                 tracing::error!("{error}");
             } else {
-                eprintln!("callhook: {error}");
+                complain(format_args!("callhook: {error}"));
             }
             if error.is_unavailable() { EX_UNAVAILABLE } else { FAILED }
         }
         CommandError::Other(error) => {
-            eprintln!("callhook: {error:#}");
+            complain(format_args!("callhook: {error:#}"));
             FAILED
         }
     }

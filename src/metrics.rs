@@ -8,13 +8,14 @@
 //! - No label value comes from outside: an event type that callhook does not know is `other`.
 //! - Exposing takes no lock of the queue or the journal.
 
-mod process;
+pub mod process;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
@@ -22,6 +23,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::bridge::metrics::BridgeMetrics;
 use crate::http::metrics::HttpMetrics;
 use crate::journal::JournalMetrics;
+use crate::log;
 use crate::queue::metrics::QueueMetrics;
 use crate::time::unix_millis;
 
@@ -35,6 +37,7 @@ pub struct Metrics {
     pub journal: JournalMetrics,
     pub bridge: Arc<BridgeMetrics>,
     pub http: Arc<HttpMetrics>,
+    log_lines_dropped: Counter,
     /// In bytes.
     resident: Gauge<u64, AtomicU64>,
     registry: Registry,
@@ -53,12 +56,15 @@ impl Metrics {
         journal.register(own);
         bridge.register(own);
         http.register(own);
+        let log_lines_dropped = Counter::default();
+        let help = "Lines of the log lost because nobody read them in time";
+        own.register("log_lines_dropped", help, log_lines_dropped.clone());
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         own.register("build", "The version of callhook that runs; always 1", version);
         let resident = Gauge::default();
         register_process(&mut registry, &resident);
         let (bridge, http) = (Arc::new(bridge), Arc::new(http));
-        Self { queue, journal, bridge, http, resident, registry }
+        Self { queue, journal, bridge, http, log_lines_dropped, resident, registry }
     }
 
     /// As OpenMetrics text.
@@ -66,6 +72,7 @@ impl Metrics {
     /// # Errors
     /// None known: writing to a string does not fail.
     pub fn exposed(&self) -> Result<String, fmt::Error> {
+        self.log_lines_dropped.inner().store(log::lines_dropped(), Ordering::Relaxed);
         self.resident.set(process::resident_bytes().unwrap_or_default());
         let mut text = String::with_capacity(32 * 1024);
         encode(&mut text, &self.registry)?;

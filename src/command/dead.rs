@@ -7,6 +7,7 @@ use reqwest::Method;
 use super::client::{Client, ClientError};
 use crate::inspector::AdminSettings;
 use crate::inspector::dead::{DeadItem, DeadPage, Deleted, Replayed};
+use crate::output::print_line;
 use crate::text::printable;
 use crate::time::{millis, unix_millis, unix_millis_of};
 
@@ -69,23 +70,23 @@ pub async fn run(command: DeadCommand, settings: &AdminSettings) -> Result<(), C
             };
             each(&client, &filter, print).await?;
             if count == 0 && !json {
-                println!("no dead letters");
+                print_line(format_args!("no dead letters"));
             }
         }
         DeadCommand::Replay { all: true, .. } => {
             let Replayed { replayed, left } =
                 client.ask(Method::POST, &["api", "dead", "replay"], &[]).await?;
-            println!("{replayed} queued again, {left} found no room in the queue");
+            print_line(format_args!("{replayed} queued again, {left} found no room in the queue"));
         }
         DeadCommand::Replay { ids, .. } => {
             for id in ids {
                 let path = ["api", "dead", &id, "replay"];
                 let _: Replayed = client.ask(Method::POST, &path, &[]).await?;
-                println!("{id} is queued again");
+                print_line(format_args!("{id} is queued again"));
             }
         }
         DeadCommand::Purge { older_than } => {
-            println!("{} deleted", purge(&client, older_than).await?);
+            print_line(format_args!("{} deleted", purge(&client, older_than).await?));
         }
     }
     Ok(())
@@ -130,16 +131,16 @@ async fn purge(client: &Client, older_than: Duration) -> Result<usize, ClientErr
 
 fn print_item(item: &DeadItem, count: usize, json: bool) {
     if json {
-        println!("{}", serde_json::to_string(item).expect("an item came as JSON"));
+        print_line(serde_json::to_string(item).expect("an item came as JSON"));
         return;
     }
     if count == 1 {
-        println!(
+        print_line(format_args!(
             "{:<24}  {:<14}  {:<36}  {:<36}  {:>8}  WHY",
             "GIVEN UP", "TYPE", "CALL", "ID", "ATTEMPTS"
-        );
+        ));
     }
-    println!(
+    print_line(format_args!(
         "{:<24}  {:<14}  {:<36}  {:<36}  {:>8}  {} {}",
         item.last_at,
         printable(&item.r#type),
@@ -148,5 +149,5 @@ fn print_item(item: &DeadItem, count: usize, json: bool) {
         item.attempts,
         item.code,
         printable(&item.error),
-    );
+    ));
 }

@@ -45,6 +45,7 @@ use self::sender::CheckSender;
 use self::trial::{ReceiverTraits, Ruling, Stop, Trial};
 use super::receiver_options::ReceiverOptions;
 use crate::delivery::WebhookSettings;
+use crate::output::{print, print_line};
 use crate::text::printable;
 use crate::time::{millis, timestamp_now};
 
@@ -84,9 +85,9 @@ pub async fn run(options: &CheckOptions) -> anyhow::Result<()> {
     let mut course = Course::new(settings, key)?;
     let report = course.run(!options.json).await;
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        print_line(serde_json::to_string_pretty(&report)?);
     } else if reached(&report) {
-        print!("{}", text::closing(&report));
+        print(text::closing(&report));
     }
     if let Some(path) = &options.junit {
         write(path, &junit::document(&report)?)?;
@@ -152,7 +153,7 @@ impl Course {
             checks.push(finding);
             if aloud && checks[0].verdict == Verdict::Pass {
                 let (last, before) = checks.split_last().expect("one was pushed");
-                print!("{}", text::line(last, before.last().map(|before| before.check.group)));
+                print(text::line(last, before.last().map(|before| before.check.group)));
             }
         }
         let summary = CheckSummary::of(&checks);

@@ -27,6 +27,7 @@ use super::receive::{Conduct, Ending, EventBody, Notice, Received, Receiver, Rep
 use crate::app::App;
 use crate::config::Settings;
 use crate::event::CallId;
+use crate::output::print_line;
 use crate::wire::client_builder;
 
 /// How long the demo waits for the next event before it counts as missing.
@@ -116,15 +117,17 @@ pub async fn run() -> anyhow::Result<()> {
     let agent = Agent::bind(part_for).await?;
     let mut receiver = Receiver::start("127.0.0.1", 0, conduct(agent.address)).await?;
     let app = App::start(settings(receiver.address, agent.address)?).await?;
-    println!(
+    print_line(format_args!(
         "callhook listens on http://{} and for AudioSocket on {},\nan agent on ws://{}, a receiver on \
          http://{}",
         app.front(),
         app.audio(),
         agent.address,
         receiver.address
-    );
-    println!("three calls; the receiver routes bob elsewhere and fails twice for carol\n");
+    ));
+    print_line(format_args!(
+        "three calls; the receiver routes bob elsewhere and fails twice for carol\n"
+    ));
     let stop = CancellationToken::new();
     let playing = async {
         let played = play(&app, &mut receiver).await;
@@ -134,7 +137,7 @@ pub async fn run() -> anyhow::Result<()> {
     let (played, ()) = tokio::join!(playing, agent.serve(stop.clone()));
     app.stop().await;
     receiver.stop().await;
-    println!("\n{}", played?);
+    print_line(format_args!("\n{}", played?));
     Ok(())
 }
 
@@ -151,10 +154,13 @@ async fn play(app: &App, receiver: &mut Receiver) -> anyhow::Result<String> {
     });
     let watching = watch(receiver, &names, expected);
     let (impressions, seen) = tokio::try_join!(try_join_all(playing), watching)?;
-    println!();
+    print_line("");
     for (call, Impression { route, heard }) in CALLS.iter().zip(&impressions) {
         let heard = heard.as_secs_f64();
-        println!("{:<6} heard {heard:.2} s of the agent, and was told {route}", call.name);
+        print_line(format_args!(
+            "{:<6} heard {heard:.2} s of the agent, and was told {route}",
+            call.name
+        ));
         ensure!(heard > 0.0, "{} did not hear the agent", call.name);
     }
     for (id, call) in calls {
@@ -231,7 +237,7 @@ async fn watch(
         };
         // Nothing else is sent here, and no answer takes its time.
         let Notice::Ended { received, reply, .. } = notice else { continue };
-        println!("{}", line(&received, &reply.ending, begun, names));
+        print_line(line(&received, &reply.ending, begun, names));
         if reply.ending.takes() {
             delivered.push(received.event.clone());
         }

@@ -37,6 +37,7 @@ use crate::delivery::{Webhook, WebhookSettings};
 use crate::event::EventFilter;
 use crate::history::History;
 use crate::journal::{Journal, Recovered};
+use crate::output::{complain, print, print_line};
 use crate::queue::{Limits, Queue, QueueParts, QueueSettings};
 use crate::retry::{Delays, RetryPolicy};
 use crate::routing::AllowedHosts;
@@ -81,7 +82,9 @@ pub async fn run(options: SimulateOptions) -> Result<(), SimulateError> {
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let SimulateOptions { calls, rate, speed, json, .. } = options;
     let played = options.scenarios.join(", ");
-    eprintln!("{calls} calls of {played} to {url}: rate {rate}, speed {speed}, seed {seed}");
+    complain(format_args!(
+        "{calls} calls of {played} to {url}: rate {rate}, speed {speed}, seed {seed}"
+    ));
     let players =
         Players::new(options.clone(), scenarios, seed, queue.clone(), sender, Arc::clone(&tally));
     let players = Arc::new(players);
@@ -98,9 +101,9 @@ pub async fn run(options: SimulateOptions) -> Result<(), SimulateError> {
     let (failed, sent) = (numbers.failed, numbers.sent);
     let summary = SimulationSummary { url, options, seed, elapsed, interrupted, numbers };
     if json {
-        println!("{}", summary.json())
+        print_line(summary.json())
     } else {
-        print!("\n{summary}")
+        print(format_args!("\n{summary}"))
     }
     if failed > 0 { Err(SimulateError::Refused { failed, sent }) } else { Ok(()) }
 }

@@ -4,10 +4,14 @@
 
 use std::net::Ipv4Addr;
 
-use crate::support::receiver::{Receiver, Reply, free_port};
-use crate::support::service::{Service, run};
+use crate::support::event::numbered;
+use crate::support::receiver::{Receiver, Reply, free_port, nobody};
+use crate::support::record::LIMIT;
+use crate::support::service::{Service, command, run, serve};
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
+use uuid::Uuid;
 
 #[tokio::test]
 async fn demo_shows_every_event_of_three_calls_and_ends_with_0() {
@@ -111,4 +115,54 @@ async fn health_says_which_setting_keeps_it_from_asking() {
     let (code, _, err) = run(&["health"], &[("HTTP_PORT", "six")]).await;
     assert_eq!(code, 64, "{err}");
     assert!(err.contains("HTTP_PORT=six"), "{err}");
+}
+
+/// Runs the command with an output, and a log, whose reader has gone: exit code, and what it says where there is
+/// somebody.
+async fn unread(args: &[&str], vars: &[(&str, &str)], both: bool) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = command(args);
+    command.envs(vars.iter().copied()).stdout(writer.try_clone().expect("a pipe"));
+    match both {
+        true => command.stderr(writer),
+        false => command.stderr(std::process::Stdio::piped()),
+    };
+    let child = command.spawn().expect("the binary starts");
+    let output = timeout(LIMIT, child.wait_with_output()).await;
+    let output = output.expect("it ends").expect("the child can be awaited");
+    (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+}
+
+#[tokio::test]
+async fn every_command_ends_quietly_where_its_reader_has_gone() {
+    let receiver = Receiver::content().await;
+    let service = serve(&nobody().1, &[("WEBHOOK_BREAKER", "0")]).await;
+    service.relay(numbered(&Uuid::new_v4().to_string(), 1)).await;
+    service.log_line(|line| line["message"] == "webhook delivery failed").await;
+    let admin = service.admin().await.port().to_string();
+    let admin = [("ADMIN_PORT", admin.as_str())];
+    let none = [("WEBHOOK_URL", "none")];
+    let simulate = ["simulate", receiver.url.as_str(), "--calls", "2", "--speed", "100"];
+    let commands: [(&[&str], &[(&str, &str)]); 9] = [
+        (&["--help"], &[]),
+        (&["--version"], &[]),
+        (&["config"], &none),
+        (&["demo"], &[]),
+        (&["dead", "list"], &admin),
+        (&["dead", "list", "--json"], &admin),
+        (&["check", receiver.url.as_str(), "--timeout", "500"], &[]),
+        (&["receive", "--port", "0"], &[]),
+        (&simulate, &[]),
+    ];
+    for (args, vars) in commands {
+        let (code, said) = unread(args, vars, false).await;
+        assert_eq!(code, Some(0), "{args:?}: {said}");
+        assert!(!said.contains("panicked") && !said.contains("ipe"), "{args:?}: {said}");
+        let (code, _) = unread(args, vars, true).await;
+        assert_eq!(code, Some(0), "{args:?} without a log");
+    }
+    // Faults are told to nobody, but the exit code stands.
+    assert_eq!(unread(&["config"], &[], true).await.0, Some(64));
+    assert_eq!(unread(&["health"], &[("HTTP_PORT", "0")], true).await.0, Some(1));
 }

@@ -41,6 +41,7 @@ mod metrics;
 mod openapi;
 mod secrets;
 mod settings;
+mod unread_log;
 
 // The workbench.
 mod check;

@@ -1,5 +1,6 @@
 //! Progress: what is seen on stderr while calls are played: a bar on a terminal, else plain lines.
 
+use crate::output::complain;
 use std::future::pending;
 use std::io::{IsTerminal as _, stderr};
 use std::time::Duration;
@@ -40,7 +41,7 @@ async fn bar(tally: &Tally, calls: u32) {
 async fn lines(tally: &Tally, calls: u32) {
     every(LINE, |elapsed| {
         let (over, told) = tally.look(|numbers| (numbers.over, told(numbers)));
-        eprintln!("{:>4} s  {over} of {calls} calls over, {told}", elapsed.as_secs());
+        complain(format_args!("{:>4} s  {over} of {calls} calls over, {told}", elapsed.as_secs()));
     })
     .await;
 }
