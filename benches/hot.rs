@@ -123,6 +123,7 @@ mod attempt {
     #[divan::bench]
     fn request(bencher: Bencher<'_, '_>) {
         let settings = WebhookSettings {
+            url_is_secret: false,
             url: "http://127.0.0.1:9000/webhook".parse().expect("it is a URL"),
             secret: Some("a secret of the usual length".into()),
             timeout: Duration::from_secs(3),

@@ -7,26 +7,27 @@
 //! | receiver's client | start fails | idle connections close with the process |
 //! | journal | start fails; later, events are refused until the disk works again | writes what waits, closes |
 //! | queue | a panic in an attempt fails that attempt; a broken invariant ends the process | takes no more, ends attempts under way; without a file delivers what it can in time |
-//! | AudioSocket | start fails if it cannot bind; a panic in a call ends that call | takes no more, ends the live calls |
+//! | AudioSocket | start fails if it cannot bind; a panic in a call ends that call | first takes announced calls alone, then none, and ends the live ones |
 //! | admin port | start fails if it cannot bind | finishes requests under way |
 //! | front | start fails if it cannot bind | `/ready` returns 503, finishes requests under way |
 //!
 //! Invariants:
 //! - When the front logs that it listens, everything behind it is ready.
-//! - A stop ends within `DRAIN_TIMEOUT`; the number of events that are lost is logged.
+//! - A stop ends within `CALL_DRAIN_TIMEOUT` and `DRAIN_TIMEOUT` together; the number of events that are lost is logged.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::mem::take;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, timeout_at};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -35,24 +36,28 @@ use crate::attempt::Deliver;
 use crate::bridge::playout::Clock;
 use crate::bridge::{Bridge, Ends};
 use crate::calls::Calls;
-use crate::config::Settings;
+use crate::config::{Renewal, Settings};
 use crate::delivery::Webhook;
 use crate::history::History;
-use crate::http::{self, Budget, Front, HttpAnswers, Refusals, Repeats};
+use crate::http::{self, Budget, Front, HttpAnswers, Refusals, Repeats, Secrets};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
 use crate::listener::ListenAddress;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, process};
 use crate::queue::metrics::QueueMetrics;
 use crate::queue::{Queue, QueueParts};
-use crate::sts::Connector;
 use crate::text::innermost;
+use crate::time::millis;
+use crate::wire::tls_connector;
 
 /// One tenth of `DRAIN_TIMEOUT` is kept for closing connections.
 const CLOSING_SHARE: u32 = 10;
 
 /// Live calls have a third of `DRAIN_TIMEOUT` to end; they need half a second.
 const CALLS_SHARE: u32 = 3;
+
+/// How long dialplans may ask why their calls ended, and at most another third of `DRAIN_TIMEOUT`.
+const ASKING: Duration = Duration::from_secs(1);
 
 /// Why the program cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +84,7 @@ impl StartError {
 pub struct App {
     queue: Queue,
     front: SocketAddr,
+    call_drain_timeout: Duration,
     drain_timeout: Duration,
     metrics: Arc<QueueMetrics>,
     audio: SocketAddr,
@@ -87,6 +93,17 @@ pub struct App {
     calls: TaskTracker,
     stop: CancellationToken,
     tasks: TaskTracker,
+    register: Arc<Calls>,
+    renewing: Renewing,
+}
+
+/// What can change while callhook runs, and where it is in use.
+struct Renewing {
+    renewal: Renewal,
+    webhook: Option<Webhook>,
+    secrets: Secrets,
+    tokens: Secrets,
+    bridge: Arc<Bridge>,
 }
 
 impl App {
@@ -98,7 +115,7 @@ impl App {
         for warning in &settings.warnings {
             warn!("{warning}");
         }
-        let deliver = receiver(&settings)?;
+        let webhook = receiver(&settings)?;
         let (journal, mut recovered) = open_journal(&settings)?;
         let metrics = Arc::new(Metrics::new(journal.metrics().clone()));
         let (listener, front) = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
@@ -106,7 +123,7 @@ impl App {
         let (admin_listener, admin) = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
         let (unfinished, ended) = (take(&mut recovered.calls), take(&mut recovered.ended));
         let parts = QueueParts {
-            deliver,
+            deliver: webhook.clone().map(|webhook| Arc::new(webhook) as Arc<dyn Deliver>),
             journal: Arc::new(journal),
             history: History::of_calls(settings.admin.calls),
             metrics: Arc::clone(&metrics.queue),
@@ -119,7 +136,7 @@ impl App {
             ends: Ends::knowing(&ended, &calls, &parts.journal),
             fallback: settings.fallback.clone(),
             settings: settings.call,
-            connector: Connector::default(),
+            connector: RwLock::default(),
             clock: Arc::new(Clock::new(metrics.bridge.playout.clone())),
             recording: TaskTracker::new(),
             metrics: Arc::clone(&metrics.bridge),
@@ -131,6 +148,7 @@ impl App {
         let app = Self {
             queue: queue.clone(),
             front,
+            call_drain_timeout: settings.call_drain_timeout,
             drain_timeout: settings.drain_timeout,
             metrics: Arc::clone(&metrics.queue),
             audio,
@@ -138,12 +156,20 @@ impl App {
             calls: TaskTracker::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            register: Arc::clone(&calls),
+            renewing: Renewing {
+                renewal: settings.renewal,
+                webhook,
+                secrets: settings.front.secrets.clone(),
+                tokens: settings.admin.tokens.clone(),
+                bridge: Arc::clone(&bridge),
+            },
         };
         let serving = Front {
             queue,
             calls,
             fallback: settings.fallback,
-            secret: settings.front.secret,
+            secrets: settings.front.secrets,
             bodies: Budget::default(),
             repeats: Repeats::default(),
             refusals: Refusals::default(),
@@ -155,13 +181,18 @@ impl App {
             parts,
             settings: settings.queue,
             metrics,
-            token: settings.admin.token,
+            tokens: settings.admin.tokens,
             moving: Default::default(),
             pulse: Default::default(),
         });
         app.serve(admin_listener, inspector.router(), HttpAnswers::Streamed);
         app.tasks.spawn(inspector.run(app.stop.clone()));
         app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
+        let longest = app.call_drain_timeout + app.drain_timeout;
+        info!(
+            longest_ms = millis(longest),
+            "a stop may take CALL_DRAIN_TIMEOUT and DRAIN_TIMEOUT together; what stops callhook must wait longer"
+        );
         info!(address = %admin, "admin port listening on port {}", admin.port());
         // In AVR Core's words, which people's scripts wait for.
         info!(address = %audio, "AVR AudioSocket Server listening on port {}", audio.port());
@@ -177,16 +208,58 @@ impl App {
         self.audio
     }
 
-    /// Stops within `DRAIN_TIMEOUT`. Returns how many events are lost.
+    /// Reads secrets and certificates anew, and logs what changed.
+    pub async fn renew(&mut self) {
+        let mut renewal = self.renewing.renewal.clone();
+        let reading = spawn_blocking(move || {
+            let renewed = renewal.renew();
+            (renewal, renewed, tls_connector().err())
+        });
+        let Ok((renewal, renewed, no_certificates)) = reading.await else {
+            return error!("reading secrets anew broke off, which is a bug; the old ones stay");
+        };
+        for error in &renewed.errors {
+            warn!("{error}; the old value stays");
+        }
+        self.renewing.renewal = renewal;
+        self.renewing.secrets.renew(&renewed.front.secrets);
+        self.renewing.tokens.renew(&renewed.admin.tokens);
+        match no_certificates {
+            None => self.renewing.bridge.renew(),
+            Some(error) => warn!(error, "certificates cannot be read anew; the old ones stay"),
+        }
+        match (&self.renewing.webhook, renewed.webhook) {
+            (Some(webhook), Some(settings)) => {
+                if let Err(error) = webhook.renew(settings) {
+                    let error = innermost(&error);
+                    warn!(error, "the receiver's client cannot be set up anew; the old one stays");
+                }
+            }
+            (None, None) => {}
+            _ => warn!("WEBHOOK_URL changed from or to none, which takes a restart"),
+        }
+        info!(changed = renewed.changed.join(", "), "secrets and certificates are read anew");
+    }
+
+    /// Stops within `CALL_DRAIN_TIMEOUT` and `DRAIN_TIMEOUT` together. Returns how many events are lost.
     pub async fn stop(self) -> usize {
         let begun = Instant::now();
-        let deadline = begun + self.drain_timeout;
         info!(waiting = self.queue.unsettled(), "stopping");
-        self.queue.refuse();
+        self.register.stop(begun);
+        self.register.over(begun + self.call_drain_timeout).await;
+        let begun = Instant::now();
+        let deadline = begun + self.drain_timeout;
+        if !self.register.had_calls() {
+            self.queue.refuse();
+        }
         self.hang_up.cancel();
         self.calls.close();
         // A call that is not over by then ends at the next start.
         timeout_at(begun + self.drain_timeout / CALLS_SHARE, self.calls.wait()).await.ok();
+        if self.register.had_calls() {
+            sleep(ASKING.min(self.drain_timeout / CALLS_SHARE)).await;
+            self.queue.refuse();
+        }
         let lost = self.queue.drain(deadline - self.drain_timeout / CLOSING_SHARE).await;
         self.stop.cancel();
         self.tasks.close();
@@ -225,21 +298,37 @@ pub fn runtime() -> io::Result<Runtime> {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then stops in order; a second signal stops at once.
+/// Serves until SIGTERM or SIGINT, then stops in order; a second signal stops at once. SIGHUP reads secrets anew; on a
+/// terminal, which is gone then, it is as SIGTERM.
 ///
 /// # Errors
 /// [`StartError`] where it cannot start.
 pub async fn serve(settings: Settings) -> Result<(), StartError> {
     raise_open_files();
+    let ignored = process::is_hang_up_ignored();
+    let mut renewals = Renewals::listen()?;
     let mut signals = Signals::listen()?;
-    let app = App::start(settings).await?;
-    let name = signals.next().await;
+    if terminal_may_go(ignored) {
+        signals.hang_up = renewals.0.take();
+    }
+    let mut app = App::start(settings).await?;
+    let name = loop {
+        tokio::select! {
+            name = signals.next() => break name,
+            () = renewals.next() => app.renew().await,
+        }
+    };
     info!(signal = name, "signal received; a second one stops at once");
     tokio::select! {
         _lost = app.stop() => {}
         name = signals.next() => warn!(signal = name, "stopped at once"),
     }
     Ok(())
+}
+
+/// Whether SIGHUP means that the terminal is gone: not where it was ignored when callhook started, as by `nohup`.
+fn terminal_may_go(ignored: bool) -> bool {
+    std::io::stderr().is_terminal() && !ignored
 }
 
 fn open_journal(settings: &Settings) -> Result<(Journal, Recovered), StartError> {
@@ -254,7 +343,7 @@ fn open_journal(settings: &Settings) -> Result<(Journal, Recovered), StartError>
     Ok((journal, recovered))
 }
 
-fn receiver(settings: &Settings) -> Result<Option<Arc<dyn Deliver>>, StartError> {
+fn receiver(settings: &Settings) -> Result<Option<Webhook>, StartError> {
     let Some(webhook) = &settings.webhook else {
         warn!("WEBHOOK_URL=none: calls are routed to STS_URL, and events are dropped");
         return Ok(None);
@@ -264,7 +353,7 @@ fn receiver(settings: &Settings) -> Result<Option<Arc<dyn Deliver>>, StartError>
         StartError::System(format!("the HTTP client for the receiver cannot be set up: {cause}"))
     })?;
     info!(url = webhook.shown_url(), "events go to this receiver");
-    Ok(Some(Arc::new(client)))
+    Ok(Some(client))
 }
 
 async fn bind(
@@ -293,10 +382,30 @@ fn raise_open_files() {
     }
 }
 
-/// The signals that ask to stop: SIGTERM and SIGINT.
+/// SIGHUP, where it asks for secrets to be read anew.
+struct Renewals(Option<Signal>);
+
+impl Renewals {
+    fn listen() -> Result<Self, StartError> {
+        let hang_up = signal(SignalKind::hangup());
+        hang_up
+            .map(|hang_up| Self(Some(hang_up)))
+            .map_err(|error| StartError::System(error.to_string()))
+    }
+
+    async fn next(&mut self) {
+        match &mut self.0 {
+            Some(hang_up) => drop(hang_up.recv().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The signals that ask to stop: SIGTERM and SIGINT; on a terminal SIGHUP, too.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
@@ -309,14 +418,22 @@ impl Signals {
         Ok(Self {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
+            hang_up: None,
         })
     }
 
     /// The name of the next one.
     pub async fn next(&mut self) -> &'static str {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = hang_up => "SIGHUP",
         }
     }
 }

@@ -36,7 +36,7 @@ mod settings;
 mod talk;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -58,6 +58,7 @@ use self::report::{Reporter, record};
 pub use self::settings::{AudioCodec, CallSettings};
 use self::talk::Talk;
 use crate::audiosocket::HANG_UP;
+use crate::calls::CannotBegin;
 use crate::event::{CallId, Event, EventId, EventType, Payload};
 use crate::history::History;
 use crate::journal::{EndedCall, LiveCall};
@@ -88,7 +89,7 @@ pub struct Bridge {
     /// `STS_URL`.
     pub fallback: Option<StsUrl>,
     pub settings: CallSettings,
-    pub connector: Connector,
+    pub connector: RwLock<Arc<Connector>>,
     /// The one clock of all calls.
     pub clock: Arc<Clock>,
     pub metrics: Arc<BridgeMetrics>,
@@ -147,6 +148,15 @@ impl Bridge {
         futures_util::future::join_all(ends).await;
     }
 
+    /// Later calls connect with the certificates as they are now.
+    pub fn renew(&self) {
+        *self.connector.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    }
+
+    fn connector(&self) -> Arc<Connector> {
+        Arc::clone(&self.connector.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     async fn take(self: Arc<Self>, stream: TcpStream, stop: CancellationToken) {
         let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
         let (reader, writer) = stream.into_split();
@@ -161,6 +171,11 @@ impl Bridge {
             Ok(begun) => begun,
             Err(error) => {
                 warn!(uuid = %call, peer, %error, "a call is refused");
+                if error == CannotBegin::Stopping {
+                    let reason = EndReason::Shutdown.name().into();
+                    let refused = EndedCall { call, reason, duration_ms: 0, at: unix_millis() };
+                    self.ends.calls.refuse(refused, Instant::now());
+                }
                 // Whoever does not listen need not be told.
                 writer.try_write(&HANG_UP).ok();
                 drop(writer);
@@ -169,8 +184,9 @@ impl Bridge {
         };
         info!(uuid = %call, announced = announcement.is_some(), "call started");
         let (calls, fallback) = (&self.metrics.calls, self.fallback.as_ref());
+        let connector = self.connector();
         let talk = |reporter| {
-            let reaching = reach(&self.connector, calls, call, announcement, fallback);
+            let reaching = reach(&connector, calls, call, announcement, fallback);
             let line = CallerLine::new(writer);
             let talk = Talk::new(reporter, line, &self.clock, &self.settings, calls, &self.ends);
             talk.run(&mut frames, Box::pin(reaching), stop)
@@ -293,7 +309,7 @@ mod tests {
                 idle_timeout: UUID_TIME,
                 ended_details: true,
             },
-            connector: Connector::default(),
+            connector: RwLock::default(),
             clock: Arc::default(),
             recording: TaskTracker::new(),
             metrics: Arc::default(),

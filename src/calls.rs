@@ -10,12 +10,12 @@
 //! AudioSocket's connections. Ends are kept for [`ENDED_KEPT`], and at most [`MOST`] of them; those of refused
 //! calls apart, so that whoever dials again and again pushes out no others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::event::{CallId, Payload};
 use crate::expiring::Expiring;
@@ -24,6 +24,9 @@ use crate::queue::slot::Slot;
 use crate::routing::{self, Route, StsUrl};
 
 pub const KEPT: Duration = Duration::from_secs(10 * 60);
+
+/// How long a stop waits for calls that were announced before: Asterisk dials within a second.
+pub const AWAITED: Duration = Duration::from_secs(10);
 
 /// Of announced calls, and of ended ones.
 pub const MOST: usize = 100_000;
@@ -42,6 +45,8 @@ pub struct Calls {
     register: Mutex<Register>,
     /// A call ended.
     ended: Notify,
+    /// A call is not live any more, for a stop that waits for it.
+    changed: Notify,
 }
 
 /// What is known of a call, for whoever asks.
@@ -61,6 +66,12 @@ struct Register {
     live: HashMap<CallId, LiveState>,
     ended: Expiring<CallId, EndedCall>,
     refused: Expiring<CallId, EndedCall>,
+    /// Those in `announced` that did not begin yet.
+    awaited: HashSet<CallId>,
+    /// When the stop began.
+    stopping: Option<Instant>,
+    /// Whether a call was live since then.
+    had_calls: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +106,14 @@ impl Announcement {
     }
 }
 
+/// Why a call cannot begin.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this call is live on another connection")]
-pub struct AlreadyLive;
+pub enum CannotBegin {
+    #[error("this call is live on another connection")]
+    AlreadyLive,
+    #[error("callhook is stopping")]
+    Stopping,
+}
 
 /// Keeps a call live until it is dropped.
 #[derive(Debug)]
@@ -109,6 +125,7 @@ pub struct LiveGuard {
 impl Drop for LiveGuard {
     fn drop(&mut self) {
         self.calls.lock().live.remove(&self.call);
+        self.calls.changed.notify_waiters();
     }
 }
 
@@ -137,23 +154,73 @@ impl Calls {
         Ok(slot)
     }
 
+    /// From now on, calls that were announced before are taken for [`AWAITED`], and no others.
+    pub fn stop(&self, now: Instant) {
+        let mut register = self.lock();
+        register.stopping = Some(now);
+        register.had_calls = !register.live.is_empty();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.lock().stopping.is_some()
+    }
+
+    /// Whether a stop found a call live, or took one.
+    pub fn had_calls(&self) -> bool {
+        self.lock().had_calls
+    }
+
+    /// Whether the announcement comes too late: a stop has begun, and it repeats none.
+    pub fn refuses(&self, call: CallId, payload: &Payload, now: Instant) -> bool {
+        let register = self.lock();
+        let known = register.announced.get(&call, now);
+        register.stopping.is_some()
+            && known.is_none_or(|known| known.payload.as_str() != payload.as_str())
+    }
+
+    /// Waits, once a stop has begun, until no call is live or awaited, or until the deadline.
+    pub async fn over(&self, deadline: Instant) {
+        while Instant::now() < deadline {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let look_at = {
+                let register = self.lock();
+                let awaited = register.awaited_until();
+                match (awaited, register.live.is_empty()) {
+                    (None, true) => return,
+                    (None, false) => deadline,
+                    (Some(until), _) => until.min(deadline),
+                }
+            };
+            // Time that runs out is looked at, too.
+            timeout_at(look_at, changed).await.ok();
+        }
+    }
+
     /// Marks a call as live until the guard is dropped; returns its announcement, if there was one.
     ///
     /// # Errors
-    /// If the call is live already.
+    /// If the call is live already, or comes too late for a stop.
     pub fn begin(
         self: &Arc<Self>,
         call: CallId,
         now: Instant,
-    ) -> Result<(LiveGuard, Option<Announcement>), AlreadyLive> {
+    ) -> Result<(LiveGuard, Option<Announcement>), CannotBegin> {
         let mut register = self.lock();
+        let too_late = register.stopping.is_some()
+            && (register.awaited_until().is_none() || !register.awaited.contains(&call));
+        if too_late {
+            return Err(CannotBegin::Stopping);
+        }
         if register.live.contains_key(&call) {
-            return Err(AlreadyLive);
+            return Err(CannotBegin::AlreadyLive);
         }
         register.live.insert(call, LiveState::GoingOn);
         // Those of a connection before.
         register.ended.remove(&call);
         register.refused.remove(&call);
+        register.awaited.remove(&call);
+        register.had_calls = true;
         let announcement = register.announced.get(&call, now).cloned();
         Ok((LiveGuard { calls: Arc::clone(self), call }, announcement))
     }
@@ -213,11 +280,20 @@ impl Default for Register {
             live: HashMap::new(),
             ended: Expiring::new(ENDED_KEPT, MOST),
             refused: Expiring::new(ENDED_KEPT, MOST_REFUSED),
+            awaited: HashSet::new(),
+            stopping: None,
+            had_calls: false,
         }
     }
 }
 
 impl Register {
+    /// Until when a stop waits for calls that were announced; `None` where there are none.
+    fn awaited_until(&self) -> Option<Instant> {
+        let until = self.stopping? + AWAITED;
+        (!self.awaited.is_empty() && Instant::now() < until).then_some(until)
+    }
+
     /// The end first: a call has one from its last frame on, and is live until its last event.
     fn standing(&self, call: CallId, now: Instant) -> Option<(Standing, Option<LiveState>)> {
         let ended = self.ended.get(&call, now).or_else(|| self.refused.get(&call, now));
@@ -235,13 +311,20 @@ impl Register {
             self.bytes -= replaced.bytes();
         }
         while self.bytes + announced.bytes() > MOST_BYTES
-            && let Some((_, oldest)) = self.announced.pop_oldest()
+            && let Some((call, oldest)) = self.announced.pop_oldest()
         {
             self.bytes -= oldest.bytes();
+            self.awaited.remove(&call);
         }
         self.bytes += announced.bytes();
-        let bytes = &mut self.bytes;
-        self.announced.insert(call, announced, now, |_, expired| *bytes -= expired.bytes());
+        let (bytes, awaited) = (&mut self.bytes, &mut self.awaited);
+        if !self.live.contains_key(&call) {
+            awaited.insert(call);
+        }
+        self.announced.insert(call, announced, now, |call, expired| {
+            *bytes -= expired.bytes();
+            awaited.remove(&call);
+        });
     }
 }
 
@@ -306,10 +389,52 @@ mod tests {
         let (call, now) = (CallId::random(), Instant::now());
         let (live, announcement) = calls.begin(call, now).unwrap();
         assert!(announcement.is_none());
-        assert_eq!(calls.begin(call, now).err(), Some(AlreadyLive));
+        assert_eq!(calls.begin(call, now).err(), Some(CannotBegin::AlreadyLive));
         assert!(calls.begin(CallId::random(), now).is_ok());
         drop(live);
         assert!(calls.begin(call, now).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_takes_what_was_announced_for_ten_seconds_and_waits_for_what_is_live() {
+        let calls = Arc::new(Calls::default());
+        let [live, announced, never, new] = [(); 4].map(|()| CallId::random());
+        let begun = Instant::now();
+        let (guard, _) = calls.begin(live, begun).unwrap();
+        assert!(opens(&calls, announced, "{}", begun));
+        assert!(opens(&calls, never, "{}", begun));
+        calls.stop(begun);
+        assert!(calls.refuses(new, &Payload::empty(), begun));
+        assert!(!calls.refuses(announced, &Payload::empty(), begun), "a repeat is answered");
+        assert_eq!(calls.begin(new, begun).err(), Some(CannotBegin::Stopping));
+        let (second, announcement) = calls.begin(announced, begun).unwrap();
+        assert!(announcement.is_some());
+        drop((guard, second));
+        assert_eq!(calls.begin(announced, begun).err(), Some(CannotBegin::Stopping));
+        calls.over(begun + KEPT).await;
+        assert_eq!(begun.elapsed().as_secs(), AWAITED.as_secs(), "one call never came");
+        assert_eq!(calls.begin(never, begun).err(), Some(CannotBegin::Stopping));
+        assert!(calls.had_calls());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_is_over_with_the_last_call_or_at_its_deadline() {
+        let calls = Arc::new(Calls::default());
+        let begun = Instant::now();
+        let (guard, _) = calls.begin(CallId::random(), begun).unwrap();
+        calls.stop(begun);
+        let deadline = begun + Duration::from_secs(60);
+        let ends = async {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            drop(guard);
+        };
+        tokio::join!(calls.over(deadline), ends);
+        assert_eq!(begun.elapsed().as_secs(), 20);
+        let calls = Arc::new(Calls::default());
+        let (_guard, _) = calls.begin(CallId::random(), begun).unwrap();
+        calls.stop(begun);
+        calls.over(deadline).await;
+        assert_eq!(begun.elapsed().as_secs(), 60);
     }
 
     #[tokio::test]

@@ -8,11 +8,13 @@
 //! - All errors are reported at once.
 //! - Secrets are [`SecretString`], or of a type that does not print itself.
 
+mod advice;
 mod error;
 mod layers;
 mod reader;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,14 +29,13 @@ use self::reader::{SettingsReader, shown};
 use crate::bridge::{AudioCodec, CallSettings};
 use crate::delivery::WebhookSettings;
 use crate::event::{EventFilter, EventType};
-use crate::http::FrontSettings;
+use crate::http::{FrontSettings, Secrets};
 use crate::inspector::AdminSettings;
 use crate::listener::ListenAddress;
 use crate::log::{LogFormat, LogSettings};
 use crate::queue::{Limits, QueueSettings};
 use crate::retry::{BadDelays, Delays, RetryPolicy};
 use crate::routing::{AllowedHosts, HostRule, StsUrl};
-use crate::text::nearest;
 
 /// Where `ROUTING_TIMEOUT` is not set: AVR Core waits for 3 s, unless told otherwise, for the answer to its own request.
 const RELAY_TIMEOUT: Duration = Duration::from_millis(2500);
@@ -60,10 +61,50 @@ pub struct Settings {
     pub journal: Option<PathBuf>,
     /// The most dead letters that are kept.
     pub dead_limit: u64,
+    /// How long live calls may go on once a stop has begun, before `drain_timeout`.
+    pub call_drain_timeout: Duration,
     pub drain_timeout: Duration,
     pub log: LogSettings,
     /// What is probably a mistake, but no error; to be logged.
     pub warnings: Vec<String>,
+    pub renewal: Renewal,
+}
+
+/// Reads secrets that stand in files of their own anew, while callhook runs.
+#[derive(Clone)]
+pub struct Renewal(Layers);
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Renewed {
+    /// The names of the settings that changed.
+    pub changed: Vec<&'static str>,
+    /// Those that stay as they were, since their file is bad.
+    pub errors: Vec<SettingError>,
+    pub webhook: Option<WebhookSettings>,
+    pub front: FrontSettings,
+    pub admin: AdminSettings,
+}
+
+impl Renewal {
+    pub fn renew(&mut self) -> Renewed {
+        let checked = |layers: &Layers| {
+            let mut reader = SettingsReader::new(layers, Vec::new());
+            let settings = read_all(&mut reader);
+            let errors = reader.into_errors();
+            if errors.is_empty() { Ok(settings) } else { Err(errors) }
+        };
+        let (changed, errors) = self.0.reread(|layers| checked(layers).map(drop));
+        let settings = checked(&self.0).expect("what is bad was not taken");
+        let Settings { webhook, front, admin, .. } = settings;
+        Renewed { changed, errors, webhook, front, admin }
+    }
+}
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Renewal(***)")
+    }
 }
 
 impl FrontSettings {
@@ -103,12 +144,14 @@ impl Settings {
         let mut errors = Vec::new();
         let layers = Layers::read(environment, &mut errors);
         let mut reader = SettingsReader::new(&layers, errors);
-        let mut warnings = unknown_names(environment, layers.names());
         let mut settings = read_all(&mut reader);
-        warnings.extend(unknown_events(&settings.queue.filter));
+        let mut warnings = advice::unknown_names(environment, layers.names());
+        warnings.extend(advice::unknown_events(&settings.queue.filter));
         settings.warnings.clone_from(&warnings);
         let mut errors = reader.into_errors();
         if errors.is_empty() {
+            let has_sts = settings.fallback.is_some();
+            settings.warnings.extend(advice::missing_speech(environment, has_sts));
             return (Ok(settings), layers);
         }
         // A setting is often missing because its name was misspelt.
@@ -140,43 +183,12 @@ pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<Se
     let rows: Vec<(String, String)> = layers
         .names()
         .iter()
-        .map(|name| {
-            let value = layers.text(name).map(|text| shown(name, &text)).unwrap_or_default();
-            (format!("{name}={value}"), layers.source(name))
-        })
+        .map(|name| (format!("{name}={}", shown(&layers, name)), layers.source(name)))
         .collect();
     let width = rows.iter().map(|(row, _)| row.chars().count()).max().unwrap_or_default().min(60);
     let warnings = warnings.into_iter().map(|warning| format!("# {warning}\n"));
     let rows = rows.into_iter().map(|(row, source)| format!("{row:width$}  # {source}\n"));
     Ok(rows.chain(warnings).collect())
-}
-
-fn unknown_names(environment: &BTreeMap<String, String>, names: &[String]) -> Vec<String> {
-    environment
-        .keys()
-        .filter(|name| name.starts_with("WEBHOOK_") && !names.contains(name))
-        .map(|name| {
-            format!(
-                "{name} is not a setting and is ignored; did you mean {}?",
-                nearest(name, names).unwrap_or_default()
-            )
-        })
-        .collect()
-}
-
-fn unknown_events(events: &EventFilter) -> Vec<String> {
-    let EventFilter::Only(kinds) = events else {
-        return Vec::new();
-    };
-    let known: Vec<String> = EventType::KNOWN.iter().map(|kind| kind.name().to_owned()).collect();
-    kinds
-        .iter()
-        .filter(|kind| matches!(kind, EventType::Other(_)))
-        .map(|kind| {
-            let nearest = nearest(kind.name(), &known).unwrap_or_default();
-            format!("WEBHOOK_EVENTS lists {kind}, which callhook itself never sends; did you mean {nearest}?")
-        })
-        .collect()
 }
 
 fn read_all(reader: &mut SettingsReader<'_>) -> Settings {
@@ -196,12 +208,14 @@ fn read_all(reader: &mut SettingsReader<'_>) -> Settings {
         admin: read_admin(reader),
         journal: reader.text("JOURNAL_PATH").filter(|path| path != "none").map(PathBuf::from),
         dead_limit: reader.number("DEAD_LIMIT", 1..=10_000_000).into(),
+        call_drain_timeout: reader.millis("CALL_DRAIN_TIMEOUT", 0..=ONE_DAY),
         drain_timeout: reader.millis("DRAIN_TIMEOUT", 1..=ONE_HOUR),
         log: LogSettings {
             format: reader.value("LOG_FORMAT").unwrap_or(LogFormat::Text),
             level: reader.checked("LOG_LEVEL", level).unwrap_or(LevelFilter::INFO),
         },
         warnings: Vec::new(),
+        renewal: Renewal(reader.layers().clone()),
     }
 }
 
@@ -227,13 +241,14 @@ fn read_webhook(reader: &mut SettingsReader<'_>) -> Option<WebhookSettings> {
         Some(url) => Ok(Some(url)),
         None => Err(EXPECTED.to_owned()),
     });
-    if given.is_none() {
+    if given.is_none() && !reader.is_from_file("WEBHOOK_URL") {
         reader.add(SettingError::missing("WEBHOOK_URL", EXPECTED));
     }
     let secret = read_secret(reader, "WEBHOOK_SECRET");
     let timeout = reader.millis("WEBHOOK_TIMEOUT", 1..=TEN_MINUTES);
     let signing_key = reader.value("WEBHOOK_SIGNING_KEY");
-    Some(WebhookSettings { url: url.flatten()?, secret, timeout, signing_key })
+    let (url, url_is_secret) = (url.flatten()?, reader.is_from_file("WEBHOOK_URL"));
+    Some(WebhookSettings { url, url_is_secret, secret, timeout, signing_key })
 }
 
 fn read_queue(reader: &mut SettingsReader<'_>, webhook: Option<&WebhookSettings>) -> QueueSettings {
@@ -294,16 +309,16 @@ fn read_allowed_hosts(reader: &mut SettingsReader<'_>) -> AllowedHosts {
 fn read_front(reader: &mut SettingsReader<'_>) -> FrontSettings {
     FrontSettings {
         listen: read_listen(reader, "HTTP_HOST", "HTTP_PORT"),
-        secret: read_secret(reader, "HTTP_SECRET"),
+        secrets: read_secrets(reader, "HTTP_SECRET"),
     }
 }
 
 fn read_admin(reader: &mut SettingsReader<'_>) -> AdminSettings {
     let listen = read_listen(reader, "ADMIN_HOST", "ADMIN_PORT");
-    let token = read_secret(reader, "ADMIN_TOKEN");
+    let tokens = read_secrets(reader, "ADMIN_TOKEN");
     let loopback =
         listen.host == "localhost" || listen.host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-    if token.is_none() && !loopback {
+    if !tokens.are_set() && !loopback {
         reader.add(SettingError::missing(
             "ADMIN_TOKEN",
             &format!(
@@ -313,7 +328,7 @@ fn read_admin(reader: &mut SettingsReader<'_>) -> AdminSettings {
             ),
         ));
     }
-    AdminSettings { listen, token, calls: size(reader.number("INSPECTOR_CALLS", 0..=20_000)) }
+    AdminSettings { listen, tokens, calls: size(reader.number("INSPECTOR_CALLS", 0..=20_000)) }
 }
 
 fn read_listen(reader: &mut SettingsReader<'_>, host: &str, port: &str) -> ListenAddress {
@@ -333,6 +348,19 @@ fn read_secret(reader: &mut SettingsReader<'_>, name: &str) -> Option<SecretStri
     let value = reader.checked(name, header_value)?;
     let text = value.to_str().expect("it was checked to be visible ASCII");
     Some(text.into())
+}
+
+/// As [`read_secret`]; in a file of its own, each line is accepted.
+fn read_secrets(reader: &mut SettingsReader<'_>, name: &str) -> Secrets {
+    let is_file = reader.is_from_file(name);
+    let secrets = reader.checked(name, |text| {
+        let lines: Vec<&str> = match is_file {
+            true => text.lines().filter(|line| !line.trim().is_empty()).collect(),
+            false => vec![text],
+        };
+        lines.into_iter().map(|line| header_value(line).map(|_| line.into())).collect()
+    });
+    Secrets::new(secrets.unwrap_or_default())
 }
 
 fn read_switch(reader: &mut SettingsReader<'_>, name: &str) -> bool {
@@ -377,9 +405,11 @@ mod tests {
 
     #[test]
     fn the_defaults_need_only_the_receivers_url() {
-        let settings =
-            Settings::of_environment(&environment(&[("WEBHOOK_URL", "http://h:9000/events")]))
-                .unwrap();
+        let settings = Settings::of_environment(&environment(&[
+            ("WEBHOOK_URL", "http://h:9000/events"),
+            ("STS_URL", "ws://sts"),
+        ]))
+        .unwrap();
         assert_eq!(settings.webhook.unwrap().timeout, Duration::from_secs(3));
         assert_eq!(settings.queue.filter, EventFilter::Only(EventType::KNOWN[..6].to_vec()));
         assert_eq!(settings.queue.limits.queue, 100_000);

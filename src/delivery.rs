@@ -13,7 +13,7 @@
 pub mod failure;
 pub mod signature;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -23,7 +23,7 @@ use reqwest::header::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout_at};
-use url::Url;
+use url::{Position, Url};
 
 use self::signature::SigningKey;
 use crate::attempt::{Attempt, Deliver, Failure, Outcome};
@@ -61,6 +61,8 @@ const MASK: &str = "••••••••";
 pub struct WebhookSettings {
     /// http or https, with a host.
     pub url: Url,
+    /// Whether more than its scheme and host is.
+    pub url_is_secret: bool,
     /// Checked to be a header value.
     pub secret: Option<SecretString>,
     pub timeout: Duration,
@@ -83,13 +85,22 @@ impl WebhookSettings {
 
     /// Without userinfo, for logs.
     pub fn shown_url(&self) -> String {
-        without_user(&self.url).to_string()
+        match self.url_is_secret {
+            true => scheme_and_host(&self.url),
+            false => without_user(&self.url).to_string(),
+        }
     }
 }
 
-/// The receiver's HTTP client; clones share its connections.
+/// What is shown of a URL that is a secret.
+pub fn scheme_and_host(url: &Url) -> String {
+    format!("{}://{}", url.scheme(), &url[Position::BeforeHost..Position::AfterPort])
+}
+
+/// The receiver's HTTP client; clones share its connections. Attempts under way keep the client that they began
+/// with.
 #[derive(Clone)]
-pub struct Webhook(Arc<WebhookClient>);
+pub struct Webhook(Arc<RwLock<Arc<WebhookClient>>>);
 
 struct WebhookClient {
     client: reqwest::Client,
@@ -108,6 +119,59 @@ impl Webhook {
         settings: WebhookSettings,
         agent: Option<HeaderValue>,
     ) -> Result<Self, reqwest::Error> {
+        let client = WebhookClient::new(settings, agent)?;
+        Ok(Self(Arc::new(RwLock::new(Arc::new(client)))))
+    }
+
+    /// Makes later attempts with these settings, and with the certificates as they are now.
+    ///
+    /// # Errors
+    /// As with [`Self::new`]; then nothing has changed.
+    pub fn renew(&self, settings: WebhookSettings) -> Result<(), reqwest::Error> {
+        let client = WebhookClient::new(settings, self.client().agent.clone())?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(client);
+        Ok(())
+    }
+
+    fn client(&self) -> Arc<WebhookClient> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// If there is a key, signed with the current time. The workbench alters the request before it sends it.
+    pub fn request(&self, attempt: &Attempt) -> reqwest::Request {
+        self.client().request(attempt)
+    }
+
+    /// Sends a request with this time limit, and judges the answer.
+    pub async fn send(&self, request: reqwest::Request, timeout: Duration) -> Outcome {
+        self.client().send(request, timeout).await
+    }
+
+    /// Uses the same connections as attempts, but has no time limit.
+    ///
+    /// # Errors
+    /// If no head of an answer arrived.
+    pub async fn execute(
+        &self,
+        request: reqwest::Request,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        self.client().client.execute(request).await
+    }
+}
+
+impl Deliver for Webhook {
+    fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
+        let inner = self.client();
+        Box::pin(async move { inner.send(inner.request(&attempt), attempt.timeout).await })
+    }
+
+    fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
+        self.client().shown_headers(attempt, at)
+    }
+}
+
+impl WebhookClient {
+    fn new(settings: WebhookSettings, agent: Option<HeaderValue>) -> Result<Self, reqwest::Error> {
         let client = client_builder(settings.url.scheme()).pool_idle_timeout(POOL_IDLE).build()?;
         let mut fixed = HeaderMap::new();
         fixed.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -120,43 +184,9 @@ impl Webhook {
         }
         // This also turns the URL's userinfo into an Authorization header.
         let template = client.post(settings.url.clone()).headers(fixed).build()?;
-        Ok(Self(Arc::new(WebhookClient { client, settings, template, agent })))
+        Ok(Self { client, settings, template, agent })
     }
 
-    /// If there is a key, signed with the current time. The workbench alters the request before it sends it.
-    pub fn request(&self, attempt: &Attempt) -> reqwest::Request {
-        self.0.request(attempt)
-    }
-
-    /// Sends a request with this time limit, and judges the answer.
-    pub async fn send(&self, request: reqwest::Request, timeout: Duration) -> Outcome {
-        self.0.send(request, timeout).await
-    }
-
-    /// Uses the same connections as attempts, but has no time limit.
-    ///
-    /// # Errors
-    /// If no head of an answer arrived.
-    pub async fn execute(
-        &self,
-        request: reqwest::Request,
-    ) -> Result<reqwest::Response, reqwest::Error> {
-        self.0.client.execute(request).await
-    }
-}
-
-impl Deliver for Webhook {
-    fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
-        let inner = Arc::clone(&self.0);
-        Box::pin(async move { inner.send(inner.request(&attempt), attempt.timeout).await })
-    }
-
-    fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
-        self.0.shown_headers(attempt, at)
-    }
-}
-
-impl WebhookClient {
     fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
         let mut headers = self.template.headers().clone();
         self.put_headers(attempt, &mut headers);

@@ -37,7 +37,7 @@ pub use self::front::{Front, FrontSettings};
 use self::metrics::Answered;
 pub use self::refusals::Refusals;
 pub use self::repeats::Repeats;
-pub use self::secret::{bearer, is_same_secret};
+pub use self::secret::{Secrets, bearer, is_same_secret};
 use crate::listener;
 
 /// Asterisk holds one idle connection open for each live call, and ten thousand calls must do no

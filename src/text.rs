@@ -27,6 +27,18 @@ pub fn nearest<'n>(misspelt: &str, names: &'n [impl AsRef<str>]) -> Option<&'n s
     names.iter().map(AsRef::as_ref).max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
+/// The name of which this one is a typo: a letter too many, too few, another or two swapped; of a long name, two of
+/// these. Short names are too often somebody else's.
+pub fn misspelt<'n>(name: &str, names: &'n [impl AsRef<str>]) -> Option<&'n str> {
+    let most = match name.len() {
+        ..=5 => return None,
+        6..=11 => 1,
+        12.. => 2,
+    };
+    let distance = |known: &&str| strsim::osa_distance(name, known);
+    names.iter().map(AsRef::as_ref).filter(|known| distance(known) <= most).min_by_key(distance)
+}
+
 /// The root cause, which reqwest leaves out of its own text.
 pub fn innermost(error: &dyn std::error::Error) -> String {
     successors(Some(error), |error| error.source())

@@ -109,6 +109,7 @@ fn assert_limits(settings: &Settings) {
     }
     millis(1, 600_000, settings.queue.limits.routing_timeout);
     millis(1000, 86_400_000, settings.call.idle_timeout);
+    millis(0, 86_400_000, settings.call_drain_timeout);
     millis(1, 3_600_000, settings.drain_timeout);
     assert!((1..=101).contains(&settings.queue.retry.attempts()));
     millis(0, 3_600_000, settings.queue.retry.delay_after(settings.queue.retry.attempts()));
@@ -121,7 +122,7 @@ fn assert_limits(settings: &Settings) {
     }
     let host = &settings.admin.listen.host;
     let local = host == "localhost" || host == "::1" || host.starts_with("127.");
-    assert!(local || settings.admin.token.is_some(), "{host} without a token");
+    assert!(local || settings.admin.tokens.are_set(), "{host} without a token");
 }
 
 /// The same environment with other secrets, if there are any.

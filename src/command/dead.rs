@@ -59,7 +59,7 @@ pub enum DeadCommand {
 /// [`ClientError`], naming what was asked.
 pub async fn run(command: DeadCommand, settings: &AdminSettings) -> Result<(), ClientError> {
     let mut client = Client::new("ADMIN", &settings.listen, PATIENCE)?;
-    client.token.clone_from(&settings.token);
+    client.token = settings.tokens.first();
     match command {
         DeadCommand::List { call, r#type, since, json } => {
             let filter = [("call", call), ("type", r#type), ("since", since)];

@@ -12,6 +12,7 @@ use url::{Position, Url};
 
 use super::error::SettingError;
 use super::layers::{DEFAULT_LAYER, Layers};
+use crate::delivery::scheme_and_host;
 
 pub struct SettingsReader<'a> {
     layers: &'a Layers,
@@ -23,6 +24,10 @@ impl<'a> SettingsReader<'a> {
         Self { layers, errors }
     }
 
+    pub fn layers(&self) -> &Layers {
+        self.layers
+    }
+
     pub fn into_errors(self) -> Vec<SettingError> {
         self.errors
     }
@@ -32,7 +37,7 @@ impl<'a> SettingsReader<'a> {
     }
 
     pub fn refuse(&mut self, name: &str, accepted: impl Display) {
-        let shown = shown(name, &self.text(name).unwrap_or_default());
+        let shown = shown(self.layers, name);
         self.add(SettingError::new(name, &shown, &self.source(name), accepted));
     }
 
@@ -42,6 +47,10 @@ impl<'a> SettingsReader<'a> {
 
     pub fn is_default(&self, name: &str) -> bool {
         self.source(name) == DEFAULT_LAYER
+    }
+
+    pub fn is_from_file(&self, name: &str) -> bool {
+        self.layers.is_from_file(name)
     }
 
     pub fn text(&self, name: &str) -> Option<String> {
@@ -115,15 +124,20 @@ impl<'a> SettingsReader<'a> {
     }
 }
 
-/// The value with secrets as `***`, and URLs without their user part.
-pub fn shown(name: &str, text: &str) -> String {
+/// The value with secrets as `***`, and URLs without their user part; of a URL from a file only scheme and host.
+pub fn shown(layers: &Layers, name: &str) -> String {
+    let text = layers.text(name).unwrap_or_default();
     match name {
         "WEBHOOK_SECRET" | "WEBHOOK_SIGNING_KEY" | "HTTP_SECRET" | "ADMIN_TOKEN" => {
-            "***".to_owned()
+            if text.is_empty() { text } else { "***".to_owned() }
         }
-        "WEBHOOK_URL" | "STS_URL" => without_user_part(text),
-        "STS_ALLOWED_HOSTS" => masked(text),
-        _ => text.to_owned(),
+        "WEBHOOK_URL" if layers.is_from_file(name) && text != "none" => Url::parse(&text)
+            .ok()
+            .filter(Url::has_host)
+            .map_or_else(|| "***".to_owned(), |url| scheme_and_host(&url)),
+        "WEBHOOK_URL" | "STS_URL" => without_user_part(&text),
+        "STS_ALLOWED_HOSTS" => masked(&text),
+        _ => text,
     }
 }
 

@@ -33,6 +33,9 @@ pub async fn announce(
     front.authorise(request.headers())?;
     let body = body::read(request.into_body(), MAX_BODY, &front.bodies).await?;
     let (call, payload) = parse(&body)?;
+    if front.calls.refuses(call, &payload, Instant::now()) {
+        return Err(HttpError::unavailable("callhook is stopping and takes no new calls"));
+    }
     let open = || front.initiate(call, &payload);
     let slot = front.calls.slot_of(call, &payload, Instant::now(), open)?;
     let decision = front.decision_of(&slot).await;

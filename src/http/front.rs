@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::http::header::ORIGIN;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::body::Budget;
@@ -12,7 +11,7 @@ use super::error::HttpError;
 use super::metrics::HttpMetrics;
 use super::refusals::Refusals;
 use super::repeats::Repeats;
-use super::secret::{bearer, is_same_secret};
+use super::secret::{Secrets, bearer};
 use crate::calls::Calls;
 use crate::listener::ListenAddress;
 use crate::queue::Queue;
@@ -24,8 +23,8 @@ use crate::routing::{Decision, StsUrl};
 #[derive(Clone, Debug)]
 pub struct FrontSettings {
     pub listen: ListenAddress,
-    /// Required by `POST /call` and `POST /events`, where it is set.
-    pub secret: Option<SecretString>,
+    /// `HTTP_SECRET`: required by `POST /call` and `POST /events`, where it is set.
+    pub secrets: Secrets,
 }
 
 pub struct Front {
@@ -34,7 +33,7 @@ pub struct Front {
     /// `STS_URL`.
     pub fallback: Option<StsUrl>,
     /// `HTTP_SECRET`.
-    pub secret: Option<SecretString>,
+    pub secrets: Secrets,
     pub bodies: Budget,
     pub repeats: Repeats,
     pub refusals: Refusals,
@@ -70,11 +69,11 @@ impl Front {
     /// # Errors
     /// 401 if not.
     pub fn authorise(&self, headers: &HeaderMap) -> Result<(), HttpError> {
-        let Some(secret) = &self.secret else {
+        if !self.secrets.are_set() {
             return Ok(());
-        };
+        }
         let own = headers.get("x-avr-webhook-secret").map(HeaderValue::as_bytes);
-        if [own, bearer(headers)].into_iter().flatten().any(|given| is_same_secret(given, secret)) {
+        if [own, bearer(headers)].into_iter().flatten().any(|given| self.secrets.accept(given)) {
             return Ok(());
         }
         Err(HttpError::new(

@@ -22,5 +22,10 @@ pub async fn ready(State(front): State<Arc<Front>>) -> Result<Response, HttpErro
             "draining: callhook is stopping and takes no more events",
         ));
     }
+    if front.calls.is_stopping() {
+        return Err(HttpError::unavailable(
+            "draining: callhook is stopping and takes no new calls",
+        ));
+    }
     Ok(Json(json!({"status": "ready"})).into_response())
 }

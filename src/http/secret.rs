@@ -1,4 +1,7 @@
-//! Secrets of requests: how one is sent, and how it is compared.
+//! Secrets of requests: how one is sent, how it is compared, and which are accepted now.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -12,6 +15,42 @@ const BEARER: &[u8] = b"Bearer ";
 pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(BEARER.len())?;
     scheme.eq_ignore_ascii_case(BEARER).then_some(token)
+}
+
+/// What a port accepts; none = it asks for none. Clones share them, since they can change while it serves.
+#[derive(Clone, Default)]
+pub struct Secrets(Arc<RwLock<Vec<SecretString>>>);
+
+impl Secrets {
+    pub fn new(secrets: Vec<SecretString>) -> Self {
+        Self(Arc::new(RwLock::new(secrets)))
+    }
+
+    pub fn are_set(&self) -> bool {
+        self.first().is_some()
+    }
+
+    /// What a client of the port sends.
+    pub fn first(&self) -> Option<SecretString> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).first().cloned()
+    }
+
+    pub fn accept(&self, given: &[u8]) -> bool {
+        let secrets = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        secrets.iter().any(|secret| is_same_secret(given, secret))
+    }
+
+    /// Takes the other's in place of its own.
+    pub fn renew(&self, other: &Self) {
+        let secrets = other.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = secrets;
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets(***)")
+    }
 }
 
 /// Compares in constant time, so that timing does not tell how much of a guess was right.

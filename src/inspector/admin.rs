@@ -3,11 +3,10 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use secrecy::SecretString;
 use tokio::sync::Mutex;
 
 use super::pulse::Pulse;
-use crate::http::HttpError;
+use crate::http::{HttpError, Secrets};
 use crate::listener::ListenAddress;
 use crate::metrics::Metrics;
 use crate::queue::{Queue, QueueParts, QueueSettings};
@@ -19,7 +18,8 @@ pub const MOST_ITEMS: usize = 1000;
 #[derive(Clone, Debug)]
 pub struct AdminSettings {
     pub listen: ListenAddress,
-    pub token: Option<SecretString>,
+    /// `ADMIN_TOKEN`.
+    pub tokens: Secrets,
     /// Calls that the inspector remembers; 0 = none.
     pub calls: usize,
 }
@@ -30,7 +30,7 @@ pub struct Inspector {
     pub settings: QueueSettings,
     pub metrics: Arc<Metrics>,
     /// `ADMIN_TOKEN`.
-    pub token: Option<SecretString>,
+    pub tokens: Secrets,
     /// Held while dead letters are moved, so that two requests cannot replay the same one.
     pub moving: Mutex<()>,
     pub pulse: Pulse,

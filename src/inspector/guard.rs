@@ -17,7 +17,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::admin::Inspector;
-use crate::http::{HttpError, bearer, is_same_secret};
+use crate::http::{HttpError, bearer};
 
 /// Where a browser's request comes from: <https://www.w3.org/TR/fetch-metadata/>
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -34,17 +34,16 @@ pub async fn authorise(
     next: Next,
 ) -> Result<Response, HttpError> {
     let headers = request.headers();
-    match &inspector.token {
-        Some(token) if !bearer(headers).is_some_and(|given| is_same_secret(given, token)) => {
-            let error = "send ADMIN_TOKEN as Authorization: Bearer";
-            Err(HttpError::new(StatusCode::UNAUTHORIZED, error))
-        }
-        None if !is_same_origin(headers) => {
-            let error = "pages of other origins may not use the admin port";
-            Err(HttpError::new(StatusCode::FORBIDDEN, error))
-        }
-        Some(_) | None => Ok(next.run(request).await),
+    let tokens = &inspector.tokens;
+    if tokens.are_set() && !bearer(headers).is_some_and(|given| tokens.accept(given)) {
+        let error = "send ADMIN_TOKEN as Authorization: Bearer";
+        return Err(HttpError::new(StatusCode::UNAUTHORIZED, error));
     }
+    if !tokens.are_set() && !is_same_origin(headers) {
+        let error = "pages of other origins may not use the admin port";
+        return Err(HttpError::new(StatusCode::FORBIDDEN, error));
+    }
+    Ok(next.run(request).await)
 }
 
 /// Without a token, refuses hosts that are not this machine.
@@ -53,8 +52,8 @@ pub async fn check_host(
     request: Request,
     next: Next,
 ) -> Result<Response, HttpError> {
-    if inspector.token.is_none() && !host(request.headers()).is_some_and(|host| is_loopback(&host))
-    {
+    let is_own = host(request.headers()).is_some_and(|host| is_loopback(&host));
+    if !inspector.tokens.are_set() && !is_own {
         let error = "without ADMIN_TOKEN the admin port answers only at localhost and loopback \
                      addresses";
         return Err(HttpError::new(StatusCode::FORBIDDEN, error));

@@ -8,6 +8,14 @@ pub fn resident_bytes() -> Option<u64> {
     resident_of(&status)
 }
 
+/// Whether SIGHUP, the first of the signals, is ignored; asked before somebody listens to it.
+pub fn is_hang_up_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
+}
+
 /// Reads the line `VmRSS:   12345 kB`, whose unit does not depend on the page size
 /// (<https://docs.kernel.org/filesystems/proc.html>).
 fn resident_of(status: &str) -> Option<u64> {

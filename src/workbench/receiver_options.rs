@@ -32,6 +32,7 @@ impl ReceiverOptions {
     pub fn settings(&self) -> WebhookSettings {
         WebhookSettings {
             url: self.url.0.clone(),
+            url_is_secret: false,
             secret: self.secret.clone().map(|secret| secret.0),
             timeout: Duration::from_millis(self.timeout.into()),
             signing_key: self.signing_key.clone().map(|signing| signing.key),

@@ -36,6 +36,8 @@ mod memory;
 
 // What operators read and set.
 mod commands;
+mod drain;
+mod files;
 mod inspector;
 mod metrics;
 mod openapi;

@@ -467,3 +467,99 @@ async fn text_is_the_format_unless_another_is_asked_for() {
     assert!(log.lines().all(|line| !line.starts_with('{')), "{log}");
     assert!(log.contains(&service.addr.port().to_string()), "{log}");
 }
+
+/// What `callhook config` warns of with these variables.
+async fn warnings(vars: &[(&str, &str)]) -> Vec<String> {
+    let listing = config(&[&[("WEBHOOK_URL", "none")], vars].concat()).await;
+    listing.lines().filter(|line| line.starts_with("# ")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_name_that_is_nearly_a_setting_is_warned_of_with_the_right_one() {
+    let with_sts = |name| [("STS_URL", "ws://sts"), (name, "1")];
+    for (typo, right) in [
+        ("HTTP_PROT", "HTTP_PORT"),
+        ("STS_URLS", "STS_URL"),
+        ("HTTP_SECERT", "HTTP_SECRET"),
+        ("HTTP_SECERT_FILE", "HTTP_SECRET_FILE"),
+        ("WEBHOKO_URL", "WEBHOOK_URL"),
+        ("ADMIN_TOKENS", "ADMIN_TOKEN"),
+        ("CALL_IDEL_TIMEOUT", "CALL_IDLE_TIMEOUT"),
+        ("CALL_DRAIN_TIMOUT", "CALL_DRAIN_TIMEOUT"),
+        ("JOURNAL_PAHT", "JOURNAL_PATH"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+    ] {
+        let warnings = warnings(&with_sts(typo)).await;
+        assert_eq!(warnings.len(), 1, "{typo}: {warnings:?}");
+        let words: Vec<&str> = words(&warnings[0]).collect();
+        assert!(words.contains(&typo) && words.contains(&right), "{typo}: {warnings:?}");
+    }
+    // The log of the service says it, too.
+    let service = Service::start(&[("WEBHOOK_URL", "none"), ("HTTP_SECERT", "hush")]).await;
+    let line = service.log_line(|line| line["message"].to_string().contains("HTTP_SECRET")).await;
+    assert_eq!(line["level"], "warn");
+    assert!(!line.to_string().contains("hush"), "{line}");
+}
+
+#[tokio::test]
+async fn names_of_avrs_own_set_ups_and_of_others_are_no_typos() {
+    for name in [
+        "AMI_URL",
+        "AMI_HOST",
+        "AMI_PORT",
+        "AMI_USERNAME",
+        "AMI_PASSWORD",
+        "ARI_URL",
+        "AGENT_NAME",
+        "INTERRUPT_LISTENING",
+        "SYSTEM_MESSAGE",
+        "WEBHOOK_FORWARD_URL",
+        "CORE_DEFAULT_IMAGE",
+        "PROVIDER_NAME",
+        "OPENAI_API_KEY",
+        "OPENAI_MODEL",
+        "DATABASE_URL",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "HOST",
+        "PATH",
+        "HOME",
+        "HOSTNAME",
+        "SMTP_HOST",
+        "SMTP_PORT",
+        "NODE_ENV",
+        "RUST_LOG",
+        "LOG_FILE",
+        "ADMIN_EMAIL",
+        "JWT_SECRET",
+        "ALLOWED_CONTEXTS",
+        "TZ",
+        "VAD_MODE",
+        "CLIENT_ID",
+        "TENANT",
+    ] {
+        let vars = [("STS_URL", "ws://sts"), (name, "1")];
+        assert_eq!(warnings(&vars).await, [""; 0], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_callhook_does_not_do_is_warned_of_at_the_start() {
+    for name in ["ASR_URL", "LLM_URL", "TTS_URL", "AMBIENT_NOISE_FILE", "AMBIENT_NOISE_LEVEL"] {
+        let warnings = warnings(&[("STS_URL", "ws://sts"), (name, "http://x")]).await;
+        assert_eq!(warnings.len(), 1, "{name}: {warnings:?}");
+        assert!(warnings[0].contains(name) && warnings[0].contains("does no"), "{warnings:?}");
+    }
+    let none = warnings(&[]).await;
+    assert_eq!(none.len(), 1, "{none:?}");
+    assert!(none[0].contains("STS_URL") && none[0].contains("silence"), "{none:?}");
+    let unset =
+        warnings(&[("STS_URL", "ws://sts"), ("TTS_URL", ""), ("LLM_URL", "undefined")]).await;
+    assert_eq!(unset, [""; 0]);
+    let service = Service::start(&[("WEBHOOK_URL", "none"), ("ASR_URL", "http://asr:6010")]).await;
+    for name in ["ASR_URL", "STS_URL"] {
+        let line = service.log_line(|line| line["message"].to_string().contains(name)).await;
+        assert_eq!(line["level"], "warn", "{line}");
+    }
+}

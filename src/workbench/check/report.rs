@@ -275,6 +275,7 @@ mod tests {
     #[test]
     fn a_secret_is_masked_in_every_form_in_which_it_comes_back() {
         let settings = WebhookSettings {
+            url_is_secret: false,
             url: "http://u%40x:p%2Bq+r@h/".parse().unwrap(),
             secret: Some("a\"b\\c".into()),
             timeout: Duration::ZERO,

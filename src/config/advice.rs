@@ -1,0 +1,80 @@
+//! Advice: what is probably a mistake in the settings, but no error.
+
+use std::collections::BTreeMap;
+
+use super::layers::{SECRETS, file_variable, is_set};
+use crate::event::{EventFilter, EventType};
+use crate::text::{misspelt, nearest};
+
+/// Names that AVR's own set-ups use and that look like callhook's.
+const OF_AVR: [&str; 4] = ["TTS_URL", "WEBHOOK_FORWARD_URL", "WEBHOOK_LOG_LEVEL", "WEBHOOK_PORT"];
+
+/// Those of AVR Core that callhook does not do, with what each is for.
+const NOT_DONE: [(&str, &str); 4] = [
+    ("ASR_URL", "speech recognition"),
+    ("LLM_URL", "language models"),
+    ("TTS_URL", "speech synthesis"),
+    ("AMBIENT_NOISE_", "background noise"),
+];
+
+/// Variables that are nearly a setting.
+pub fn unknown_names(environment: &BTreeMap<String, String>, names: &[String]) -> Vec<String> {
+    let names: Vec<String> = names.iter().cloned().chain(SECRETS.map(file_variable)).collect();
+    let meant = |name: &str| match name.starts_with("WEBHOOK_") {
+        true => nearest(name, &names),
+        false => misspelt(name, &names),
+    };
+    environment
+        .keys()
+        .filter(|name| !names.contains(name) && !OF_AVR.contains(&name.as_str()))
+        .filter_map(|name| {
+            let meant = meant(name)?;
+            Some(format!("{name} is not a setting and is ignored; did you mean {meant}?"))
+        })
+        .collect()
+}
+
+pub fn unknown_events(events: &EventFilter) -> Vec<String> {
+    let EventFilter::Only(kinds) = events else {
+        return Vec::new();
+    };
+    let known: Vec<String> = EventType::KNOWN.iter().map(|kind| kind.name().to_owned()).collect();
+    kinds
+        .iter()
+        .filter(|kind| matches!(kind, EventType::Other(_)))
+        .map(|kind| {
+            let nearest = nearest(kind.name(), &known).unwrap_or_default();
+            format!("WEBHOOK_EVENTS lists {kind}, which callhook itself never sends; did you mean {nearest}?")
+        })
+        .collect()
+}
+
+/// Why callers may hear nothing.
+pub fn missing_speech(environment: &BTreeMap<String, String>, has_sts: bool) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !has_sts {
+        warnings.push(
+            "STS_URL is not set: callers whom the receiver does not route hear silence, since callhook does no speech \
+             recognition or synthesis of its own (as a relay of events alone it needs none)"
+                .to_owned(),
+        );
+    }
+    for (name, what) in NOT_DONE {
+        let is_it = |given: &str| match name.ends_with('_') {
+            true => given.starts_with(name),
+            false => given == name,
+        };
+        let given: Vec<&str> = environment
+            .iter()
+            .filter(|(given, value)| is_it(given) && is_set(value))
+            .map(|(given, _)| given.as_str())
+            .collect();
+        if !given.is_empty() {
+            warnings.push(format!(
+                "{} set, but callhook does no {what}: it bridges calls to the speech-to-speech server at STS_URL",
+                given.join(", ")
+            ));
+        }
+    }
+    warnings
+}
