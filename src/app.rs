@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::attempt::Deliver;
+use crate::bridge::metrics::BridgeMetrics;
 use crate::bridge::playout::Clock;
 use crate::bridge::{Bridge, Ends};
 use crate::calls::Calls;
@@ -130,17 +131,8 @@ impl App {
         };
         let queue = Queue::start(settings.queue.clone(), parts.clone(), recovered);
         let calls = Arc::new(Calls::default());
-        let bridge = Arc::new(Bridge {
-            queue: queue.clone(),
-            history: parts.history.clone(),
-            ends: Ends::knowing(&ended, &calls, &parts.journal),
-            fallback: settings.fallback.clone(),
-            settings: settings.call,
-            connector: RwLock::default(),
-            clock: Arc::new(Clock::new(metrics.bridge.playout.clone())),
-            recording: TaskTracker::new(),
-            metrics: Arc::clone(&metrics.bridge),
-        });
+        let ends = Ends::knowing(&ended, &calls, &parts.journal);
+        let bridge = bridge(&settings, &queue, &parts.history, ends, &metrics.bridge);
         // Without a receiver their ends wait in the journal, as events do.
         if settings.webhook.is_some() {
             bridge.end_recovered(unfinished, &ended).await;
@@ -188,16 +180,20 @@ impl App {
         app.serve(admin_listener, inspector.router(), HttpAnswers::Streamed);
         app.tasks.spawn(inspector.run(app.stop.clone()));
         app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
-        let longest = app.call_drain_timeout + app.drain_timeout;
+        app.log_start(admin);
+        Ok(app)
+    }
+
+    fn log_start(&self, admin: SocketAddr) {
+        let (audio, front) = (self.audio, self.front);
         info!(
-            longest_ms = millis(longest),
+            longest_ms = millis(self.call_drain_timeout + self.drain_timeout),
             "a stop may take CALL_DRAIN_TIMEOUT and DRAIN_TIMEOUT together; what stops callhook must wait longer"
         );
         info!(address = %admin, "admin port listening on port {}", admin.port());
         // In AVR Core's words, which people's scripts wait for.
         info!(address = %audio, "AVR AudioSocket Server listening on port {}", audio.port());
         info!(address = %front, "AVR HTTP Server listening on port {}", front.port());
-        Ok(app)
     }
 
     pub fn front(&self) -> SocketAddr {
@@ -341,6 +337,26 @@ fn open_journal(settings: &Settings) -> Result<(Journal, Recovered), StartError>
         .map_err(|cause| StartError::Journal { path: shown.clone(), cause })?;
     info!(path = shown, waiting = recovered.items.len(), "journal is open");
     Ok((journal, recovered))
+}
+
+fn bridge(
+    settings: &Settings,
+    queue: &Queue,
+    history: &History,
+    ends: Ends,
+    metrics: &Arc<BridgeMetrics>,
+) -> Arc<Bridge> {
+    Arc::new(Bridge {
+        queue: queue.clone(),
+        history: history.clone(),
+        ends,
+        fallback: settings.fallback.clone(),
+        settings: settings.call.clone(),
+        connector: RwLock::default(),
+        clock: Arc::new(Clock::new(metrics.playout.clone())),
+        recording: TaskTracker::new(),
+        metrics: Arc::clone(metrics),
+    })
 }
 
 fn receiver(settings: &Settings) -> Result<Option<Webhook>, StartError> {

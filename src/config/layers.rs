@@ -106,7 +106,7 @@ impl Layers {
                     continue;
                 }
             };
-            if file.text.as_ref().map(|old| old.expose_secret()) == Some(text.expose_secret()) {
+            if file.text.as_ref().map(SecretString::expose_secret) == Some(text.expose_secret()) {
                 continue;
             }
             let renewed = SecretFile { path: file.path.clone(), text: Some(text) };

@@ -117,6 +117,9 @@ async fn health_says_which_setting_keeps_it_from_asking() {
     assert!(err.contains("HTTP_PORT=six"), "{err}");
 }
 
+/// Arguments and variables.
+type Run<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)]);
+
 /// Runs the command with an output, and a log, whose reader has gone: exit code, and what it says where there is
 /// somebody.
 async fn unread(args: &[&str], vars: &[(&str, &str)], both: bool) -> (Option<i32>, String) {
@@ -144,7 +147,7 @@ async fn every_command_ends_quietly_where_its_reader_has_gone() {
     let admin = [("ADMIN_PORT", admin.as_str())];
     let none = [("WEBHOOK_URL", "none")];
     let simulate = ["simulate", receiver.url.as_str(), "--calls", "2", "--speed", "100"];
-    let commands: [(&[&str], &[(&str, &str)]); 9] = [
+    let commands: [Run<'_>; 9] = [
         (&["--help"], &[]),
         (&["--version"], &[]),
         (&["config"], &none),

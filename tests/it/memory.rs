@@ -6,12 +6,15 @@ use crate::support::event::new_uuid;
 use crate::support::journal::{Journal, terminate};
 use crate::support::receiver::Receiver;
 use crate::support::service::Service;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 /// Events of 90 KB: 54 MB.
 const EVENTS: usize = 600;
 const TEXT: usize = 90_000;
+
+/// So many at a time: 4.5 MB.
+const ARRAY: usize = 50;
 
 /// For a receiver that takes its time.
 const PATIENT: [(&str, &str); 2] = [("WEBHOOK_TIMEOUT", "60000"), ("INSPECTOR_CALLS", "10")];
@@ -27,10 +30,11 @@ fn resident(service: &Service) -> u64 {
 
 async fn relay_many(service: &Service, count: usize) {
     let text = "x".repeat(TEXT);
-    for _ in 0..count {
-        let event =
-            json!({ "uuid": new_uuid(), "type": "transcription", "payload": { "text": text } });
-        service.relay(event).await;
+    let event =
+        || json!({ "uuid": new_uuid(), "type": "transcription", "payload": { "text": text } });
+    for taken in (0..count).step_by(ARRAY) {
+        let array: Vec<Value> = (taken..count.min(taken + ARRAY)).map(|_| event()).collect();
+        service.relay(Value::from(array)).await;
     }
 }
 
