@@ -85,7 +85,7 @@ fn is_date_and_time(text: &str) -> bool {
             false => text.to_owned(),
         };
         let all_digits = plain.bytes().all(|byte| byte.is_ascii_digit());
-        let fits = all_digits && plain.len() >= first && (plain.len() - first) % 2 == 0;
+        let fits = all_digits && plain.len() >= first && (plain.len() - first).is_multiple_of(2);
         let pairs = fits.then(|| plain.as_bytes()[first..].chunks(2))?;
         let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse().ok();
         std::iter::once(number(&plain.as_bytes()[..first])).chain(pairs.map(number)).collect()
@@ -115,7 +115,7 @@ fn is_date_and_time(text: &str) -> bool {
 }
 
 fn days(year: u32, month: u32) -> u32 {
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     match month {
         2 => 28 + u32::from(is_leap),
         4 | 6 | 9 | 11 => 30,

@@ -242,7 +242,7 @@ async fn a_refused_body_is_not_remembered() {
     let room = async { while service.post("/events", last.as_str()).await.status != 202 {} };
     timeout(LIMIT, room).await.expect("room once events are settled");
     let seen = receiver.until("the last one", |seen| {
-        seen.iter().any(|seen| seen.uuid() == uuid(3)).then(|| seen.len())
+        seen.iter().any(|seen| seen.uuid() == uuid(3)).then_some(seen.len())
     });
     assert_eq!(seen.await, 3);
 }

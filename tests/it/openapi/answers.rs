@@ -293,14 +293,15 @@ async fn what_finds_no_room(document: &Document) {
     running.service.terminate();
     running.service.log_line(|line| line["message"] == "stopping").await;
     running.service.drains().await;
-    wire.send(request("GET", "/ready", &[], "")).await;
-    let answer = wire.answer().await.expect("the front answers while it drains");
-    assert_eq!(answer.status, 503);
-    document.check("GET", "/ready", &answer);
-    wire.send(request("POST", "/call", &[], &call().to_string())).await;
-    let answer = wire.answer().await.expect("the front answers while it drains");
-    assert_eq!(answer.status, 503);
-    document.check("POST", "/call", &answer);
+    let call = call().to_string();
+    for (wire, method, path, body) in
+        [(&mut wire, "GET", "/ready", ""), (&mut other, "POST", "/call", call.as_str())]
+    {
+        wire.send(request(method, path, &[], body)).await;
+        let answer = wire.answer().await.expect("the front answers while it drains");
+        assert_eq!(answer.status, 503);
+        document.check(method, path, &answer);
+    }
     gate.add_permits(9);
     assert_eq!(running.service.wait().await, 0);
 }
