@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use callhook::delivery::trace::ProcessId;
 use callhook::event::{CallId, Event, EventId, EventType, Item, Origin, Payload, Spent};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher};
@@ -103,10 +104,10 @@ mod event {
 mod attempt {
     use super::*;
     use callhook::attempt::Attempt;
-    use callhook::delivery::signature::{Signed, SigningKey};
+    use callhook::delivery::signature::{Signed, SigningKeys};
     use callhook::delivery::{Webhook, WebhookSettings};
 
-    fn key() -> SigningKey {
+    fn key() -> SigningKeys {
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().expect("it is a key")
     }
 
@@ -127,9 +128,10 @@ mod attempt {
             url: "http://127.0.0.1:9000/webhook".parse().expect("it is a URL"),
             secret: Some("a secret of the usual length".into()),
             timeout: Duration::from_secs(3),
-            signing_key: Some(key()),
+            signing_keys: Some(key()),
         };
-        let webhook = Webhook::new(settings, None).expect("http needs no certificates");
+        let webhook =
+            Webhook::new(settings, None, ProcessId::random()).expect("http needs no certificates");
         let (event, spent) = (Arc::new(transcription(0)), Spent::default());
         let item = Item { event, place: 0, sequence: 7, spent, origin: Origin::Relayed };
         let attempt = Attempt { item, probe: false, timeout: Duration::from_secs(3) };

@@ -39,6 +39,7 @@ use crate::bridge::{Bridge, Ends};
 use crate::calls::Calls;
 use crate::config::{Renewal, Settings};
 use crate::delivery::Webhook;
+use crate::delivery::trace::ProcessId;
 use crate::history::History;
 use crate::http::{self, Budget, Front, HttpAnswers, Refusals, Repeats, Secrets};
 use crate::inspector::Inspector;
@@ -116,7 +117,7 @@ impl App {
         for warning in &settings.warnings {
             warn!("{warning}");
         }
-        let webhook = receiver(&settings)?;
+        let webhook = receiver(&settings, &ProcessId::random())?;
         let (journal, mut recovered) = open_journal(&settings)?;
         let metrics = Arc::new(Metrics::new(journal.metrics().clone()));
         let (listener, front) = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
@@ -359,15 +360,22 @@ fn bridge(
     })
 }
 
-fn receiver(settings: &Settings) -> Result<Option<Webhook>, StartError> {
+fn receiver(
+    settings: &Settings,
+    process: &ProcessId,
+) -> Result<Option<Webhook>, StartError> {
     let Some(webhook) = &settings.webhook else {
         warn!("WEBHOOK_URL=none: calls are routed to STS_URL, and events are dropped");
         return Ok(None);
     };
-    let client = Webhook::new(webhook.clone(), settings.agent.clone()).map_err(|error| {
-        let cause = innermost(&error);
-        StartError::System(format!("the HTTP client for the receiver cannot be set up: {cause}"))
-    })?;
+    let client = Webhook::new(webhook.clone(), settings.agent.clone(), process.clone()).map_err(
+        |error| {
+            let cause = innermost(&error);
+            StartError::System(format!(
+                "the HTTP client for the receiver cannot be set up: {cause}"
+            ))
+        },
+    )?;
     info!(url = webhook.shown_url(), "events go to this receiver");
     Ok(Some(client))
 }

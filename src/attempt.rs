@@ -116,6 +116,8 @@ pub struct Failure {
     /// From `Retry-After`.
     pub retry_after: Option<Duration>,
     pub took: Duration,
+    /// The beginning of the answer's body, fit to be shown. It may quote what the caller said.
+    pub answer: Option<Box<str>>,
 }
 
 impl Failure {
@@ -128,7 +130,7 @@ impl Failure {
         let redirect =
             if (300..400).contains(&status) { " (redirects are not followed)" } else { "" };
         let error = format!("Request failed with status code {status}{redirect}");
-        Self { code, error, status: Some(status), retry_after, took }
+        Self { code, error, status: Some(status), retry_after, took, answer: None }
     }
 
     /// `WEBHOOK_TIMEOUT` passed before the head of an answer arrived.
@@ -144,7 +146,7 @@ impl Failure {
     }
 
     pub fn unanswered(code: FailureCode, error: String, took: Duration) -> Self {
-        Self { code, error, status: None, retry_after: None, took }
+        Self { code, error, status: None, retry_after: None, took, answer: None }
     }
 
     /// Trying again is useless: the receiver rejects these very bytes.

@@ -246,9 +246,9 @@ fn read_webhook(reader: &mut SettingsReader<'_>) -> Option<WebhookSettings> {
     }
     let secret = read_secret(reader, "WEBHOOK_SECRET");
     let timeout = reader.millis("WEBHOOK_TIMEOUT", 1..=TEN_MINUTES);
-    let signing_key = reader.value("WEBHOOK_SIGNING_KEY");
+    let signing_keys = reader.value("WEBHOOK_SIGNING_KEY");
     let (url, url_is_secret) = (url.flatten()?, reader.is_from_file("WEBHOOK_URL"));
-    Some(WebhookSettings { url, url_is_secret, secret, timeout, signing_key })
+    Some(WebhookSettings { url, url_is_secret, secret, timeout, signing_keys })
 }
 
 fn read_queue(reader: &mut SettingsReader<'_>, webhook: Option<&WebhookSettings>) -> QueueSettings {

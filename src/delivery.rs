@@ -1,44 +1,48 @@
 //! Delivery: how did one attempt go?
 //!
-//! Owns the HTTP request to the receiver: headers, signature, deadline, and the bounded read of the answer.
-//! Leaves to [`crate::queue`] when to try, and what a failure means for the event.
+//! Owns the HTTP request to the receiver: headers, signature, deadline, and what the answer says. Leaves to
+//! [`crate::wire`] the connections, to [`crate::queue`] when to try, and what a failure means for the event.
 //!
 //! Invariants and limits:
-//! - An attempt ends within `WEBHOOK_TIMEOUT`, which covers connecting, sending and reading head and body.
-//! - Any 2xx is a success, whatever its body. A body that is too long, too slow or broken is dropped; at
-//!   worst a routing decision in it is lost.
+//! - An attempt ends within its timeout, which covers connecting, sending and reading head and body.
+//! - Any 2xx is a success, whatever its body. One that cannot be read costs at worst the routing decision in it,
+//!   and the log says so.
 //! - Redirects are not followed: a 3xx is a failure. No proxy is used.
-//! - At most [`MAX_ANSWER`] bytes of a body are kept.
+//! - What is quoted of an answer holds none of the receiver's secrets.
 
+pub mod answer;
 pub mod failure;
 pub mod signature;
+pub mod trace;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
-use reqwest::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+use http_body_util::{Either, Full};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
+    RETRY_AFTER, USER_AGENT,
 };
+use hyper::{Method, Request};
+use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout_at};
+use tracing::{debug, warn};
 use url::{Position, Url};
 
-use self::signature::SigningKey;
+use self::answer::Body;
+use self::signature::SigningKeys;
+use self::trace::ProcessId;
 use crate::attempt::{Attempt, Deliver, Failure, Outcome};
+use crate::event::EventType;
 use crate::routing::without_user;
-use crate::wire::client_builder;
-
-/// In bytes; an `sts_url` needs a few hundred.
-pub const MAX_ANSWER: usize = 64 * 1024;
+use crate::wire;
+use crate::wire::connections::{Answer, AskError, Connections};
+use crate::wire::dial::{DialError, Dialer};
 
 /// A longer `Retry-After` counts as this: AVR's sample receiver asks for 900 seconds.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
-
-/// How long a connection may be idle before callhook closes it. Node closes after 5 s by default; closing
-/// first avoids sending an event on a connection that is about to go.
-const POOL_IDLE: Duration = Duration::from_secs(4);
 
 const AGENT: &str = concat!("callhook/", env!("CARGO_PKG_VERSION"));
 
@@ -52,7 +56,7 @@ pub const SEQUENCE_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-s
 pub const AGENT_HEADER: HeaderName = HeaderName::from_static("x-avr-agent-id");
 
 /// The most headers that differ from attempt to attempt.
-const OWN_HEADERS: usize = 6;
+const OWN_HEADERS: usize = 8;
 
 const MASK: &str = "••••••••";
 
@@ -66,7 +70,7 @@ pub struct WebhookSettings {
     /// Checked to be a header value.
     pub secret: Option<SecretString>,
     pub timeout: Duration,
-    pub signing_key: Option<SigningKey>,
+    pub signing_keys: Option<SigningKeys>,
 }
 
 impl WebhookSettings {
@@ -83,6 +87,21 @@ impl WebhookSettings {
         format!("{host}:{port}")
     }
 
+    /// What a receiver may repeat of what callhook sends, and nobody else may see; the longest first, since a short
+    /// one may be part of a long one.
+    pub fn secrets(&self) -> Vec<String> {
+        let mut secrets: Vec<String> = Vec::new();
+        secrets.extend(self.secret.as_ref().map(|secret| secret.expose_secret().to_owned()));
+        if let Some(password) = self.url.password() {
+            secrets.push(password.to_owned());
+            secrets.push(percent_decode_str(password).decode_utf8_lossy().into_owned());
+        }
+        let basic = wire::authorization(&self.url);
+        let basic = basic.as_ref().and_then(|value| value.to_str().ok()?.split_once(' '));
+        secrets.extend(basic.map(|(_, encoded)| encoded.to_owned()));
+        with_json_forms(secrets)
+    }
+
     /// Without userinfo, for logs.
     pub fn shown_url(&self) -> String {
         match self.url_is_secret {
@@ -97,17 +116,40 @@ pub fn scheme_and_host(url: &Url) -> String {
     format!("{}://{}", url.scheme(), &url[Position::BeforeHost..Position::AfterPort])
 }
 
+/// The same texts as they are, and as JSON writes them.
+pub fn with_json_forms(mut secrets: Vec<String>) -> Vec<String> {
+    let in_json = |secret: &String| {
+        let quoted = serde_json::Value::from(secret.as_str()).to_string();
+        quoted[1..quoted.len() - 1].to_owned()
+    };
+    let escaped: Vec<String> = secrets.iter().map(in_json).collect();
+    secrets.extend(escaped);
+    secrets.retain(|secret| !secret.is_empty());
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.dedup();
+    secrets
+}
+
 /// The receiver's HTTP client; clones share its connections. Attempts under way keep the client that they began
 /// with.
 #[derive(Clone)]
 pub struct Webhook(Arc<RwLock<Arc<WebhookClient>>>);
 
 struct WebhookClient {
-    client: reqwest::Client,
+    connections: Connections,
     settings: WebhookSettings,
+    secrets: Vec<String>,
     /// With the headers that all attempts share, and no body.
-    template: reqwest::Request,
+    template: Request<()>,
     agent: Option<HeaderValue>,
+    process: ProcessId,
+}
+
+/// What an attempt came to.
+struct Sent {
+    outcome: Outcome,
+    /// Why the body of a 2xx cannot be read, so that a decision in it is lost.
+    unread: Option<String>,
 }
 
 impl Webhook {
@@ -118,8 +160,9 @@ impl Webhook {
     pub fn new(
         settings: WebhookSettings,
         agent: Option<HeaderValue>,
-    ) -> Result<Self, reqwest::Error> {
-        let client = WebhookClient::new(settings, agent)?;
+        process: ProcessId,
+    ) -> Result<Self, DialError> {
+        let client = WebhookClient::new(settings, agent, process)?;
         Ok(Self(Arc::new(RwLock::new(Arc::new(client)))))
     }
 
@@ -127,9 +170,10 @@ impl Webhook {
     ///
     /// # Errors
     /// As with [`Self::new`]; then nothing has changed.
-    pub fn renew(&self, settings: WebhookSettings) -> Result<(), reqwest::Error> {
-        let client = WebhookClient::new(settings, self.client().agent.clone())?;
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(client);
+    pub fn renew(&self, settings: WebhookSettings) -> Result<(), DialError> {
+        let client = self.client();
+        let renewed = WebhookClient::new(settings, client.agent.clone(), client.process.clone())?;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(renewed);
         Ok(())
     }
 
@@ -137,32 +181,66 @@ impl Webhook {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// If there is a key, signed with the current time. The workbench alters the request before it sends it.
-    pub fn request(&self, attempt: &Attempt) -> reqwest::Request {
+    /// If there are keys, signed with the current time. The workbench alters the request before it sends it.
+    pub fn request(&self, attempt: &Attempt) -> Request<wire::connections::Body> {
         self.client().request(attempt)
     }
 
-    /// Sends a request with this time limit, and judges the answer.
-    pub async fn send(&self, request: reqwest::Request, timeout: Duration) -> Outcome {
-        self.client().send(request, timeout).await
+    /// Sends a request that may take as long as an attempt, and judges the answer.
+    pub async fn send(
+        &self,
+        request: Request<wire::connections::Body>,
+        timeout: Duration,
+    ) -> Outcome {
+        self.client().send(request, timeout).await.outcome
     }
 
     /// Uses the same connections as attempts, but has no time limit.
     ///
     /// # Errors
     /// If no head of an answer arrived.
-    pub async fn execute(
-        &self,
-        request: reqwest::Request,
-    ) -> Result<reqwest::Response, reqwest::Error> {
-        self.client().client.execute(request).await
+    pub async fn ask(&self, request: Request<wire::connections::Body>) -> Result<Answer, AskError> {
+        let client = self.client();
+        client.connections.ask(request, client.settings.timeout).await
     }
+}
+
+/// What all attempts share.
+fn template(settings: &WebhookSettings) -> Request<()> {
+    let url = &settings.url;
+    let mut request = Request::new(());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = url[Position::BeforePath..Position::AfterQuery]
+        .parse()
+        .expect("what the URL parser lets through in a path and query is fit for a request");
+    let headers = request.headers_mut();
+    let host = &url[Position::BeforeHost..Position::AfterPort];
+    headers.insert(HOST, HeaderValue::try_from(host).expect("a host is visible ASCII"));
+    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    // What is encoded all the same could not be read.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    if let Some(authorization) = wire::authorization(url) {
+        headers.insert(AUTHORIZATION, authorization);
+    }
+    if let Some(secret) = &settings.secret {
+        let mut value = HeaderValue::from_str(secret.expose_secret())
+            .expect("the settings checked that the secret is a header value");
+        value.set_sensitive(true);
+        headers.insert(SECRET_HEADER, value);
+    }
+    request
 }
 
 impl Deliver for Webhook {
     fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
         let inner = self.client();
-        Box::pin(async move { inner.send(inner.request(&attempt), attempt.timeout).await })
+        Box::pin(async move {
+            let sent = inner.send(inner.request(&attempt), attempt.timeout).await;
+            log_answer(&attempt, &sent);
+            sent.outcome
+        })
     }
 
     fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
@@ -170,26 +248,43 @@ impl Deliver for Webhook {
     }
 }
 
+/// Says what nobody else knows: a decision that is lost, and what a receiver says of a failure, which may quote the
+/// caller.
+fn log_answer(attempt: &Attempt, sent: &Sent) {
+    let event = &attempt.item.event;
+    if let Some(error) = &sent.unread
+        && event.kind == EventType::CallInitiated
+    {
+        warn!(
+            uuid = %event.call,
+            id = %event.id,
+            error,
+            "the body of the receiver's answer cannot be read; a routing decision in it is lost"
+        );
+    }
+    if let Outcome::Failed(Failure { answer: Some(answer), status, .. }) = &sent.outcome {
+        debug!(uuid = %event.call, id = %event.id, status, answer = &**answer, "what the receiver says of it");
+    }
+}
+
 impl WebhookClient {
-    fn new(settings: WebhookSettings, agent: Option<HeaderValue>) -> Result<Self, reqwest::Error> {
-        let client = client_builder(settings.url.scheme()).pool_idle_timeout(POOL_IDLE).build()?;
-        let mut fixed = HeaderMap::new();
-        fixed.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        fixed.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        if let Some(secret) = &settings.secret {
-            let mut value = HeaderValue::from_str(secret.expose_secret())
-                .expect("the settings checked that the secret is a header value");
-            value.set_sensitive(true);
-            fixed.insert(SECRET_HEADER, value);
-        }
-        // This also turns the URL's userinfo into an Authorization header.
-        let template = client.post(settings.url.clone()).headers(fixed).build()?;
-        Ok(Self { client, settings, template, agent })
+    fn new(
+        settings: WebhookSettings,
+        agent: Option<HeaderValue>,
+        process: ProcessId,
+    ) -> Result<Self, DialError> {
+        let destination = Dialer::default().destination(&settings.url)?;
+        let (connections, secrets) = (Connections::to(destination), settings.secrets());
+        let template = template(&settings);
+        Ok(Self { connections, settings, secrets, template, agent, process })
     }
 
     fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
         let mut headers = self.template.headers().clone();
         self.put_headers(attempt, &mut headers);
+        headers.remove(trace::TRACE_HEADER);
+        let traceparent = trace::shown_traceparent(&attempt.item.event);
+        let traceparent = traceparent.map(|text| (trace::TRACE_HEADER.to_string(), text));
         if headers.contains_key(signature::TIMESTAMP_HEADER) {
             let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             headers.insert(signature::TIMESTAMP_HEADER, since.as_secs().into());
@@ -199,54 +294,70 @@ impl WebhookClient {
                 || [AUTHORIZATION, SECRET_HEADER, signature::SIGNATURE_HEADER].contains(name);
             if masked { MASK.to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into() }
         };
-        headers.iter().map(|(name, value)| (name.to_string(), shown(name, value))).collect()
+        let others = headers.iter().map(|(name, value)| (name.to_string(), shown(name, value)));
+        others.chain(traceparent).collect()
     }
 
-    async fn send(&self, request: reqwest::Request, timeout: Duration) -> Outcome {
+    async fn send(&self, request: Request<wire::connections::Body>, timeout: Duration) -> Sent {
         let begun = Instant::now();
         let deadline = begun + timeout;
-        let response = match timeout_at(deadline, self.client.execute(request)).await {
-            Ok(Ok(response)) => response,
+        let failed = |failure| Sent { outcome: Outcome::Failed(failure), unread: None };
+        let mut answer = match timeout_at(deadline, self.connections.ask(request, timeout)).await {
+            Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
-                let took = begun.elapsed();
                 let address = self.settings.host_and_port();
-                return Outcome::Failed(failure::of_request(&error, &address, took));
+                return failed(failure::of_request(&error, &address, begun.elapsed()));
             }
-            Err(_) => return Outcome::Failed(Failure::of_timeout(timeout, begun.elapsed())),
+            Err(_) => return failed(Failure::of_timeout(timeout, begun.elapsed())),
         };
-        let status = response.status();
-        let retry_after = retry_after(response.headers());
-        let answer = timeout_at(deadline, read_bounded(response)).await.ok().flatten();
+        let body = Body::read(&mut answer, deadline).await;
+        let status = answer.head.status;
         if status.is_success() {
-            Outcome::Delivered { status: status.as_u16(), answer }
-        } else {
-            Outcome::Failed(Failure::of_status(status.as_u16(), retry_after, begun.elapsed()))
+            let (answer, unread) = match body.whole() {
+                Ok(answer) => (Some(answer), None),
+                Err(unread) => (None, Some(unread)),
+            };
+            return Sent {
+                outcome: Outcome::Delivered { status: status.as_u16(), answer },
+                unread,
+            };
         }
+        let retry_after = retry_after(&answer.head.headers);
+        let quote = body.quote(&self.secrets);
+        let failure = Failure::of_status(status.as_u16(), retry_after, begun.elapsed());
+        failed(Failure { answer: quote, ..failure })
     }
 
-    fn request(&self, attempt: &Attempt) -> reqwest::Request {
-        let mut request =
-            self.template.try_clone().expect("a request without a body can be cloned");
-        request.headers_mut().reserve(OWN_HEADERS);
-        self.put_headers(attempt, request.headers_mut());
-        *request.body_mut() = Some(attempt.item.event.body.clone().into());
+    fn request(&self, attempt: &Attempt) -> Request<wire::connections::Body> {
+        let mut request = Request::new(Either::Left(Full::new(attempt.item.event.body.clone())));
+        request.method_mut().clone_from(self.template.method());
+        request.uri_mut().clone_from(self.template.uri());
+        let headers = request.headers_mut();
+        headers.clone_from(self.template.headers());
+        headers.reserve(OWN_HEADERS);
+        self.put_headers(attempt, headers);
         request
     }
 
     fn put_headers(&self, attempt: &Attempt, headers: &mut HeaderMap) {
+        let event = &attempt.item.event;
         headers.insert(ATTEMPT_HEADER, attempt.number().into());
         headers.insert(SEQUENCE_HEADER, attempt.item.sequence.into());
-        let own = attempt.item.event.agent.as_deref().map(|agent| {
+        let own = event.agent.as_deref().map(|agent| {
             HeaderValue::from_str(agent).expect("an event's agent was a header value")
         });
         if let Some(agent) = own.or_else(|| self.agent.clone()) {
             headers.insert(AGENT_HEADER, agent);
         }
-        let id = attempt.item.event.id.to_string();
-        if let Some(key) = &self.settings.signing_key {
-            let signed = key.sign(&id, SystemTime::now(), &attempt.item.event.body);
+        if let Some(traceparent) = trace::traceparent(event) {
+            headers.insert(trace::TRACE_HEADER, traceparent);
+        }
+        headers.insert(trace::VIA_HEADER, self.process.via(event));
+        let id = event.id.to_string();
+        if let Some(keys) = &self.settings.signing_keys {
+            let signed = keys.sign(&id, SystemTime::now(), &event.body);
             headers.insert(signature::TIMESTAMP_HEADER, signed.timestamp.into());
-            headers.insert(signature::SIGNATURE_HEADER, header(signed.signature));
+            headers.insert(signature::SIGNATURE_HEADER, header(signed.signatures));
         }
         headers.insert(signature::ID_HEADER, header(id));
     }
@@ -254,27 +365,6 @@ impl WebhookClient {
 
 fn header(text: String) -> HeaderValue {
     text.try_into().expect("ids and base64 are visible ASCII")
-}
-
-/// `None` if the body is longer than [`MAX_ANSWER`]. Reading to the end keeps the connection usable.
-async fn read_bounded(mut response: reqwest::Response) -> Option<Bytes> {
-    let Some(first) = response.chunk().await.ok()? else {
-        return Some(Bytes::new());
-    };
-    // Nearly every answer is a single chunk, which needs no copy.
-    let Some(second) = response.chunk().await.ok()? else {
-        return (first.len() <= MAX_ANSWER).then_some(first);
-    };
-    let mut body = BytesMut::from(first);
-    let mut next = Some(second);
-    while let Some(chunk) = next {
-        if body.len() + chunk.len() > MAX_ANSWER {
-            return None;
-        }
-        body.extend_from_slice(&chunk);
-        next = response.chunk().await.ok()?;
-    }
-    Some(body.freeze())
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

@@ -340,6 +340,10 @@ pub struct Event {
     pub kind: EventType,
     /// `X-AVR-AGENT-ID` in place of `AGENT_ID`; visible ASCII.
     pub agent: Option<Box<str>>,
+    /// The `traceparent` that it came with; known until the next restart.
+    pub trace: Option<Box<str>>,
+    /// The `X-Callhook-Via` that it came with; visible ASCII, known until the next restart.
+    pub via: Option<Box<str>>,
     /// The envelope, ready to be sent.
     pub body: Bytes,
 }
@@ -365,7 +369,7 @@ impl Event {
         let mut body = Vec::with_capacity(length);
         serde_json::to_writer(&mut body, &envelope)
             .expect("text and checked JSON always serialise");
-        Self { id, call, kind, agent: None, body: body.into() }
+        Self { id, call, kind, agent: None, trace: None, via: None, body: body.into() }
     }
 }
 

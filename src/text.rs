@@ -13,6 +13,15 @@ pub fn disturbs_terminal(c: char) -> bool {
     c.is_control() || is_direction_mark
 }
 
+/// On one line, each character that [`disturbs_terminal`] written as an escape.
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if disturbs_terminal(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+    }
+    escaped
+}
+
 /// The first characters; if that is not all, followed by the length of the whole text.
 pub fn excerpt(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {

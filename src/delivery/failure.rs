@@ -1,49 +1,56 @@
-//! From the HTTP client's error to a [`Failure`], in the words that AVR's operators know.
+//! From an error of the wire to a [`Failure`], in the words that AVR's operators know.
 
-use std::error::Error as StdError;
+use std::error::Error as _;
 use std::io;
+use std::iter::successors;
 use std::time::Duration;
 
 use crate::attempt::{Failure, FailureCode};
-use crate::wire::NotResolved;
+use crate::text::innermost;
+use crate::wire::connections::AskError;
+use crate::wire::dial::DialError;
+use crate::wire::tls;
 
 /// For a request that failed before the head of an answer was read. `address` is the receiver's `host:port`.
-pub fn of_request(error: &reqwest::Error, address: &str, took: Duration) -> Failure {
-    let (code, error) = classify(error, address);
+pub fn of_request(error: &AskError, address: &str, took: Duration) -> Failure {
+    let (code, error) = match error {
+        AskError::Dial(error) => of_dialing(error, address),
+        AskError::Http(error) => of_http(error, address),
+    };
     Failure::unanswered(code, error, took)
 }
 
-/// Walks down reqwest's chain of causes to the first one that tells an operator something.
-fn classify(error: &reqwest::Error, address: &str) -> (FailureCode, String) {
-    let mut innermost: &(dyn StdError + 'static) = error;
-    let mut next = error.source();
-    while let Some(cause) = next {
-        if let Some(NotResolved { host, .. }) = cause.downcast_ref() {
-            return (FailureCode::NotFound, format!("getaddrinfo ENOTFOUND {host}"));
+fn of_dialing(error: &DialError, address: &str) -> (FailureCode, String) {
+    match error {
+        DialError::NotResolved { host, .. } => {
+            (FailureCode::NotFound, format!("getaddrinfo ENOTFOUND {host}"))
         }
-        if let Some(io) = cause.downcast_ref::<io::Error>()
-            && let Some(known) = classify_io(io, address)
-        {
-            return known;
-        }
-        if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
-            return (FailureCode::BadResponse, format!("answer is not HTTP: {cause}"));
-        }
-        innermost = cause;
-        next = cause.source();
+        DialError::Tls(fault) => (FailureCode::Tls, format!("write EPROTO {address}: {fault}")),
+        DialError::Connect(error) => classify_io(error, address).unwrap_or_else(|| {
+            (FailureCode::ConnectionReset, format!("connect failed ({})", innermost(error)))
+        }),
     }
-    // What remains is a broken connection, such as hyper's "connection closed before message completed".
-    let what = if error.is_connect() { "connect failed" } else { "socket hang up" };
-    (FailureCode::ConnectionReset, format!("{what} ({innermost})"))
+}
+
+fn of_http(error: &hyper::Error, address: &str) -> (FailureCode, String) {
+    let io = successors(error.source(), |&cause| cause.source())
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    if let Some(known) = io.filter_map(|error| classify_io(error, address)).next() {
+        known
+    } else if error.is_parse() {
+        (FailureCode::BadResponse, format!("answer is not HTTP: {error}"))
+    } else {
+        // Such as hyper's "connection closed before message completed".
+        (FailureCode::ConnectionReset, format!("socket hang up ({})", innermost(error)))
+    }
 }
 
 /// An `io::Error` may wrap another error without reporting it as its source.
 fn classify_io(error: &io::Error, address: &str) -> Option<(FailureCode, String)> {
-    let carried = error.get_ref();
-    if let Some(tls) = carried.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        return Some((FailureCode::Tls, format!("write EPROTO {address}: {tls}")));
+    if let Some(fault) = tls::fault(error) {
+        return Some((FailureCode::Tls, format!("write EPROTO {address}: {fault}")));
     }
-    if let Some(inner) = carried.and_then(|inner| inner.downcast_ref::<io::Error>()) {
+    if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()) {
         return classify_io(inner, address);
     }
     let (code, verb) = match error.kind() {

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64_simd::{STANDARD, STANDARD_NO_PAD};
 use hmac::{Hmac, Mac};
-use reqwest::header::HeaderName;
+use hyper::header::HeaderName;
 use sha2::Sha256;
 
 /// The receiver's idempotency key.
@@ -24,7 +24,11 @@ const PREFIX: &str = "whsec_";
 /// The symmetric scheme.
 const VERSION: &str = "v1,";
 
-/// `WEBHOOK_SIGNING_KEY`.
+/// `WEBHOOK_SIGNING_KEY`: one key or several, separated by spaces. Each signs, so that a key can be changed
+/// without a gap: receivers accept what one of the signatures proves.
+#[derive(Clone, Debug)]
+pub struct SigningKeys(Vec<SigningKey>);
+
 #[derive(Clone)]
 pub struct SigningKey(Hmac<Sha256>);
 
@@ -32,36 +36,60 @@ pub struct SigningKey(Hmac<Sha256>);
 pub struct Signed {
     /// Unix seconds.
     pub timestamp: u64,
-    /// `v1,BASE64`.
-    pub signature: String,
+    /// `v1,BASE64` of each key, separated by spaces.
+    pub signatures: String,
 }
 
-impl SigningKey {
+impl SigningKeys {
     pub fn sign(&self, id: &str, now: SystemTime, body: &[u8]) -> Signed {
         let since_epoch = now.duration_since(UNIX_EPOCH);
         let timestamp = since_epoch.expect("the clock is past 1970").as_secs();
-        let mac = self.mac(id, &timestamp.to_string(), body);
-        let mut signature = VERSION.to_owned();
-        STANDARD.encode_append(mac.finalize().into_bytes(), &mut signature);
-        Signed { timestamp, signature }
+        let mut signatures = String::new();
+        for SigningKey(key) in &self.0 {
+            if !signatures.is_empty() {
+                signatures.push(' ');
+            }
+            signatures.push_str(VERSION);
+            let mac = mac(key, id, &timestamp.to_string(), body);
+            STANDARD.encode_append(mac.finalize().into_bytes(), &mut signatures);
+        }
+        Signed { timestamp, signatures }
     }
+}
 
+impl SigningKey {
     /// Whether any of the space-separated signatures was made with this key. Compares in constant time;
     /// leaves to the caller how old the timestamp may be.
     pub fn has_signed(&self, id: &str, timestamp: &str, body: &[u8], signatures: &str) -> bool {
-        let mac = self.mac(id, timestamp, body);
+        let mac = mac(&self.0, id, timestamp, body);
         let given = signatures.split(' ').filter_map(|signature| signature.strip_prefix(VERSION));
         given
             .filter_map(|encoded| STANDARD.decode_to_vec(encoded).ok())
             .any(|signature| mac.clone().verify_slice(&signature).is_ok())
     }
+}
 
-    fn mac(&self, id: &str, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
-        let mut mac = self.0.clone();
-        for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-            mac.update(part);
-        }
-        mac
+fn mac(key: &Hmac<Sha256>, id: &str, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
+    let mut mac = key.clone();
+    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
+        mac.update(part);
+    }
+    mac
+}
+
+impl From<SigningKey> for SigningKeys {
+    fn from(key: SigningKey) -> Self {
+        Self(vec![key])
+    }
+}
+
+impl FromStr for SigningKeys {
+    type Err = BadSigningKey;
+
+    fn from_str(text: &str) -> Result<Self, BadSigningKey> {
+        let keys: Vec<SigningKey> =
+            text.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        if keys.is_empty() { Err(BadSigningKey) } else { Ok(Self(keys)) }
     }
 }
 
@@ -100,13 +128,13 @@ mod tests {
     #[test]
     fn a_signature_is_verified_by_the_reference_library() {
         let text = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-        let key: SigningKey = text.parse().unwrap();
+        let keys: SigningKeys = text.parse().unwrap();
         let body = br#"{"uuid":"x"}"#;
-        let signed = key.sign("msg_1", SystemTime::now(), body);
-        let mut headers = reqwest::header::HeaderMap::new();
+        let signed = keys.sign("msg_1", SystemTime::now(), body);
+        let mut headers = hyper::header::HeaderMap::new();
         headers.insert(ID_HEADER, "msg_1".parse().unwrap());
         headers.insert(TIMESTAMP_HEADER, signed.timestamp.into());
-        headers.insert(SIGNATURE_HEADER, signed.signature.parse().unwrap());
+        headers.insert(SIGNATURE_HEADER, signed.signatures.parse().unwrap());
         let reference = standardwebhooks::Webhook::new(text).unwrap();
         reference.verify(body, &headers).unwrap();
         assert!(reference.verify(b"{}", &headers).is_err());
@@ -116,7 +144,8 @@ mod tests {
     fn a_signature_is_told_from_one_of_another_key_id_time_or_body_among_several() {
         let key: SigningKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
         let other: SigningKey = "whsec_AAAA9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
-        let Signed { timestamp, signature } = key.sign("msg_1", SystemTime::now(), b"{}");
+        let Signed { timestamp, signatures: signature } =
+            SigningKeys::from(key.clone()).sign("msg_1", SystemTime::now(), b"{}");
         let time = timestamp.to_string();
         for signatures in [&signature, &format!("v1a,AAAA v1,%% v1,AAAA {signature}")] {
             assert!(key.has_signed("msg_1", &time, b"{}", signatures), "{signatures}");
@@ -127,6 +156,22 @@ mod tests {
         }
         for bad in ["", "v1,", &signature["v1,".len()..], &signature[..signature.len() - 4]] {
             assert!(!key.has_signed("msg_1", &time, b"{}", bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_of_several_keys_signs() {
+        let texts =
+            ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAA9r8GKYqrTwjUPD8ILPZIo2LaLaSw"];
+        let keys: SigningKeys = texts.join(" ").parse().unwrap();
+        let Signed { timestamp, signatures } = keys.sign("msg_1", SystemTime::now(), b"{}");
+        assert_eq!(signatures.split(' ').count(), 2, "{signatures}");
+        for text in texts {
+            let key: SigningKey = text.parse().unwrap();
+            assert!(key.has_signed("msg_1", &timestamp.to_string(), b"{}", &signatures));
+        }
+        for bad in ["", " ", "whsec_MfKQ9r8G hush"] {
+            assert!(bad.parse::<SigningKeys>().is_err(), "{bad}");
         }
     }
 

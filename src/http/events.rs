@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::body::{self, RawEvent};
 use super::error::HttpError;
 use super::front::Front;
+use crate::delivery::trace::{TRACE_HEADER, VIA_HEADER, is_traceparent};
 use crate::event::{Event, EventId, EventType};
 use crate::queue::{Accepted, Receipt, Refused};
 use crate::time::timestamp_now;
@@ -36,6 +37,8 @@ const AGENT_ID: HeaderName = HeaderName::from_static("x-avr-agent-id");
 struct EventHeaders {
     key: Option<String>,
     agent: Option<Box<str>>,
+    trace: Option<Box<str>>,
+    via: Option<Box<str>>,
 }
 
 #[derive(Serialize)]
@@ -137,7 +140,14 @@ impl EventHeaders {
         let key = text(&IDEMPOTENCY_KEY)?.or(text(&WEBHOOK_ID)?);
         // avr-app sends the literal text `undefined` for what it does not have.
         let agent = text(&AGENT_ID)?.filter(|agent| !matches!(*agent, "" | "undefined" | "null"));
-        Ok(Self { key: key.map(ToOwned::to_owned), agent: agent.map(Into::into) })
+        // What is no valid one is ignored, as the specification wants it.
+        let trace = text(&TRACE_HEADER).unwrap_or_default().filter(|trace| is_traceparent(trace));
+        Ok(Self {
+            key: key.map(ToOwned::to_owned),
+            agent: agent.map(Into::into),
+            trace: trace.map(Into::into),
+            via: text(&VIA_HEADER)?.map(Into::into),
+        })
     }
 
     /// `index` is the event's in an array.
@@ -166,6 +176,8 @@ impl EventHeaders {
         let (mut event, stamped) =
             read(id, json).map_err(|error| HttpError::bad_request(format!("{place}{error}")))?;
         event.agent.clone_from(&self.agent);
+        event.trace.clone_from(&self.trace);
+        event.via.clone_from(&self.via);
         Ok((event, stamped))
     }
 }

@@ -357,6 +357,8 @@ fn item(place: u64, row: EventRow<'_>, spent: (u32, u64)) -> Result<Item, redb::
         call: CallId::from_bytes(call),
         kind,
         agent: agent.map(Into::into),
+        trace: None,
+        via: None,
         body: Bytes::copy_from_slice(body),
     };
     let (attempts, first_at) = spent;

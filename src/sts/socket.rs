@@ -7,32 +7,28 @@
 //! Limits: [`MAX_MESSAGE`] bytes a message, a longer one ends the connection; [`MAX_WRITE_BUFFER`].
 
 use std::future::poll_fn;
-use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use base64_simd::STANDARD;
 use futures_util::{SinkExt as _, StreamExt as _};
-use percent_encoding::percent_decode_str;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::client::Request;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
-use tokio_util::either::Either;
 use url::Url;
 
 use crate::text::innermost;
-use crate::wire::tls_connector;
+use crate::wire;
+use crate::wire::dial::{DialError, Dialer, Stream};
 
 /// The longest message, in bytes: almost four minutes of audio. Some servers send whole utterances.
 const MAX_MESSAGE: usize = 5 * 1024 * 1024;
+
+/// An override is given up after a second: by then each address of its name has to have been tried.
+const WITHIN: Duration = Duration::from_secs(1);
 
 /// Read at a time, in bytes: a few frames of 20 ms, since there are many calls.
 const READ_BUFFER: usize = 2 * 1024;
@@ -50,6 +46,16 @@ pub enum ConnectError {
     /// It will be the same in a moment: a name that does not resolve, TLS, or an answer of HTTP that refuses.
     #[error("{0}")]
     Lasting(String),
+}
+
+impl From<DialError> for ConnectError {
+    fn from(error: DialError) -> Self {
+        let text = innermost(&error);
+        match error {
+            DialError::Connect(_) => Self::Passing(text),
+            DialError::NotResolved { .. } | DialError::Tls(_) => Self::Lasting(text),
+        }
+    }
 }
 
 /// What comes from a server.
@@ -99,12 +105,12 @@ impl Close {
 /// Makes connections. What TLS needs is loaded with the first `wss`.
 #[derive(Default)]
 pub struct Connector {
-    tls: OnceLock<Result<TlsConnector, String>>,
+    dialer: Dialer,
 }
 
 /// An open connection.
 pub struct Socket {
-    web: WebSocketStream<Either<TcpStream, TlsStream<TcpStream>>>,
+    web: WebSocketStream<Stream>,
     /// Something was written and not flushed yet.
     dirty: bool,
 }
@@ -118,7 +124,7 @@ impl Connector {
     pub async fn connect(&self, url: &str) -> Result<Socket, ConnectError> {
         let url = Url::parse(url).map_err(|error| ConnectError::Lasting(error.to_string()))?;
         let request = request(&url)?;
-        let stream = self.open(&url).await?;
+        let stream = self.dialer.destination(&url)?.dial(WITHIN).await?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
@@ -128,27 +134,6 @@ impl Connector {
         let handshake = client_async_with_config(request, stream, Some(config)).await;
         let (web, _) = handshake.map_err(|error| handshake_error(&error))?;
         Ok(Socket { web, dirty: false })
-    }
-
-    async fn open(
-        &self,
-        url: &Url,
-    ) -> Result<Either<TcpStream, TlsStream<TcpStream>>, ConnectError> {
-        let host = url.host_str().unwrap_or_default();
-        let port = url.port_or_known_default().unwrap_or_default();
-        let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port))
-            .await
-            .map_err(|error| dial_error(&error))?;
-        // A frame of 20 ms must not wait for the acknowledgement of the one before.
-        tcp.set_nodelay(true).map_err(|error| dial_error(&error))?;
-        if url.scheme() == "ws" {
-            return Ok(Either::Left(tcp));
-        }
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .map_err(|error| ConnectError::Lasting(error.to_string()))?;
-        let tls = self.tls.get_or_init(tls_connector).as_ref();
-        let tls = tls.map_err(|error| ConnectError::Lasting(error.clone()))?;
-        Ok(Either::Right(tls.connect(name, tcp).await.map_err(|error| dial_error(&error))?))
     }
 }
 
@@ -217,25 +202,10 @@ fn request(url: &Url) -> Result<Request, ConnectError> {
         .as_str()
         .into_client_request()
         .map_err(|error| ConnectError::Lasting(innermost(&error)))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        let user: Vec<u8> = percent_decode_str(url.username()).collect();
-        let password: Vec<u8> = percent_decode_str(url.password().unwrap_or_default()).collect();
-        let given = [user, vec![b':'], password].concat();
-        let value = format!("Basic {}", STANDARD.encode_to_string(given));
-        let mut value = HeaderValue::try_from(value).expect("base64 is visible ASCII");
-        value.set_sensitive(true);
-        request.headers_mut().insert(AUTHORIZATION, value);
+    if let Some(authorization) = wire::authorization(url) {
+        request.headers_mut().insert(AUTHORIZATION, authorization);
     }
     Ok(request)
-}
-
-/// The system's errors pass; those of the resolver and of TLS, which have no number of the system's, last.
-fn dial_error(error: &std::io::Error) -> ConnectError {
-    let broken = error.kind() == std::io::ErrorKind::UnexpectedEof;
-    match error.raw_os_error() {
-        None if !broken => ConnectError::Lasting(innermost(error)),
-        _ => ConnectError::Passing(innermost(error)),
-    }
 }
 
 fn handshake_error(error: &Error) -> ConnectError {

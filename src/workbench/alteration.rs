@@ -8,15 +8,17 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http_body_util::StreamBody;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{Either, Full, StreamBody};
 use hyper::body::Frame;
-use reqwest::header::{CONTENT_LENGTH, HeaderValue};
-use reqwest::{Body, Method, Request};
+use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::{Method, Request};
 use tokio::time::sleep;
 
 use crate::delivery::SECRET_HEADER;
-use crate::delivery::signature::{SIGNATURE_HEADER, SigningKey, TIMESTAMP_HEADER};
+use crate::delivery::signature::{SIGNATURE_HEADER, SigningKeys, TIMESTAMP_HEADER};
 use crate::event::Event;
+use crate::wire::connections::Body;
 
 /// The age of an old signature. Standard Webhooks leaves the limit to the receiver; its libraries
 /// use five minutes.
@@ -46,8 +48,8 @@ pub enum Alteration {
 }
 
 impl Alteration {
-    /// Alters the request for this event; `key` is the one that delivery signed it with.
-    pub fn apply(self, request: &mut Request, event: &Event, key: Option<&SigningKey>) {
+    /// Alters the request for this event; `keys` are those that delivery signed it with.
+    pub fn apply(self, request: &mut Request<Body>, event: &Event, keys: Option<&SigningKeys>) {
         let headers = request.headers_mut();
         match self {
             Self::WrongSecret => {
@@ -67,20 +69,20 @@ impl Alteration {
                 headers.remove(SIGNATURE_HEADER);
             }
             Self::OldSignature => {
-                let key = key.expect("an old signature is asked for only where there is a key");
-                let signed = key.sign(&event.id.to_string(), SystemTime::now() - OLD, &event.body);
-                let signature = HeaderValue::from_str(&signed.signature);
+                let keys = keys.expect("an old signature is asked for only where there is a key");
+                let signed = keys.sign(&event.id.to_string(), SystemTime::now() - OLD, &event.body);
+                let signature = HeaderValue::from_str(&signed.signatures);
                 headers.insert(TIMESTAMP_HEADER, signed.timestamp.into());
                 headers.insert(SIGNATURE_HEADER, signature.expect("base64 is visible ASCII"));
             }
             Self::Get | Self::Head => {
                 *request.method_mut() = self.method();
-                *request.body_mut() = None;
+                *request.body_mut() = Either::Left(Full::default());
             }
             Self::Pieces(pieces, pause) => {
                 // Without a length, the body would be chunked, which is a different request.
                 headers.insert(CONTENT_LENGTH, event.body.len().into());
-                *request.body_mut() = Some(in_pieces(event.body.clone(), pieces, pause));
+                *request.body_mut() = in_pieces(event.body.clone(), pieces, pause);
             }
         }
     }
@@ -102,12 +104,12 @@ fn fixed(text: &'static str) -> HeaderValue {
 fn in_pieces(body: Bytes, pieces: u32, pause: Duration) -> Body {
     let pieces = usize::try_from(pieces).unwrap_or(usize::MAX).max(1);
     let length = body.len().div_ceil(pieces).max(1);
-    Body::wrap(StreamBody::new(stream::unfold(body, move |mut rest| async move {
+    Either::Right(BoxBody::new(StreamBody::new(stream::unfold(body, move |mut rest| async move {
         if rest.is_empty() {
             return None;
         }
         sleep(pause).await;
         let piece = rest.split_to(length.min(rest.len()));
         Some((Ok::<_, Infallible>(Frame::data(piece)), rest))
-    })))
+    }))))
 }

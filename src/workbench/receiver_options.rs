@@ -35,7 +35,7 @@ impl ReceiverOptions {
             url_is_secret: false,
             secret: self.secret.clone().map(|secret| secret.0),
             timeout: Duration::from_millis(self.timeout.into()),
-            signing_key: self.signing_key.clone().map(|signing| signing.key),
+            signing_keys: self.signing_key.clone().map(|signing| signing.key.into()),
         }
     }
 }

@@ -33,6 +33,7 @@ use self::tally::Tally;
 use super::dice;
 use super::scenario::{LoadError, Scenario};
 use crate::app::Signals;
+use crate::delivery::trace::ProcessId;
 use crate::delivery::{Webhook, WebhookSettings};
 use crate::event::EventFilter;
 use crate::history::History;
@@ -115,9 +116,10 @@ impl SimulateOptions {
         settings: &WebhookSettings,
         tally: &Arc<Tally>,
     ) -> anyhow::Result<(Queue, FaultySender)> {
-        let webhook = Webhook::new(settings.clone(), None).map_err(|error| {
-            anyhow::anyhow!("cannot set up the HTTP client: {}", innermost(&error))
-        })?;
+        let webhook =
+            Webhook::new(settings.clone(), None, ProcessId::random()).map_err(|error| {
+                anyhow::anyhow!("cannot set up the HTTP client: {}", innermost(&error))
+            })?;
         let retry = RetryPolicy::new(self.retry, DELAYS);
         let sender =
             FaultySender::new(webhook, retry.attempts(), settings.timeout, Arc::clone(tally));

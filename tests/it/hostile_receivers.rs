@@ -387,3 +387,58 @@ async fn calls_that_find_every_place_taken_are_answered_in_time() {
     }
     assert_eq!(service.get("/health").await.status, 200);
 }
+
+/// The warning that a decision may be lost.
+async fn lost(service: &Service, uuid: &str) -> String {
+    let text = "the body of the receiver's answer cannot be read; a routing decision in it is lost";
+    let line = service.log_line(|line| line["message"] == text && line["uuid"] == uuid).await;
+    line["error"].as_str().expect("a reason").to_owned()
+}
+
+#[tokio::test]
+async fn a_decision_without_a_length_counts_though_the_connection_stays_open() {
+    let decision = decision_of(200);
+    let (start, end) = decision.split_at(100);
+    let head = "HTTP/1.1 200 OK\r\n\r\n";
+    for act in [
+        Act::Hold(bytes(&format!("{head}{decision}"))),
+        Act::Hold(bytes(&format!("{head}  {decision}\r\n"))),
+        Act::Close(bytes(&format!("{head}{decision}"))),
+        // All of it that was announced never comes.
+        Act::Hold(bytes(&format!("HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{decision}"))),
+        Act::Hold(bytes(&format!("{CHUNKED}64\r\n{start}\r\n64\r\n{end}\r\n"))),
+    ] {
+        let (answer, sent) = one_call(act).await;
+        assert_eq!(
+            (&answer["sts_url"], &answer["override"]),
+            (&"ws://sts.test/a".into(), &true.into())
+        );
+        assert_eq!(sent, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_decision_that_cannot_be_read_is_lost_with_a_warning_that_says_why() {
+    let gzip = |encoding: &str| {
+        bytes(&format!(
+            "HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: 4\r\n\r\n\x1f{}",
+            "abc"
+        ))
+    };
+    let long = "x".repeat(70_000);
+    for (act, why) in [
+        (Act::Hold(gzip("gzip")), "it is encoded as \"gzip\""),
+        (Act::Hold(gzip("br, gzip")), "it is encoded as \"br, gzip\""),
+        (Act::Hold(bytes("HTTP/1.1 200 OK\r\n\r\n{\"sts_url\":")), "has no length"),
+        (Act::Hold(bytes("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")), "did not end in time"),
+        (Act::Close(bytes("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{")), "it broke off"),
+        (Act::Close(bytes(&format!("HTTP/1.1 200 OK\r\n\r\n{long}"))), "longer than 65536 bytes"),
+    ] {
+        let rogue = Rogue::start(act, false).await;
+        let service = serve_to(&rogue).await;
+        let uuid = new_uuid();
+        assert_eq!(announce(&service, &uuid).await, fallback());
+        let error = lost(&service, &uuid).await;
+        assert!(error.contains(why), "{why:?}: {error:?}");
+    }
+}

@@ -3,14 +3,21 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::event::{event, new_uuid};
+use crate::support::receiver::Receiver;
 use crate::support::service::{Service, serve};
 use crate::support::tls;
 
 /// A receiver that speaks TLS and answers one request; returns its port, and what it was sent.
-async fn receiver() -> (u16, tokio::task::JoinHandle<String>) {
-    let acceptor = tls::acceptor();
+async fn receiver() -> (u16, JoinHandle<String>) {
+    receiver_with(tls::acceptor()).await
+}
+
+/// The same with this certificate.
+async fn receiver_with(acceptor: TlsAcceptor) -> (u16, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let served = async move {
@@ -54,6 +61,39 @@ async fn an_untrusted_certificate_is_eproto() {
     let failed = |line: &Value| line["message"] == "webhook delivery failed";
     let line = service.log_line(failed).await;
     assert_eq!(line["code"], "EPROTO", "{line}");
+    let error = line["error"].as_str().unwrap();
+    assert!(error.contains("signed by nobody whom this machine trusts"), "{error}");
+    assert!(error.contains("SSL_CERT_FILE"), "{error}");
     assert_eq!(line["status"], Value::Null);
     assert_eq!(request.await.unwrap(), "", "nothing was sent");
+}
+
+#[tokio::test]
+async fn each_tls_fault_says_what_is_wrong_and_what_to_do() {
+    for (certificate, words) in tls::FLAWS {
+        let (port, _request) = receiver_with(tls::flawed_acceptor(certificate)).await;
+        let service = relay(port, Some(tls::FLAWED_AUTHORITY)).await;
+        let line = service.log_line(|line| line["message"] == "webhook delivery failed").await;
+        assert_eq!(line["code"], "EPROTO", "{certificate}: {line}");
+        let error = line["error"].as_str().unwrap();
+        for word in words {
+            assert!(error.contains(word), "{certificate}: {word:?} is missing in {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_made_as_the_words_say_is_trusted() {
+    let (port, request) = receiver_with(tls::flawed_acceptor("as-advised")).await;
+    let _service = relay(port, Some(tls::FLAWED_AUTHORITY)).await;
+    assert!(request.await.unwrap().starts_with("POST /events HTTP/1.1\r\n"));
+}
+
+#[tokio::test]
+async fn a_receiver_that_speaks_no_tls_is_named_as_that() {
+    let receiver = Receiver::content().await;
+    let service = relay(receiver.port(), Some(tls::AUTHORITY)).await;
+    let line = service.log_line(|line| line["message"] == "webhook delivery failed").await;
+    assert_eq!(line["code"], "EPROTO", "{line}");
+    assert!(line["error"].as_str().unwrap().contains("no TLS is spoken there"), "{line}");
 }

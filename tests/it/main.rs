@@ -18,6 +18,7 @@ mod front;
 mod hostile_clients;
 mod hostile_receivers;
 mod https;
+mod network;
 mod outage;
 mod routing;
 mod webhook;

@@ -187,6 +187,74 @@ async fn each_attempt_bears_a_signature_that_standard_webhooks_accepts() {
 }
 
 #[tokio::test]
+async fn each_of_several_keys_signs_each_attempt() {
+    const NEXT: &str = "whsec_AAAABBBBCCCCDDDDEEEEFFFFGGGGHHHH";
+    let receiver = Receiver::content().await;
+    let keys = format!("{SIGNING_KEY} {NEXT}");
+    let service = serve(&receiver.url, &[("WEBHOOK_SIGNING_KEY", &keys)]).await;
+    service.relay(bare(&new_uuid(), "call_started")).await;
+    let seen = receiver.seen(1).await.remove(0);
+    for key in [SIGNING_KEY, NEXT] {
+        let verdict = Webhook::new(key).expect("a key").verify(seen.raw.as_bytes(), &seen.headers);
+        verdict.unwrap_or_else(|error| panic!("{error}: {seen:?}"));
+    }
+}
+
+#[tokio::test]
+async fn all_of_a_call_is_one_trace_with_a_span_for_each_attempt() {
+    let receiver = Receiver::start(|seen| match seen.header("x-avr-webhook-attempt") {
+        Some("1") => Reply::status(500),
+        _ => Reply::ok(),
+    })
+    .await;
+    let service = serve(&receiver.url, &[("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "1")]).await;
+    let uuid = Uuid::new_v4();
+    service.relay(bare(&uuid.to_string(), "call_started")).await;
+    service.relay(bare(&uuid.to_string(), "call_ended")).await;
+    let mut spans = Vec::new();
+    for trace in texts(&receiver.seen(4).await, "traceparent") {
+        let parts: Vec<&str> = trace.split('-').collect();
+        let [version, id, span, flags] = parts[..] else { panic!("{trace}") };
+        assert_eq!((version, id, flags), ("00", &*uuid.simple().to_string(), "01"), "{trace}");
+        assert_eq!(u64::from_str_radix(span, 16).map(|span| span > 0), Ok(true), "{trace}");
+        spans.push(span.to_owned());
+    }
+    spans.sort();
+    spans.dedup();
+    assert_eq!(spans.len(), 4, "{spans:?}");
+}
+
+#[tokio::test]
+async fn a_relayed_trace_is_passed_on_and_what_is_none_is_not() {
+    const OWN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let receiver = Receiver::content().await;
+    let service = serve(&receiver.url, &[]).await;
+    let uuid = new_uuid();
+    for own in [OWN, "not a trace"] {
+        let headers = [("traceparent", own)];
+        service.post_with("/events", &headers, bare(&uuid, "call_started").to_string()).await;
+    }
+    let traces = texts(&receiver.seen(2).await, "traceparent");
+    assert_eq!(traces[0], OWN);
+    assert!(traces[1].starts_with(&format!("00-{}-", uuid.replace('-', ""))), "{traces:?}");
+}
+
+#[tokio::test]
+async fn an_event_tells_which_callhooks_it_went_through() {
+    let receiver = Receiver::content().await;
+    let second = serve(&receiver.url, &[]).await;
+    let first = serve(&format!("http://{}/events", second.addr), &[]).await;
+    first.relay(bare(&new_uuid(), "call_started")).await;
+    second.relay(bare(&new_uuid(), "call_started")).await;
+    let mut via = texts(&receiver.seen(2).await, "x-callhook-via");
+    via.sort_by_key(String::len);
+    let (alone, chain) = (&via[0], via[1].split(", ").collect::<Vec<_>>());
+    assert_eq!(chain.len(), 2, "{via:?}");
+    assert_eq!(chain[1], alone, "the last one adds itself");
+    assert_ne!(chain[0], alone);
+}
+
+#[tokio::test]
 async fn redirects_are_not_followed() {
     let elsewhere = Receiver::content().await;
     let target = elsewhere.url.clone();

@@ -9,13 +9,13 @@ use crate::support::tls;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 /// TLS in front of the STS server; returns its port.
-async fn curtain(sts: &Sts) -> (u16, JoinSet<()>) {
+async fn curtain(sts: &Sts, acceptor: TlsAcceptor) -> (u16, JoinSet<()>) {
     let inside = sts.url.strip_prefix("ws://").unwrap().to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let acceptor = tls::acceptor();
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let mut connections = JoinSet::new();
@@ -35,8 +35,13 @@ async fn curtain(sts: &Sts) -> (u16, JoinSet<()>) {
 
 /// A service whose STS server is behind TLS, and which trusts that file.
 async fn stage(trusted: Option<&str>) -> (Stage, JoinSet<()>) {
+    stage_with(tls::acceptor(), trusted).await
+}
+
+/// The same with this certificate.
+async fn stage_with(acceptor: TlsAcceptor, trusted: Option<&str>) -> (Stage, JoinSet<()>) {
     let sts = Sts::start(Manner::Usual).await;
-    let (port, curtain) = curtain(&sts).await;
+    let (port, curtain) = curtain(&sts, acceptor).await;
     let receiver = Receiver::content().await;
     let url = format!("wss://localhost:{port}/agent");
     let mut vars = vec![("WEBHOOK_URL", receiver.url.as_str()), ("STS_URL", url.as_str())];
@@ -66,4 +71,19 @@ async fn an_untrusted_certificate_fails_the_call() {
     asterisk.ear().hung_up().await;
     stage.ended_by(&uuid, "sts_failed").await;
     assert_eq!(stage.sts.sessions(), 0, "nothing was said to it");
+}
+
+#[tokio::test]
+async fn each_tls_fault_is_in_the_log_in_the_words_that_a_receivers_is() {
+    for (certificate, words) in tls::FLAWS {
+        let acceptor = tls::flawed_acceptor(certificate);
+        let (stage, _curtain) = stage_with(acceptor, Some(tls::FLAWED_AUTHORITY)).await;
+        let _asterisk = stage.dial(&new_uuid()).await;
+        let failed = "speech-to-speech server cannot be reached";
+        let line = stage.service.log_line(|line| line["message"] == failed).await;
+        let error = line["error"].as_str().unwrap();
+        for word in words {
+            assert!(error.contains(word), "{certificate}: {word:?} is missing in {error:?}");
+        }
+    }
 }

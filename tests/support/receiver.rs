@@ -167,13 +167,21 @@ impl Receiver {
         port: u16,
         script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Receiver {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
-        let listener = listener.unwrap_or_else(|error| panic!("port {port} is free: {error}"));
-        let port = listener.local_addr().expect("a bound listener has an address").port();
+        Receiver::start_at((Ipv4Addr::LOCALHOST, port), script).await
+    }
+
+    /// Starts at this address, for a receiver whose name moves.
+    pub async fn start_at(
+        address: (Ipv4Addr, u16),
+        script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+    ) -> Receiver {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.unwrap_or_else(|error| panic!("{address:?} is free: {error}"));
+        let address = listener.local_addr().expect("a bound listener has an address");
         let book = Arc::new(Book::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, Arc::clone(&book), Arc::new(script)));
-        Receiver { url: format!("http://127.0.0.1:{port}/events"), port, book, tasks }
+        Receiver { url: format!("http://{address}/events"), port: address.port(), book, tasks }
     }
 
     /// Waits until at least `n` requests were received, each within the limit; returns all that were.

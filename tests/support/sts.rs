@@ -90,12 +90,17 @@ impl Sts {
 
     /// Treats the first connection in the first manner and so on, the rest in the last.
     pub async fn start_each(manners: &[Manner]) -> Sts {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
-        let port = listener.local_addr().expect("a bound listener has an address").port();
+        Sts::start_at(Ipv4Addr::LOCALHOST, manners).await
+    }
+
+    /// The same at this address of the machine.
+    pub async fn start_at(address: Ipv4Addr, manners: &[Manner]) -> Sts {
+        let listener = TcpListener::bind((address, 0)).await.expect("a free port");
+        let address = listener.local_addr().expect("a bound listener has an address");
         let book = Arc::<Book>::default();
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, manners.to_vec(), Arc::clone(&book)));
-        Sts { url: format!("ws://127.0.0.1:{port}"), book, _tasks: tasks }
+        Sts { url: format!("ws://{address}"), book, _tasks: tasks }
     }
 
     /// Waits for the n-th session, counted from 0.

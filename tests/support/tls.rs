@@ -11,13 +11,34 @@ use tokio_rustls::TlsAcceptor;
 /// For `SSL_CERT_FILE`: trusts the authority alone.
 pub const AUTHORITY: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/authority.pem");
+/// Trusts the authority of the certificates in `flawed/`, and the self-signed one among them.
+pub const FLAWED_AUTHORITY: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/flawed/trusted.pem");
+/// Of the certificates in `flawed/`: what people have to be told about each.
+pub const FLAWS: [(&str, &[&str]); 5] = [
+    ("self-signed", &["CA:TRUE", "openssl req -x509", "CA:FALSE", "SSL_CERT_FILE"]),
+    ("common-name", &["subjectAltName", "common name", "localhost"]),
+    ("elsewhere", &["receiver.example, *.example.org, 192.0.2.7, not for localhost"]),
+    ("expired", &["expired on 2021-03-04T05:06:07Z", "renew"]),
+    ("not-yet-valid", &["not valid before 2100-01-01T00:00:00Z", "clock"]),
+];
 const CHAIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/localhost.pem");
 const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/localhost.key");
 
 pub fn acceptor() -> TlsAcceptor {
-    let chain = CertificateDer::pem_file_iter(CHAIN).expect("a file of certificates");
+    acceptor_of(CHAIN, KEY)
+}
+
+/// With one of the certificates that are wrong in one way each (`flawed/`).
+pub fn flawed_acceptor(certificate: &str) -> TlsAcceptor {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/certificates/flawed");
+    acceptor_of(&format!("{directory}/{certificate}.pem"), &format!("{directory}/flawed.key"))
+}
+
+fn acceptor_of(chain: &str, key: &str) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(chain).expect("a file of certificates");
     let chain = chain.collect::<Result<Vec<_>, _>>().expect("certificates");
-    let key = PrivateKeyDer::from_pem_file(KEY).expect("a key");
+    let key = PrivateKeyDer::from_pem_file(key).expect("a key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config =
         ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

@@ -114,7 +114,7 @@ impl Need {
         let settings = trial.sender.settings();
         let (given, option) = match self {
             Self::Secret => (settings.secret.is_some(), "--secret"),
-            Self::SigningKey => (settings.signing_key.is_some(), "--signing-key"),
+            Self::SigningKey => (settings.signing_keys.is_some(), "--signing-key"),
         };
         if given { Ok(()) } else { Err(Stop::Skip(format!("no {option} was given"))) }
     }

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use hyper::Method;
+use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 
 use super::exchange::{Exchange, Filler, Sending};
 use crate::delivery::signature::{ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER};
@@ -166,7 +166,7 @@ fn quoted(text: &str) -> String {
 mod tests {
     use std::process::Command;
 
-    use reqwest::header::HeaderMap;
+    use hyper::header::HeaderMap;
 
     use super::super::exchange::{Call, Came};
     use super::*;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, HeaderName};
-use reqwest::{Method, StatusCode};
+use hyper::header::{HeaderMap, HeaderName};
+use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::attempt::Attempt;

@@ -1,6 +1,6 @@
 //! Load: many calls at once, many requests in a short time, and how long all of it took.
 
-use reqwest::header::RETRY_AFTER;
+use hyper::header::RETRY_AFTER;
 
 use super::exchange::{Call, Came, Sending};
 use super::rules::{ACCEPTED, Complaint};

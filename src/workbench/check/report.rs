@@ -7,16 +7,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use base64_simd::STANDARD;
-use percent_encoding::percent_decode_str;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
 use super::catalogue::{Check, Level};
 use super::curl::{self, Target};
 use super::exchange::{Answer, Came, Exchange};
-use crate::delivery::{SECRET_HEADER, WebhookSettings};
+use crate::delivery::{SECRET_HEADER, WebhookSettings, with_json_forms};
 use crate::text::excerpt;
 use crate::time::millis;
 use crate::workbench::alteration::Alteration;
@@ -182,28 +180,14 @@ impl Scribe {
         signing_key: Option<&SecretString>,
         patience: Duration,
     ) -> Self {
-        let mut secrets: Vec<String> = Vec::new();
-        secrets.extend(settings.secret.as_ref().map(|secret| secret.expose_secret().to_owned()));
+        let mut secrets = settings.secrets();
         if let Some(key) = signing_key {
             let key = key.expose_secret();
             secrets.push(key.to_owned());
             secrets.extend(key.split_once('_').map(|(_, bare)| bare.to_owned()));
         }
-        let url = &settings.url;
-        if let Some(password) = url.password() {
-            let decoded = percent_decoded(password);
-            let user = percent_decoded(url.username());
-            secrets.push(STANDARD.encode_to_string(format!("{user}:{decoded}")));
-            secrets.push(password.to_owned());
-            secrets.push(decoded);
-        }
-        let escaped: Vec<String> = secrets.iter().map(|secret| json_escaped(secret)).collect();
-        secrets.extend(escaped);
-        secrets.retain(|secret| !secret.is_empty());
-        // A short one may be part of a long one.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.dedup();
-        let signed = settings.signing_key.is_some();
+        let secrets = with_json_forms(secrets);
+        let signed = settings.signing_keys.is_some();
         Self { secrets, target: Target { url: settings.shown_url(), signed, patience } }
     }
 
@@ -245,15 +229,6 @@ impl Scribe {
     }
 }
 
-fn percent_decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
-}
-
-fn json_escaped(text: &str) -> String {
-    let quoted = serde_json::Value::from(text).to_string();
-    quoted[1..quoted.len() - 1].to_owned()
-}
-
 fn sent_headers(headers: &HeaderMap, alteration: Option<Alteration>) -> Vec<String> {
     let line = |(name, value): (&HeaderName, &HeaderValue)| {
         let value = if *name == AUTHORIZATION {
@@ -279,7 +254,7 @@ mod tests {
             url: "http://u%40x:p%2Bq+r@h/".parse().unwrap(),
             secret: Some("a\"b\\c".into()),
             timeout: Duration::ZERO,
-            signing_key: None,
+            signing_keys: None,
         };
         let key = "whsec_MfKQ9r8GKYqr".into();
         let scribe = Scribe::new(&settings, Some(&key), Duration::ZERO);

@@ -1,6 +1,6 @@
 //! The rules: what an answer has to be. Pure; each says in plain words what is wrong and what to do.
 
-use reqwest::header::LOCATION;
+use hyper::header::LOCATION;
 
 use super::exchange::Answer;
 use crate::text::printable;
@@ -176,14 +176,14 @@ pub const REACHED: Rule = Rule {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::StatusCode;
+    use hyper::StatusCode;
 
     use super::*;
 
     fn statuses_that_pass(rule: Rule) -> Vec<u16> {
         let answer = |status| Answer {
             status: StatusCode::from_u16(status).unwrap(),
-            headers: reqwest::header::HeaderMap::new(),
+            headers: hyper::header::HeaderMap::new(),
             body: bytes::Bytes::new(),
             connection: None,
         };

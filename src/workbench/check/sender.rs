@@ -9,13 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hyper_util::client::legacy::connect::HttpInfo;
-use reqwest::header::{CONNECTION, HeaderValue};
+use hyper::Request;
+use hyper::header::{CONNECTION, HeaderValue};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::exchange::{Answer, Came, Exchange, Sending};
-use crate::delivery::{MAX_ANSWER, Webhook, WebhookSettings, failure};
+use crate::delivery::answer::MAX_ANSWER;
+use crate::delivery::trace::ProcessId;
+use crate::delivery::{Webhook, WebhookSettings, failure};
+use crate::wire::connections::{self, Body};
+use crate::wire::dial::DialError;
 
 /// How much longer than `--timeout` the sender waits.
 const GRACE: Duration = Duration::from_secs(5);
@@ -36,8 +40,8 @@ pub struct CheckSender {
 
 impl CheckSender {
     /// Prepares to send; connects to nothing yet.
-    pub fn new(settings: WebhookSettings) -> Result<Self, reqwest::Error> {
-        let webhook = Webhook::new(settings.clone(), None)?;
+    pub fn new(settings: WebhookSettings) -> Result<Self, DialError> {
+        let webhook = Webhook::new(settings.clone(), None, ProcessId::random())?;
         Ok(Self { webhook, settings: Arc::new(settings), keeps_alive: true })
     }
 
@@ -78,11 +82,11 @@ impl CheckSender {
         }
     }
 
-    fn request(&self, sending: &Sending) -> reqwest::Request {
+    fn request(&self, sending: &Sending) -> Request<Body> {
         let mut request = self.webhook.request(&sending.attempt);
         if let Some(alteration) = sending.alteration {
-            let key = self.settings.signing_key.as_ref();
-            alteration.apply(&mut request, &sending.attempt.item.event, key);
+            let keys = self.settings.signing_keys.as_ref();
+            alteration.apply(&mut request, &sending.attempt.item.event, keys);
         }
         if !self.keeps_alive {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -90,32 +94,31 @@ impl CheckSender {
         request
     }
 
-    async fn ask(&self, request: reqwest::Request, begun: Instant) -> Came {
-        let response = match self.webhook.execute(request).await {
-            Ok(response) => response,
+    async fn ask(&self, request: Request<Body>, begun: Instant) -> Came {
+        let mut answer = match self.webhook.ask(request).await {
+            Ok(answer) => answer,
             Err(error) => {
                 let place = self.settings.host_and_port();
                 let failure = failure::of_request(&error, &place, begun.elapsed());
                 return Came::Broken { code: failure.code.name(), error: failure.error };
             }
         };
-        let info = response.extensions().get::<HttpInfo>();
         Came::Answer(Answer {
-            status: response.status(),
-            headers: response.headers().clone(),
-            connection: info.map(HttpInfo::local_addr),
-            body: beginning_of_body(response).await,
+            connection: answer.local_address(),
+            body: beginning_of_body(&mut answer).await,
+            status: answer.head.status,
+            headers: answer.head.headers,
         })
     }
 }
 
 /// The body up to the limit, or up to where it breaks: a success is one whatever its body.
-async fn beginning_of_body(mut response: reqwest::Response) -> Bytes {
+async fn beginning_of_body(answer: &mut connections::Answer) -> Bytes {
     let mut body = BytesMut::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while let Ok(Some(piece)) = answer.piece().await {
         let room = MAX_ANSWER - body.len();
-        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if chunk.len() >= room {
+        body.extend_from_slice(&piece[..piece.len().min(room)]);
+        if piece.len() >= room {
             break;
         }
     }

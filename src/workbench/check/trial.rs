@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use reqwest::StatusCode;
+use hyper::StatusCode;
 
 use super::exchange::{Answer, Came, Exchange, Sending};
 use super::rules::{Complaint, Rule};

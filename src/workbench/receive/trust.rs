@@ -83,17 +83,18 @@ fn judge_signature(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::signature::SigningKeys;
 
     const BODY: &[u8] = b"{}";
 
     fn judged(then: u64, now: u64) -> Result<(), Distrust> {
         let key: SigningKey = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap();
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        let signed = key.sign("a", at(then), BODY);
+        let signed = SigningKeys::from(key.clone()).sign("a", at(then), BODY);
         let mut headers = HeaderMap::new();
         headers.insert(ID_HEADER, "a".parse().unwrap());
         headers.insert(TIMESTAMP_HEADER, signed.timestamp.into());
-        headers.insert(SIGNATURE_HEADER, signed.signature.parse().unwrap());
+        headers.insert(SIGNATURE_HEADER, signed.signatures.parse().unwrap());
         Trust { secret: None, key: Some(key) }.judge(&headers, BODY, at(now))
     }
 

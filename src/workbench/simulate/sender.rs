@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use hyper::Request;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -19,6 +20,7 @@ use super::tally::Tally;
 use crate::attempt::{Attempt, Deliver, Outcome};
 use crate::delivery::Webhook;
 use crate::event::EventId;
+use crate::wire::connections::Body;
 use crate::workbench::alteration::Alteration;
 
 /// A call that is being played; it is over when the last one who knows of it is gone.
@@ -73,10 +75,14 @@ impl FaultySender {
         let order = self.orders().get(&attempt.item.event.id).cloned();
         let order = order.expect("an event is expected before the queue has it");
         attempt.item.sequence = order.sequence;
-        let outcome = self.ask(&attempt, &order).await;
+        let request = self.spoiled(&attempt, &order);
+        let headers = order.faults.contains(&Fault::Duplicate).then(|| request.headers().clone());
+        let outcome = self.ask(request, &attempt, &order).await;
         let accepted = matches!(outcome, Outcome::Delivered { .. });
-        if accepted && order.faults.contains(&Fault::Duplicate) {
-            let again = self.ask(&attempt, &order).await;
+        if let Some(headers) = headers.filter(|_| accepted) {
+            let mut again = self.spoiled(&attempt, &order);
+            *again.headers_mut() = headers;
+            let again = self.ask(again, &attempt, &order).await;
             self.tally.repeated(&again);
         }
         if self.is_settled(&attempt, &outcome) {
@@ -86,14 +92,21 @@ impl FaultySender {
         outcome
     }
 
-    async fn ask(&self, attempt: &Attempt, order: &Order) -> Outcome {
+    fn spoiled(&self, attempt: &Attempt, order: &Order) -> Request<Body> {
         let mut request = self.webhook.request(attempt);
-        let mut is_slow = false;
-        let alterations = order.faults.iter().filter_map(|fault| fault.alteration(self.timeout));
-        for alteration in alterations {
-            is_slow |= matches!(alteration, Alteration::Pieces(..));
+        for alteration in self.alterations(order) {
             alteration.apply(&mut request, &attempt.item.event, None);
         }
+        request
+    }
+
+    fn alterations<'o>(&self, order: &'o Order) -> impl Iterator<Item = Alteration> + use<'o> {
+        let timeout = self.timeout;
+        order.faults.iter().filter_map(move |fault| fault.alteration(timeout))
+    }
+
+    async fn ask(&self, request: Request<Body>, attempt: &Attempt, order: &Order) -> Outcome {
+        let is_slow = self.alterations(order).any(|one| matches!(one, Alteration::Pieces(..)));
         let begun = Instant::now();
         let outcome = self.webhook.send(request, attempt.timeout).await;
         // What is slow on purpose says nothing about the receiver.

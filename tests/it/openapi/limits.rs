@@ -1,7 +1,8 @@
 //! Each documented limit, just inside and just outside, and as the code has it.
 
 use callhook::attempt::Failure;
-use callhook::delivery::{MAX_ANSWER, MAX_RETRY_AFTER};
+use callhook::delivery::MAX_RETRY_AFTER;
+use callhook::delivery::answer::MAX_ANSWER;
 use callhook::event::{MAX_EVENT_ID, MAX_EVENT_TYPE, MAX_TIMESTAMP};
 use callhook::routing::MAX_STS_URL;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use callhook::delivery::signature::SigningKey;
+use callhook::delivery::signature::SigningKeys;
 use serde_json::json;
 
 use super::Receive;
@@ -14,12 +14,12 @@ const OTHER: &str = "whsec_AAAA9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// The headers of an event that this key signed so long ago.
 fn signed(key: &str, body: &str, age: Duration) -> [(&'static str, String); 3] {
-    let key: SigningKey = key.parse().unwrap();
-    let signed = key.sign("an-id", SystemTime::now() - age, body.as_bytes());
+    let keys: SigningKeys = key.parse().unwrap();
+    let signed = keys.sign("an-id", SystemTime::now() - age, body.as_bytes());
     [
         ("webhook-id", "an-id".to_owned()),
         ("webhook-timestamp", signed.timestamp.to_string()),
-        ("webhook-signature", signed.signature),
+        ("webhook-signature", signed.signatures),
     ]
 }
 
