@@ -23,8 +23,8 @@ pub const CALL_BYTES: usize = 640;
 /// Estimated size without the body.
 const EVENT_BYTES: usize = 256;
 
-/// Estimated size without the error.
-const ATTEMPT_BYTES: usize = 64;
+/// Estimated size without the error and the answer.
+const ATTEMPT_BYTES: usize = 80;
 
 /// Per call, besides [`EventType::KNOWN`].
 const MOST_OTHER_TYPES: usize = 8;
@@ -67,6 +67,8 @@ pub struct AttemptRecord {
     pub status: Option<u16>,
     /// Code and text.
     pub failure: Option<(&'static str, Box<str>)>,
+    /// What the receiver said of the failure.
+    pub answer: Option<Box<str>>,
     pub probe: bool,
 }
 
@@ -144,6 +146,7 @@ impl AttemptRecord {
         Self {
             status: failure.status,
             failure: Some((failure.code.name(), failure.error.as_str().into())),
+            answer: failure.answer.clone(),
             ..Self::just_now(attempt, failure.took)
         }
     }
@@ -152,11 +155,12 @@ impl AttemptRecord {
         let duration_ms = millis(took);
         let at = unix_millis().saturating_sub(duration_ms);
         let (number, probe) = (attempt.number(), attempt.probe);
-        Self { number, at, duration_ms, status: None, failure: None, probe }
+        Self { number, at, duration_ms, status: None, failure: None, answer: None, probe }
     }
 
     fn bytes(&self) -> usize {
-        ATTEMPT_BYTES + self.failure.as_ref().map_or(0, |(_, error)| error.len())
+        let error = self.failure.as_ref().map_or(0, |(_, error)| error.len());
+        ATTEMPT_BYTES + error + self.answer.as_ref().map_or(0, |answer| answer.len())
     }
 }
 

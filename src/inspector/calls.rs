@@ -122,6 +122,8 @@ struct AttemptItem {
     status: Option<u16>,
     code: Option<&'static str>,
     error: Option<String>,
+    /// What the receiver said of the failure.
+    answer: Option<Box<str>>,
     probe: bool,
 }
 
@@ -233,6 +235,7 @@ impl AttemptItem {
             status: tried.status,
             code,
             error: error.map(Into::into),
+            answer: tried.answer.clone(),
             probe: tried.probe,
         }
     }

@@ -51,6 +51,8 @@ pub struct DeadItem {
     pub code: String,
     /// Of the last failure.
     pub error: String,
+    /// What the receiver said of it.
+    pub answer: Option<Box<str>>,
     /// When the first attempt failed.
     pub first_at: String,
     /// When the last attempt failed.
@@ -98,7 +100,7 @@ pub fn timestamp_and_payload(event: &Event) -> (String, Box<RawValue>) {
 
 impl From<DeadLetter> for DeadItem {
     fn from(letter: DeadLetter) -> Self {
-        let DeadLetter { item, status, code, error, last_at } = letter;
+        let DeadLetter { item, status, code, error, answer, last_at } = letter;
         let (timestamp, payload) = timestamp_and_payload(&item.event);
         Self {
             id: item.event.id.to_string(),
@@ -110,6 +112,7 @@ impl From<DeadLetter> for DeadItem {
             status,
             code,
             error,
+            answer,
             first_at: timestamp_of(item.spent.first_failed_at.map_or(0, NonZero::get)),
             last_at: timestamp_of(last_at),
         }

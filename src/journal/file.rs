@@ -12,11 +12,13 @@
 //! | `spent` | place | attempts spent, when the first one failed |
 //! | `ids` | id that a client gave | when, the decision it brought |
 //! | `dead` | place | as `events`, and why it was given up |
+//! | `answers` | place of a dead letter | its time, what the receiver said of it |
 //! | `calls` | call that is bridged | when it began |
 //! | `ended` | when, call | why it ended, and how many milliseconds it took |
 //!
-//! `ended`, and the second number of `meta`, came later than the rest: a file may lack them, and a callhook that
-//! does not know them loses nothing.
+//! `ended`, `answers`, and the second number of `meta`, came later than the rest: a file may lack them, and a
+//! callhook that does not know them loses nothing. Should that one use the place of an answer again, the letter's
+//! time tells that the answer is not its own.
 //! Times are Unix milliseconds.
 
 use std::io::ErrorKind;
@@ -72,6 +74,7 @@ const EVENTS: TableDefinition<'_, u64, EventRow<'_>> = TableDefinition::new("eve
 const SPENT: TableDefinition<'_, u64, (u32, u64)> = TableDefinition::new("spent");
 const IDS: TableDefinition<'_, &str, (u64, Option<&str>)> = TableDefinition::new("ids");
 const DEAD: TableDefinition<'_, u64, DeadRow<'_>> = TableDefinition::new("dead");
+const ANSWERS: TableDefinition<'_, u64, (u64, &str)> = TableDefinition::new("answers");
 const CALLS: TableDefinition<'_, [u8; 16], u64> = TableDefinition::new("calls");
 const ENDED: TableDefinition<'_, (u64, [u8; 16]), (&str, u64)> = TableDefinition::new("ended");
 
@@ -237,9 +240,20 @@ impl FileStore {
         visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
     ) -> Result<(), redb::Error> {
         let read = self.database.begin_read()?;
+        let answers = match read.open_table(ANSWERS) {
+            Err(TableError::TableDoesNotExist(_)) => None,
+            opened => Some(opened?),
+        };
         for row in read.open_table(DEAD)?.range(from..)? {
             let (place, row) = row?;
-            if visit(dead_letter(place.value(), row.value())?).is_break() {
+            let mut letter = dead_letter(place.value(), row.value())?;
+            if let Some(answer) =
+                answers.as_ref().map(|answers| answers.get(place.value())).transpose()?.flatten()
+                && answer.value().0 == letter.last_at
+            {
+                letter.answer = Some(answer.value().1.into());
+            }
+            if visit(letter).is_break() {
                 break;
             }
         }
@@ -273,7 +287,7 @@ fn write_rows(
     dead_limit: u64,
 ) -> Result<Committed, redb::Error> {
     let (mut events, mut spent) = (write.open_table(EVENTS)?, write.open_table(SPENT)?);
-    let mut dead = write.open_table(DEAD)?;
+    let (mut dead, mut answers) = (write.open_table(DEAD)?, write.open_table(ANSWERS)?);
     for (place, row) in &changes.rows {
         if let Some(item) = &row.put {
             events.insert(place, event_row(item, &item.event.id.to_string()))?;
@@ -285,16 +299,23 @@ fn write_rows(
         events.remove(place)?;
         spent.remove(place)?;
         match end {
-            End::Gone => drop(dead.remove(place)?),
+            End::Gone if dead.remove(place)?.is_some() => drop(answers.remove(place)?),
+            End::Gone => {}
             End::Dead(letter) => {
                 let id = letter.item.event.id.to_string();
                 dead.insert(place, dead_row(letter, &id))?;
+                match &letter.answer {
+                    Some(answer) => answers.insert(place, (letter.last_at, &**answer))?,
+                    None => answers.remove(place)?,
+                };
             }
         }
     }
     let surplus = dead.len()?.saturating_sub(dead_limit);
     for _ in 0..surplus {
-        dead.pop_first()?;
+        if let Some((place, _)) = dead.pop_first()? {
+            answers.remove(place.value())?;
+        }
     }
     Ok(Committed { dead: dead.len()?, dropped: surplus })
 }
@@ -374,6 +395,7 @@ fn dead_letter(place: u64, row: DeadRow<'_>) -> Result<DeadLetter, redb::Error> 
         status,
         code: code.to_owned(),
         error: error.to_owned(),
+        answer: None,
         last_at,
     })
 }

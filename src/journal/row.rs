@@ -56,6 +56,8 @@ pub struct DeadLetter {
     /// Those of the last failure.
     pub code: String,
     pub error: String,
+    /// The beginning of the last answer's body.
+    pub answer: Option<Box<str>>,
     /// When the last attempt failed, in Unix milliseconds.
     pub last_at: u64,
 }
@@ -258,7 +260,7 @@ mod tests {
     fn dead() -> Row {
         let item = item(Origin::Relayed, EventId::make());
         let (code, error) = (String::new(), String::new());
-        let letter = DeadLetter { item, status: None, code, error, last_at: 1 };
+        let letter = DeadLetter { item, status: None, code, error, answer: None, last_at: 1 };
         Row::end(End::Dead(Arc::new(letter)), Some(Ticket::new(1)))
     }
 

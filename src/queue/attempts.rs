@@ -126,8 +126,10 @@ impl Shared {
             }
             AfterFailure::GivenUp(item) => {
                 let (status, code) = (failure.status, failure.code.name().to_owned());
-                let (error, last_at) = (failure.error.clone(), unix_millis);
-                Then::settle(journal.died(DeadLetter { item, status, code, error, last_at }))
+                let (error, answer, last_at) =
+                    (failure.error.clone(), failure.answer.clone(), unix_millis);
+                let letter = DeadLetter { item, status, code, error, answer, last_at };
+                Then::settle(journal.died(letter))
             }
         };
         self.parts.history.failed(attempt, failure, given_up);

@@ -289,7 +289,14 @@ impl Shared {
         item.spent.first_failed_at = NonZero::new(now);
         let (status, code) = (None, "ERR_QUEUE_FULL".to_owned());
         // Nothing of its call waits for a letter that was never sent.
-        self.parts.journal.died(DeadLetter { item, status, code, error, last_at: now });
+        self.parts.journal.died(DeadLetter {
+            item,
+            status,
+            code,
+            error,
+            answer: None,
+            last_at: now,
+        });
     }
 
     fn delivers(&self, kind: &EventType) -> bool {

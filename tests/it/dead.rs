@@ -114,6 +114,7 @@ async fn a_dead_letter_tells_what_was_sent_and_why_it_was_given_up() {
         "status",
         "code",
         "error",
+        "answer",
         "first_at",
         "last_at",
     ];

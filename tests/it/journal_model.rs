@@ -38,6 +38,7 @@ fn dead(item: &Item) -> DeadLetter {
         status: Some(500),
         code: "ERR_BAD_RESPONSE".to_owned(),
         error: "Request failed with status code 500".to_owned(),
+        answer: None,
         last_at: 2,
     }
 }

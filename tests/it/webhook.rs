@@ -2,6 +2,7 @@
 //! receiver's side only. `webhook/retries.rs` has what counts as success and when an attempt is made
 //! again.
 
+mod answers;
 mod retries;
 
 use std::time::Duration;

@@ -145,7 +145,7 @@ function attempts(item, call) {
   const chips = item.attempts.map((attempt) => {
     const result = attempt.status ?? attempt.code;
     const good = attempt.code === null;
-    const title = attempt.error ?? "delivered";
+    const title = [attempt.error ?? "delivered", attempt.answer].filter(Boolean).join("\n");
     return make("span", { class: good ? "chip good" : "chip poor", title: readable(title) },
       `${attempt.probe ? "probe" : attempt.number} · ${result} · ${span(attempt.duration_ms)}`);
   });

@@ -217,6 +217,7 @@ fn letter(place: u64) -> DeadLetter {
         status: Some(422),
         code: "ERR_BAD_REQUEST".to_owned(),
         error: String::new(),
+        answer: None,
         last_at: 0,
     }
 }
