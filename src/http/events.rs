@@ -146,7 +146,7 @@ impl EventHeaders {
             key: key.map(ToOwned::to_owned),
             agent: agent.map(Into::into),
             trace: trace.map(Into::into),
-            via: text(&VIA_HEADER)?.map(Into::into),
+            via: text(&VIA_HEADER).unwrap_or_default().map(Into::into),
         })
     }
 

