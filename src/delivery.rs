@@ -31,14 +31,14 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 use url::{Position, Url};
 
-use self::answer::Body;
+use self::answer::AnswerBody;
 use self::signature::SigningKeys;
 use self::trace::ProcessId;
 use crate::attempt::{Attempt, Deliver, Failure, Outcome};
 use crate::event::EventType;
 use crate::routing::without_user;
 use crate::wire;
-use crate::wire::connections::{Answer, AskError, Connections};
+use crate::wire::connections::{AskError, Connections, RequestBody, WireAnswer};
 use crate::wire::dial::{DialError, Dialer};
 
 /// A longer `Retry-After` counts as this: AVR's sample receiver asks for 900 seconds.
@@ -146,7 +146,7 @@ struct WebhookClient {
 }
 
 /// What an attempt came to.
-struct Sent {
+struct SentAttempt {
     outcome: Outcome,
     /// Why the body of a 2xx cannot be read, so that a decision in it is lost.
     unread: Option<String>,
@@ -182,16 +182,12 @@ impl Webhook {
     }
 
     /// If there are keys, signed with the current time. The workbench alters the request before it sends it.
-    pub fn request(&self, attempt: &Attempt) -> Request<wire::connections::Body> {
+    pub fn request(&self, attempt: &Attempt) -> Request<RequestBody> {
         self.client().request(attempt)
     }
 
     /// Sends a request that may take as long as an attempt, and judges the answer.
-    pub async fn send(
-        &self,
-        request: Request<wire::connections::Body>,
-        timeout: Duration,
-    ) -> Outcome {
+    pub async fn send(&self, request: Request<RequestBody>, timeout: Duration) -> Outcome {
         self.client().send(request, timeout).await.outcome
     }
 
@@ -199,7 +195,7 @@ impl Webhook {
     ///
     /// # Errors
     /// If no head of an answer arrived.
-    pub async fn ask(&self, request: Request<wire::connections::Body>) -> Result<Answer, AskError> {
+    pub async fn ask(&self, request: Request<RequestBody>) -> Result<WireAnswer, AskError> {
         let client = self.client();
         client.connections.ask(request, client.settings.timeout).await
     }
@@ -250,7 +246,7 @@ impl Deliver for Webhook {
 
 /// Says what nobody else knows: a decision that is lost, and what a receiver says of a failure, which may quote the
 /// caller.
-fn log_answer(attempt: &Attempt, sent: &Sent) {
+fn log_answer(attempt: &Attempt, sent: &SentAttempt) {
     let event = &attempt.item.event;
     if let Some(error) = &sent.unread
         && event.kind == EventType::CallInitiated
@@ -298,10 +294,10 @@ impl WebhookClient {
         others.chain(traceparent).collect()
     }
 
-    async fn send(&self, request: Request<wire::connections::Body>, timeout: Duration) -> Sent {
+    async fn send(&self, request: Request<RequestBody>, timeout: Duration) -> SentAttempt {
         let begun = Instant::now();
         let deadline = begun + timeout;
-        let failed = |failure| Sent { outcome: Outcome::Failed(failure), unread: None };
+        let failed = |failure| SentAttempt { outcome: Outcome::Failed(failure), unread: None };
         let mut answer = match timeout_at(deadline, self.connections.ask(request, timeout)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
@@ -310,14 +306,14 @@ impl WebhookClient {
             }
             Err(_) => return failed(Failure::of_timeout(timeout, begun.elapsed())),
         };
-        let body = Body::read(&mut answer, deadline).await;
+        let body = AnswerBody::read(&mut answer, deadline).await;
         let status = answer.head.status;
         if status.is_success() {
             let (answer, unread) = match body.whole() {
                 Ok(answer) => (Some(answer), None),
                 Err(unread) => (None, Some(unread)),
             };
-            return Sent {
+            return SentAttempt {
                 outcome: Outcome::Delivered { status: status.as_u16(), answer },
                 unread,
             };
@@ -328,7 +324,7 @@ impl WebhookClient {
         failed(Failure { answer: quote, ..failure })
     }
 
-    fn request(&self, attempt: &Attempt) -> Request<wire::connections::Body> {
+    fn request(&self, attempt: &Attempt) -> Request<RequestBody> {
         let mut request = Request::new(Either::Left(Full::new(attempt.item.event.body.clone())));
         request.method_mut().clone_from(self.template.method());
         request.uri_mut().clone_from(self.template.uri());

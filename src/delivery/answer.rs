@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use tokio::time::{Instant, timeout_at};
 
 use crate::text::{escaped, innermost};
-use crate::wire::connections::Answer;
+use crate::wire::connections::WireAnswer;
 
 /// In bytes; an `sts_url` needs a few hundred.
 pub const MAX_ANSWER: usize = 64 * 1024;
@@ -16,15 +16,15 @@ pub const MAX_ANSWER: usize = 64 * 1024;
 /// In bytes: an error with the beginning of its stack trace.
 const MAX_QUOTE: usize = 1024;
 
-pub(super) struct Body {
+pub(super) struct AnswerBody {
     bytes: Bytes,
     /// Why these are not all, or cannot be read.
     flaw: Option<String>,
 }
 
-impl Body {
+impl AnswerBody {
     /// Reads up to the limit or the deadline. Reading to the end keeps the connection usable.
-    pub(super) async fn read(answer: &mut Answer, deadline: Instant) -> Self {
+    pub(super) async fn read(answer: &mut WireAnswer, deadline: Instant) -> Self {
         let headers = &answer.head.headers;
         // Such a body ends with its connection, which some servers leave open.
         let is_endless = !has_length(headers);
@@ -105,7 +105,7 @@ mod tests {
     fn a_quote_is_short_harmless_and_holds_no_secret() {
         let quote = |text: &str| {
             let bytes = Bytes::copy_from_slice(text.as_bytes());
-            Body { bytes, flaw: None }.quote(&["s3cret".to_owned()])
+            AnswerBody { bytes, flaw: None }.quote(&["s3cret".to_owned()])
         };
         assert_eq!(quote(""), None);
         assert_eq!(quote("a\r\n\u{1b}[2Jb").as_deref(), Some(r"a\r\n\u{1b}[2Jb"));

@@ -46,7 +46,7 @@ const MAX_IDLE: Duration = Duration::from_secs(4);
 const MAX_CLOSING: Duration = Duration::from_secs(1);
 
 /// Whole, or made piece by piece, and then sent once only.
-pub type Body = Either<Full<Bytes>, BoxBody<Bytes, Infallible>>;
+pub type RequestBody = Either<Full<Bytes>, BoxBody<Bytes, Infallible>>;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +77,7 @@ struct Idle {
 
 /// The head of an answer, and the body that is still to come. Its connection is kept once the body was read to
 /// its end, else closed.
-pub struct Answer {
+pub struct WireAnswer {
     pub head: response::Parts,
     body: Incoming,
     connection: Option<Connection>,
@@ -85,9 +85,9 @@ pub struct Answer {
 }
 
 struct Connection {
-    requests: SendRequest<Body>,
+    requests: SendRequest<RequestBody>,
     /// `None` once it is over.
-    transport: Option<http1::Connection<TokioIo<Metered>, Body>>,
+    transport: Option<http1::Connection<TokioIo<Metered>, RequestBody>>,
     traffic: Arc<Traffic>,
     local: Option<SocketAddr>,
     opened: Instant,
@@ -119,7 +119,11 @@ impl Connections {
     ///
     /// # Errors
     /// [`AskError`].
-    pub async fn ask(&self, request: Request<Body>, within: Duration) -> Result<Answer, AskError> {
+    pub async fn ask(
+        &self,
+        request: Request<RequestBody>,
+        within: Duration,
+    ) -> Result<WireAnswer, AskError> {
         let mut request = request;
         if let Some(mut kept) = self.0.take().await {
             let again = copy(&request);
@@ -139,14 +143,14 @@ impl Connections {
         Ok(self.answer(answer, new))
     }
 
-    fn answer(&self, answer: Response<Incoming>, connection: Connection) -> Answer {
+    fn answer(&self, answer: Response<Incoming>, connection: Connection) -> WireAnswer {
         let (head, body) = answer.into_parts();
-        Answer { head, body, connection: Some(connection), pool: Arc::clone(&self.0) }
+        WireAnswer { head, body, connection: Some(connection), pool: Arc::clone(&self.0) }
     }
 }
 
 /// `None` if the body can be sent only once.
-fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let Either::Left(whole) = request.body() else { return None };
     let mut copy = Request::new(Either::Left(whole.clone()));
     copy.method_mut().clone_from(request.method());
@@ -257,7 +261,7 @@ impl Connection {
         }
     }
 
-    async fn ask(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+    async fn ask(&mut self, request: Request<RequestBody>) -> hyper::Result<Response<Incoming>> {
         let mut answer = pin!(self.requests.send_request(request));
         poll_fn(|context| {
             self.drive(context);
@@ -267,7 +271,7 @@ impl Connection {
     }
 }
 
-impl Answer {
+impl WireAnswer {
     /// The next piece of the body; `None` at its end.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use tokio::time::sleep;
 use crate::delivery::SECRET_HEADER;
 use crate::delivery::signature::{SIGNATURE_HEADER, SigningKeys, TIMESTAMP_HEADER};
 use crate::event::Event;
-use crate::wire::connections::Body;
+use crate::wire::connections::RequestBody;
 
 /// The age of an old signature. Standard Webhooks leaves the limit to the receiver; its libraries
 /// use five minutes.
@@ -49,7 +49,12 @@ pub enum Alteration {
 
 impl Alteration {
     /// Alters the request for this event; `keys` are those that delivery signed it with.
-    pub fn apply(self, request: &mut Request<Body>, event: &Event, keys: Option<&SigningKeys>) {
+    pub fn apply(
+        self,
+        request: &mut Request<RequestBody>,
+        event: &Event,
+        keys: Option<&SigningKeys>,
+    ) {
         let headers = request.headers_mut();
         match self {
             Self::WrongSecret => {
@@ -101,7 +106,7 @@ fn fixed(text: &'static str) -> HeaderValue {
 }
 
 /// hyper flushes what it has before a pause, so each piece is a TCP segment of its own.
-fn in_pieces(body: Bytes, pieces: u32, pause: Duration) -> Body {
+fn in_pieces(body: Bytes, pieces: u32, pause: Duration) -> RequestBody {
     let pieces = usize::try_from(pieces).unwrap_or(usize::MAX).max(1);
     let length = body.len().div_ceil(pieces).max(1);
     Either::Right(BoxBody::new(StreamBody::new(stream::unfold(body, move |mut rest| async move {

@@ -18,7 +18,7 @@ use super::exchange::{Answer, Came, Exchange, Sending};
 use crate::delivery::answer::MAX_ANSWER;
 use crate::delivery::trace::ProcessId;
 use crate::delivery::{Webhook, WebhookSettings, failure};
-use crate::wire::connections::{self, Body};
+use crate::wire::connections::{self, RequestBody};
 use crate::wire::dial::DialError;
 
 /// How much longer than `--timeout` the sender waits.
@@ -82,7 +82,7 @@ impl CheckSender {
         }
     }
 
-    fn request(&self, sending: &Sending) -> Request<Body> {
+    fn request(&self, sending: &Sending) -> Request<RequestBody> {
         let mut request = self.webhook.request(&sending.attempt);
         if let Some(alteration) = sending.alteration {
             let keys = self.settings.signing_keys.as_ref();
@@ -94,7 +94,7 @@ impl CheckSender {
         request
     }
 
-    async fn ask(&self, request: Request<Body>, begun: Instant) -> Came {
+    async fn ask(&self, request: Request<RequestBody>, begun: Instant) -> Came {
         let mut answer = match self.webhook.ask(request).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -113,7 +113,7 @@ impl CheckSender {
 }
 
 /// The body up to the limit, or up to where it breaks: a success is one whatever its body.
-async fn beginning_of_body(answer: &mut connections::Answer) -> Bytes {
+async fn beginning_of_body(answer: &mut connections::WireAnswer) -> Bytes {
     let mut body = BytesMut::new();
     while let Ok(Some(piece)) = answer.piece().await {
         let room = MAX_ANSWER - body.len();

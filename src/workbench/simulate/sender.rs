@@ -20,7 +20,7 @@ use super::tally::Tally;
 use crate::attempt::{Attempt, Deliver, Outcome};
 use crate::delivery::Webhook;
 use crate::event::EventId;
-use crate::wire::connections::Body;
+use crate::wire::connections::RequestBody;
 use crate::workbench::alteration::Alteration;
 
 /// A call that is being played; it is over when the last one who knows of it is gone.
@@ -92,7 +92,7 @@ impl FaultySender {
         outcome
     }
 
-    fn spoiled(&self, attempt: &Attempt, order: &Order) -> Request<Body> {
+    fn spoiled(&self, attempt: &Attempt, order: &Order) -> Request<RequestBody> {
         let mut request = self.webhook.request(attempt);
         for alteration in self.alterations(order) {
             alteration.apply(&mut request, &attempt.item.event, None);
@@ -105,7 +105,12 @@ impl FaultySender {
         order.faults.iter().filter_map(move |fault| fault.alteration(timeout))
     }
 
-    async fn ask(&self, request: Request<Body>, attempt: &Attempt, order: &Order) -> Outcome {
+    async fn ask(
+        &self,
+        request: Request<RequestBody>,
+        attempt: &Attempt,
+        order: &Order,
+    ) -> Outcome {
         let is_slow = self.alterations(order).any(|one| matches!(one, Alteration::Pieces(..)));
         let begun = Instant::now();
         let outcome = self.webhook.send(request, attempt.timeout).await;
