@@ -50,7 +50,7 @@ use crate::queue::metrics::QueueMetrics;
 use crate::queue::{Queue, QueueParts};
 use crate::text::innermost;
 use crate::time::millis;
-use crate::wire::tls_connector;
+use crate::wire::tls;
 
 /// One tenth of `DRAIN_TIMEOUT` is kept for closing connections.
 const CLOSING_SHARE: u32 = 10;
@@ -210,7 +210,7 @@ impl App {
         let mut renewal = self.renewing.renewal.clone();
         let reading = spawn_blocking(move || {
             let renewed = renewal.renew();
-            (renewal, renewed, tls_connector().err())
+            (renewal, renewed, tls::connector().err())
         });
         let Ok((renewal, renewed, no_certificates)) = reading.await else {
             return error!("reading secrets anew broke off, which is a bug; the old ones stay");
@@ -360,10 +360,7 @@ fn bridge(
     })
 }
 
-fn receiver(
-    settings: &Settings,
-    process: &ProcessId,
-) -> Result<Option<Webhook>, StartError> {
+fn receiver(settings: &Settings, process: &ProcessId) -> Result<Option<Webhook>, StartError> {
     let Some(webhook) = &settings.webhook else {
         warn!("WEBHOOK_URL=none: calls are routed to STS_URL, and events are dropped");
         return Ok(None);
