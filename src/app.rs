@@ -41,7 +41,7 @@ use crate::config::{Renewal, Settings};
 use crate::delivery::Webhook;
 use crate::delivery::trace::ProcessId;
 use crate::history::History;
-use crate::http::{self, Budget, Front, HttpAnswers, Refusals, Repeats, Secrets};
+use crate::http::{self, Front, HttpAnswers, Requests, Secrets};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
 use crate::listener::ListenAddress;
@@ -163,9 +163,7 @@ impl App {
             calls,
             fallback: settings.fallback,
             secrets: settings.front.secrets,
-            bodies: Budget::default(),
-            repeats: Repeats::default(),
-            refusals: Refusals::default(),
+            requests: Requests::default(),
             metrics: Arc::clone(&metrics.http),
         };
         app.serve(listener, serving.router(), HttpAnswers::Whole);

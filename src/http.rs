@@ -29,14 +29,11 @@ use axum::routing::{get, post};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-pub use self::body::Budget;
 pub use self::connection::HttpAnswers;
 use self::connection::Peer;
 pub use self::error::{HttpError, method_not_allowed};
-pub use self::front::{Front, FrontSettings};
+pub use self::front::{Front, FrontSettings, Requests};
 use self::metrics::Answered;
-pub use self::refusals::Refusals;
-pub use self::repeats::Repeats;
 pub use self::secret::{Secrets, bearer, is_same_secret};
 use crate::listener;
 
@@ -84,7 +81,7 @@ async fn attend(State(front): State<Arc<Front>>, request: Request, next: Next) -
         Err(error) => error.into_response(),
     };
     front.metrics.requests.count(Answered::new(route, response.status().as_u16()));
-    front.refusals.log(route, peer, &response);
+    front.requests.refusals.log(route, peer, &response);
     response
 }
 

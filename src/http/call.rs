@@ -31,7 +31,7 @@ pub async fn announce(
     request: Request,
 ) -> Result<Response, HttpError> {
     front.authorise(request.headers())?;
-    let body = body::read(request.into_body(), MAX_BODY, &front.bodies).await?;
+    let body = body::read(request.into_body(), MAX_BODY, &front.requests.bodies).await?;
     let (call, payload) = parse(&body)?;
     if front.calls.refuses(call, &payload, Instant::now()) {
         return Err(HttpError::unavailable("callhook is stopping and takes no new calls"));

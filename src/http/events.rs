@@ -59,7 +59,7 @@ pub async fn take(
 ) -> Result<Response, HttpError> {
     front.authorise(request.headers())?;
     let sent = EventHeaders::read(request.headers()).map_err(HttpError::bad_request)?;
-    let body = body::read(request.into_body(), MAX_BODY, &front.bodies).await?;
+    let body = body::read(request.into_body(), MAX_BODY, &front.requests.bodies).await?;
     let json = body::strict_json(&body)?;
     if json.trim_start().starts_with('[') {
         let (events, stamped) = read_many(&sent, json)?;
@@ -85,7 +85,7 @@ impl Front {
         if sent.key.is_some() || !stamped {
             return self.queue.accept(events);
         }
-        self.repeats.receipt_of(body, Instant::now(), || self.queue.accept(events))
+        self.requests.repeats.receipt_of(body, Instant::now(), || self.queue.accept(events))
     }
 }
 

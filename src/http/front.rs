@@ -27,6 +27,14 @@ pub struct FrontSettings {
     pub secrets: Secrets,
 }
 
+/// What is kept of requests, and for how many there is room.
+#[derive(Default)]
+pub struct Requests {
+    pub bodies: Budget,
+    pub repeats: Repeats,
+    pub refusals: Refusals,
+}
+
 pub struct Front {
     pub queue: Queue,
     pub calls: Arc<Calls>,
@@ -34,9 +42,7 @@ pub struct Front {
     pub fallback: Option<StsUrl>,
     /// `HTTP_SECRET`.
     pub secrets: Secrets,
-    pub bodies: Budget,
-    pub repeats: Repeats,
-    pub refusals: Refusals,
+    pub requests: Requests,
     pub metrics: Arc<HttpMetrics>,
 }
 
