@@ -1,6 +1,6 @@
 //! The front as Asterisk and relays see it: what is the same for every route. `front/call.rs` has
-//! `POST /call`, `front/standing.rs` has `GET /call/{uuid}`, `front/events.rs` has `POST /events`, `front/repeats.rs` what is asked twice,
-//! `front/stop.rs` the way out.
+//! `POST /call`, `front/standing.rs` `GET /call/{uuid}`, `front/events.rs` `POST /events`,
+//! `front/repeats.rs` what is asked twice, `front/stop.rs` the way out.
 
 mod call;
 mod events;
