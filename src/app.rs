@@ -117,7 +117,8 @@ impl App {
         for warning in &settings.warnings {
             warn!("{warning}");
         }
-        let webhook = receiver(&settings, &ProcessId::random())?;
+        let process = ProcessId::random();
+        let webhook = receiver(&settings, &process)?;
         let (journal, mut recovered) = open_journal(&settings)?;
         let metrics = Arc::new(Metrics::new(journal.metrics().clone()));
         let (listener, front) = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
@@ -163,6 +164,7 @@ impl App {
             calls,
             fallback: settings.fallback,
             secrets: settings.front.secrets,
+            process,
             requests: Requests::default(),
             metrics: Arc::clone(&metrics.http),
         };

@@ -13,6 +13,7 @@ use super::refusals::Refusals;
 use super::repeats::Repeats;
 use super::secret::{Secrets, bearer};
 use crate::calls::Calls;
+use crate::delivery::trace::{ProcessId, VIA_HEADER};
 use crate::listener::ListenAddress;
 use crate::queue::Queue;
 use crate::queue::metrics::RoutingAnswer;
@@ -42,6 +43,8 @@ pub struct Front {
     pub fallback: Option<StsUrl>,
     /// `HTTP_SECRET`.
     pub secrets: Secrets,
+    /// By which an event that callhook sent itself is known.
+    pub process: ProcessId,
     pub requests: Requests,
     pub metrics: Arc<HttpMetrics>,
 }
@@ -59,12 +62,21 @@ impl Front {
     /// Whether any route answers this request.
     ///
     /// # Errors
-    /// 403 for a web page's: one that somebody on this network looks at could hand in events.
+    /// 403 for a web page's: one that somebody on this network looks at could hand in events. 508 for what this very
+    /// process sent, whichever route it comes to: an event in a circle would count as delivered, and reach nobody.
     pub fn admit(&self, headers: &HeaderMap) -> Result<(), HttpError> {
         if headers.contains_key(ORIGIN) {
             return Err(HttpError::new(
                 StatusCode::FORBIDDEN,
                 "a request with an Origin header is a web page's, and the front answers none",
+            ));
+        }
+        let via = headers.get(VIA_HEADER).and_then(|via| via.to_str().ok());
+        if via.is_some_and(|via| self.process.is_in(via)) {
+            return Err(HttpError::new(
+                StatusCode::LOOP_DETECTED,
+                "this callhook sent that event itself: its WEBHOOK_URL leads back to it, directly or through other \
+                 callhooks; set WEBHOOK_URL to the receiver",
             ));
         }
         Ok(())

@@ -1,8 +1,10 @@
 //! The front as Asterisk and relays see it: what is the same for every route. `front/call.rs` has
 //! `POST /call`, `front/standing.rs` `GET /call/{uuid}`, `front/events.rs` `POST /events`,
-//! `front/repeats.rs` what is asked twice, `front/stop.rs` the way out.
+//! `front/repeats.rs` what is asked twice, `front/circle.rs` what comes back to the callhook that sent it,
+//! `front/stop.rs` the way out.
 
 mod call;
+mod circle;
 mod events;
 mod repeats;
 mod standing;

@@ -111,6 +111,12 @@ async fn what_goes_well(document: &Document) {
         step("POST", "/events", "/events", &event("dtmf_digit"), 422),
     ];
     walk(document, &running, &keyed, &steps).await;
+    let via = receiver.so_far()[0].header("x-callhook-via").expect("a way").to_owned();
+    let steps = [
+        step("POST", "/call", "/call", &call(), 508),
+        step("POST", "/events", "/events", &event("dtmf_digit"), 508),
+    ];
+    walk(document, &running, &[("X-Callhook-Via", &via)], &steps).await;
     dead_letters(document, &running).await;
 }
 
