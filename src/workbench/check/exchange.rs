@@ -156,7 +156,7 @@ pub enum Came {
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// Its beginning, at most [`crate::delivery::MAX_ANSWER`] bytes.
+    /// Its beginning, at most [`crate::delivery::answer::MAX_ANSWER`] bytes.
     pub body: Bytes,
     /// This end of the connection, which tells connections apart.
     pub connection: Option<SocketAddr>,
