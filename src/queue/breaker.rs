@@ -1,7 +1,7 @@
 //! Breaker: is it of use to ask the receiver where a call goes?
 
-/// Opens after `limit` consecutive `call_initiated` failed, so that callers do not wait for a decision. One
-/// that is delivered closes it.
+/// Opens after `limit` consecutive `call_initiated` failed, or were answered later than a caller waits, so that
+/// callers do not wait for a decision. One that is answered in time closes it.
 #[derive(Debug)]
 pub struct RoutingBreaker {
     limit: u32,
@@ -18,14 +18,14 @@ impl RoutingBreaker {
         self.limit > 0 && self.failed >= self.limit
     }
 
-    /// A `call_initiated` was delivered. Returns whether this closed the breaker.
+    /// A `call_initiated` was answered in time. Returns whether this closed the breaker.
     pub fn note_success(&mut self) -> bool {
         let was_open = self.is_open();
         self.failed = 0;
         was_open
     }
 
-    /// The first attempt at a `call_initiated` failed; its retries do not count. Returns whether this opened the
+    /// A `call_initiated` failed for the first time, or was answered too late; its retries do not count. Returns whether this opened the
     /// breaker.
     pub fn note_failure(&mut self) -> bool {
         let was_open = self.is_open();
