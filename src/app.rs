@@ -22,7 +22,6 @@ use std::num::NonZero;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,7 +40,7 @@ use crate::config::{Renewal, Settings};
 use crate::delivery::Webhook;
 use crate::delivery::trace::ProcessId;
 use crate::history::History;
-use crate::http::{self, Front, HttpAnswers, Requests, Secrets};
+use crate::http::{self, Front, HttpAnswers, Requests, Routes, Secrets};
 use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
 use crate::listener::ListenAddress;
@@ -168,7 +167,9 @@ impl App {
             requests: Requests::default(),
             metrics: Arc::clone(&metrics.http),
         };
-        app.serve(listener, serving.router(), HttpAnswers::Whole);
+        let routes = Routes::of(serving);
+        let answer = move |request, peer| routes.clone().answer(request, peer);
+        app.tasks.spawn(http::serve(listener, answer, HttpAnswers::Whole, app.stop.clone()));
         let inspector = Arc::new(Inspector {
             queue: app.queue.clone(),
             parts,
@@ -178,7 +179,14 @@ impl App {
             moving: Default::default(),
             pulse: Default::default(),
         });
-        app.serve(admin_listener, inspector.router(), HttpAnswers::Streamed);
+        let router = inspector.router();
+        let answer = move |request, _| http::routed(router.clone(), request);
+        app.tasks.spawn(http::serve(
+            admin_listener,
+            answer,
+            HttpAnswers::Streamed,
+            app.stop.clone(),
+        ));
         app.tasks.spawn(inspector.run(app.stop.clone()));
         app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
         app.log_start(admin);
@@ -275,10 +283,6 @@ impl App {
             "stopped"
         );
         lost
-    }
-
-    fn serve(&self, listener: TcpListener, router: Router, answers: HttpAnswers) {
-        self.tasks.spawn(http::serve(listener, router, answers, self.stop.clone()));
     }
 }
 

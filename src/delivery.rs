@@ -38,7 +38,7 @@ use crate::attempt::{Attempt, Deliver, Failure, Outcome};
 use crate::event::EventType;
 use crate::routing::without_user;
 use crate::wire;
-use crate::wire::connections::{AskError, Connections, RequestBody, WireAnswer};
+use crate::wire::connections::{self, AskError, Connections, RequestBody, WireAnswer};
 use crate::wire::dial::{DialError, Dialer};
 
 /// A longer `Retry-After` counts as this: AVR's sample receiver asks for 900 seconds.
@@ -54,9 +54,6 @@ pub const ATTEMPT_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-at
 pub const SEQUENCE_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-sequence");
 /// `AGENT_ID`, by which AVR's dashboard knows whose call it is.
 pub const AGENT_HEADER: HeaderName = HeaderName::from_static("x-avr-agent-id");
-
-/// The most headers that differ from attempt to attempt.
-const OWN_HEADERS: usize = 8;
 
 const MASK: &str = "••••••••";
 
@@ -188,7 +185,8 @@ impl Webhook {
 
     /// Sends a request that may take as long as an attempt, and judges the answer.
     pub async fn send(&self, request: Request<RequestBody>, timeout: Duration) -> Outcome {
-        self.client().send(request, timeout).await.outcome
+        let copy = connections::copy(&request);
+        self.client().send(request, || copy, timeout).await.outcome
     }
 
     /// Uses the same connections as attempts, but has no time limit.
@@ -196,12 +194,12 @@ impl Webhook {
     /// # Errors
     /// If no head of an answer arrived.
     pub async fn ask(&self, request: Request<RequestBody>) -> Result<WireAnswer, AskError> {
-        let client = self.client();
-        client.connections.ask(request, client.settings.timeout).await
+        let (client, copy) = (self.client(), connections::copy(&request));
+        client.connections.ask(request, || copy, client.settings.timeout).await
     }
 }
 
-/// What all attempts share.
+/// What all attempts share, and a place for each header that they have of their own: a map that grows is made anew.
 fn template(settings: &WebhookSettings) -> Request<()> {
     let url = &settings.url;
     let mut request = Request::new(());
@@ -226,6 +224,17 @@ fn template(settings: &WebhookSettings) -> Request<()> {
         value.set_sensitive(true);
         headers.insert(SECRET_HEADER, value);
     }
+    let always = [
+        ATTEMPT_HEADER,
+        SEQUENCE_HEADER,
+        signature::ID_HEADER,
+        trace::VIA_HEADER,
+        trace::TRACE_HEADER,
+    ];
+    let signed = [signature::TIMESTAMP_HEADER, signature::SIGNATURE_HEADER];
+    let signed = signed.into_iter().filter(|_| settings.signing_keys.is_some());
+    headers
+        .extend(always.into_iter().chain(signed).map(|name| (name, HeaderValue::from_static(""))));
     request
 }
 
@@ -233,7 +242,8 @@ impl Deliver for Webhook {
     fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome> {
         let inner = self.client();
         Box::pin(async move {
-            let sent = inner.send(inner.request(&attempt), attempt.timeout).await;
+            let request = || inner.request(&attempt);
+            let sent = inner.send(request(), || Some(request()), attempt.timeout).await;
             log_answer(&attempt, &sent);
             sent.outcome
         })
@@ -294,11 +304,18 @@ impl WebhookClient {
         others.chain(traceparent).collect()
     }
 
-    async fn send(&self, request: Request<RequestBody>, timeout: Duration) -> SentAttempt {
+    /// `again` makes the request anew, if it can be sent more than once.
+    async fn send(
+        &self,
+        request: Request<RequestBody>,
+        again: impl FnOnce() -> Option<Request<RequestBody>>,
+        timeout: Duration,
+    ) -> SentAttempt {
         let begun = Instant::now();
         let deadline = begun + timeout;
         let failed = |failure| SentAttempt { outcome: Outcome::Failed(failure), unread: None };
-        let mut answer = match timeout_at(deadline, self.connections.ask(request, timeout)).await {
+        let asked = self.connections.ask(request, again, timeout);
+        let mut answer = match timeout_at(deadline, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 let address = self.settings.host_and_port();
@@ -330,7 +347,6 @@ impl WebhookClient {
         request.uri_mut().clone_from(self.template.uri());
         let headers = request.headers_mut();
         headers.clone_from(self.template.headers());
-        headers.reserve(OWN_HEADERS);
         self.put_headers(attempt, headers);
         request
     }
@@ -345,9 +361,10 @@ impl WebhookClient {
         if let Some(agent) = own.or_else(|| self.agent.clone()) {
             headers.insert(AGENT_HEADER, agent);
         }
-        if let Some(traceparent) = trace::traceparent(event) {
-            headers.insert(trace::TRACE_HEADER, traceparent);
-        }
+        match trace::traceparent(event) {
+            Some(traceparent) => headers.insert(trace::TRACE_HEADER, traceparent),
+            None => headers.remove(trace::TRACE_HEADER),
+        };
         headers.insert(trace::VIA_HEADER, self.process.via(event));
         let id = event.id.to_string();
         if let Some(keys) = &self.settings.signing_keys {

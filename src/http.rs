@@ -18,19 +18,20 @@ mod refusals;
 mod repeats;
 mod secret;
 
+use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::Uri;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::{Method, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
 
-pub use self::connection::HttpAnswers;
-use self::connection::Peer;
+pub use self::connection::{HttpAnswers, Peer};
 pub use self::error::{HttpError, method_not_allowed};
 pub use self::front::{Front, FrontSettings, Requests};
 use self::metrics::Answered;
@@ -41,10 +42,18 @@ use crate::listener;
 /// harm. Any connection beyond this is closed at once.
 const MAX_CONNECTIONS: usize = 50_000;
 
-impl Front {
-    pub fn router(self) -> Router {
-        let front = Arc::new(self);
-        Router::new()
+/// The routes of the front, and what is the same for all of them: who is answered at all, what is counted, and
+/// what is logged.
+#[derive(Clone)]
+pub struct Routes {
+    front: Arc<Front>,
+    router: Router,
+}
+
+impl Routes {
+    pub fn of(front: Front) -> Self {
+        let front = Arc::new(front);
+        let router = Router::new()
             .route("/call", post(call::announce))
             .route("/call/{uuid}", get(call::standing))
             .route("/events", post(events::take))
@@ -52,37 +61,60 @@ impl Front {
             .route("/ready", get(health::ready))
             .fallback(not_found)
             .method_not_allowed_fallback(method_not_allowed)
-            .layer(from_fn_with_state(Arc::clone(&front), attend))
-            .with_state(front)
+            .with_state(Arc::clone(&front));
+        Self { front, router }
+    }
+
+    pub async fn answer(self, request: Request, peer: Option<Peer>) -> Response {
+        let front = &self.front;
+        let route = Answered::route_of(request.uri().path());
+        let answer = match front.admit(request.headers()) {
+            Ok(()) => self.answer_on(route, request).await,
+            Err(error) => error.into_response(),
+        };
+        front.metrics.requests.count(Answered::new(route, answer.status().as_u16()));
+        front.requests.refusals.log(route, peer, &answer);
+        answer
+    }
+
+    /// The two routes that calls and events come by are found without the router, which would cost as much as
+    /// reading the request.
+    async fn answer_on(&self, route: &'static str, request: Request) -> Response {
+        let state = || State(Arc::clone(&self.front));
+        match (request.method(), route) {
+            (&Method::POST, Answered::CALL) => {
+                call::announce(state(), request).await.into_response()
+            }
+            (&Method::POST, Answered::EVENTS) => {
+                events::take(state(), request).await.into_response()
+            }
+            _ => routed(self.router.clone(), request).await,
+        }
     }
 }
 
-/// Serves the routes until `stop`, then lets each connection finish its request.
-pub async fn serve(
+/// A router's answer.
+pub async fn routed(mut router: Router, request: Request) -> Response {
+    router.call(request).await.unwrap_or_else(|never: Infallible| match never {})
+}
+
+/// Serves requests until `stop`, then lets each connection finish its request.
+pub async fn serve<A>(
     listener: TcpListener,
-    router: Router,
+    answer: impl Fn(Request, Option<Peer>) -> A + Clone + Send + Sync + 'static,
     answers: HttpAnswers,
     stop: CancellationToken,
-) {
+) where
+    A: Future<Output = Response> + Send + 'static,
+{
     let serve = |stream: TcpStream| {
         // It fails where the client has gone already, and is not heard any more.
         let peer = stream.peer_addr().ok().map(Peer);
-        connection::serve(stream, peer, router.clone(), answers, stop.clone())
+        let answer = answer.clone();
+        let answer = move |request| answer(request, peer);
+        connection::serve(stream, answer, answers, stop.clone())
     };
     listener::accept(listener, MAX_CONNECTIONS, stop.clone(), serve).await;
-}
-
-/// What is the same for every route: who is answered at all, what is counted, and what is logged.
-async fn attend(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
-    let route = Answered::route_of(request.uri().path());
-    let peer = request.extensions().get().copied();
-    let response = match front.admit(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    };
-    front.metrics.requests.count(Answered::new(route, response.status().as_u16()));
-    front.requests.refusals.log(route, peer, &response);
-    response
 }
 
 async fn not_found(uri: Uri) -> HttpError {

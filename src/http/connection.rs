@@ -17,9 +17,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::Request;
 use axum::http::header::{CONNECTION, HeaderName, HeaderValue};
+use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,7 +28,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tower_service::Service as _;
 
 /// How long a connection may stay without a request. Longer than clients are told, so that none of their requests
 /// meets the end.
@@ -42,7 +42,7 @@ const HEAD: Duration = Duration::from_secs(5);
 /// The longest head, in bytes: Asterisk's is under 250, a relay's under 1000.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// An extension of each request: who sent it.
+/// Who sends the requests of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
@@ -58,36 +58,30 @@ pub enum HttpAnswers {
 
 /// Serves requests until the client goes or takes too long, or until `stop`, after which the request
 /// under way is still answered.
-pub async fn serve(
+pub async fn serve<A: Future<Output = Response>>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    peer: Option<Peer>,
-    router: Router,
+    answer: impl Fn(Request) -> A,
     answers: HttpAnswers,
     stop: CancellationToken,
 ) {
     let phase = Arc::new(PhaseCell::default());
     let io = TokioIo::new(Watched { stream, phase: Arc::clone(&phase) });
     let serving = Arc::clone(&phase);
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
         serving.enter(Phase::Serving);
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
-        let answer = router.clone().call(request.map(Body::new));
+        let answer = answer(request.map(Body::new));
         let serving = Arc::clone(&serving);
         async move {
-            let answer: Result<_, Infallible> = answer.await;
-            answer.map(|mut answer| {
-                let headers = answer.headers_mut();
-                if !headers.contains_key(CONNECTION) {
-                    headers.insert(HeaderName::from_static("keep-alive"), KEEP_ALIVE);
-                }
-                if answer.body().size_hint().exact().is_some() {
-                    serving.enter(Phase::Idle);
-                    return answer;
-                }
-                answer.map(|body| Body::new(Streaming { body, phase: serving }))
-            })
+            let mut answer = answer.await;
+            let headers = answer.headers_mut();
+            if !headers.contains_key(CONNECTION) {
+                headers.insert(HeaderName::from_static("keep-alive"), KEEP_ALIVE);
+            }
+            if answer.body().size_hint().exact().is_some() {
+                serving.enter(Phase::Idle);
+                return Ok::<_, Infallible>(answer);
+            }
+            Ok(answer.map(|body| Body::new(Streaming { body, phase: serving })))
         }
     });
     let mut connection = pin!(
@@ -296,12 +290,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
     use axum::routing::get;
     use futures_util::stream;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::time::sleep;
 
     use super::*;
+    use crate::http::routed;
 
     /// The buffer between client and server, in bytes: more than an answer, less than a stream.
     const ROOM: usize = 4096;
@@ -315,10 +311,11 @@ mod tests {
         };
         let router =
             Router::new().route("/health", get(|| async { "ok" })).route("/stream", get(endless));
+        let answer = |request| routed(router.clone(), request);
         let (mut near, far) = duplex(ROOM);
         let begun = Instant::now();
         let stop = CancellationToken::new();
-        let serving = serve(far, None, router, HttpAnswers::Streamed, stop);
+        let serving = serve(far, answer, HttpAnswers::Streamed, stop);
         tokio::join!(client(&mut near), serving);
         begun.elapsed()
     }

@@ -30,7 +30,9 @@ pub struct Answered {
 impl Answered {
     /// Any other path is `other`: clients make them up, and each label value lives as long as the process.
     const ROUTES: [&'static str; 6] =
-        ["/call", Self::STANDING, "/events", "/health", "/ready", "other"];
+        [Self::CALL, Self::STANDING, Self::EVENTS, "/health", "/ready", "other"];
+    pub const CALL: &'static str = "/call";
+    pub const EVENTS: &'static str = "/events";
     const STANDING: &'static str = "/call/{uuid}";
 
     /// The front never answers 1xx or 3xx.

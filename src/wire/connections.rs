@@ -1,7 +1,7 @@
 //! Connections: HTTP/1.1 requests to one server, over connections that are kept.
 //!
-//! Each connection is driven by whoever uses it, so no task runs between a request and the socket; while it
-//! is idle nobody drives it, and it is looked at before it is used again.
+//! Each connection is a task, which ends once nobody holds the connection any more: what several requests write
+//! at once goes out in one turn of the runtime, and a server that closes an idle connection is noticed at once.
 //!
 //! Invariants and limits:
 //! - One request at a time on a connection, so at most as many connections as requests under way at once.
@@ -13,23 +13,23 @@
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::poll_fn;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{Either, Full};
-use hyper::body::{Body as _, Incoming};
+use http_body_util::{BodyExt as _, Either, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::http::response;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
@@ -43,7 +43,12 @@ const MAX_AGE: Duration = Duration::from_secs(60);
 /// go.
 const MAX_IDLE: Duration = Duration::from_secs(4);
 
+/// How long a server may take to read what ends a connection in good order: without that, TLS says that somebody
+/// cut it off.
 const MAX_CLOSING: Duration = Duration::from_secs(1);
+
+/// How much is read at once, in bytes: an answer with its head is seldom longer.
+const READ: usize = 4 * 1024;
 
 /// Whole, or made piece by piece, and then sent once only.
 pub type RequestBody = Either<Full<Bytes>, BoxBody<Bytes, Infallible>>;
@@ -63,7 +68,7 @@ pub struct Connections(Arc<Pool>);
 struct Pool {
     destination: Destination,
     idle: Mutex<Idle>,
-    /// Those that close connections; each ends by itself.
+    /// The connections, and what ends them; each ends by itself.
     tasks: TaskTracker,
 }
 
@@ -86,12 +91,17 @@ pub struct WireAnswer {
 
 struct Connection {
     requests: SendRequest<RequestBody>,
-    /// `None` once it is over.
-    transport: Option<http1::Connection<TokioIo<Metered>, RequestBody>>,
     traffic: Arc<Traffic>,
     local: Option<SocketAddr>,
     opened: Instant,
     idle_since: Instant,
+    _transport: Transport,
+}
+
+/// The task that reads and writes.
+struct Transport {
+    task: AbortHandle,
+    tasks: TaskTracker,
 }
 
 /// What went over a connection, in bytes.
@@ -114,32 +124,32 @@ impl Connections {
         Self(Arc::new(Pool { destination, idle, tasks }))
     }
 
-    /// Sends a request, whose URI is a path and which has a `Host`. Waits for ever; `within` says how long the
-    /// caller does.
+    /// Sends a request, whose URI is a path and which has a `Host`. `again` makes it anew; `None` if it can be sent
+    /// only once. Waits for ever; `within` says how long the caller does.
     ///
     /// # Errors
     /// [`AskError`].
     pub async fn ask(
         &self,
         request: Request<RequestBody>,
+        again: impl FnOnce() -> Option<Request<RequestBody>>,
         within: Duration,
     ) -> Result<WireAnswer, AskError> {
         let mut request = request;
         if let Some(mut kept) = self.0.take().await {
-            let again = copy(&request);
             let before = kept.traffic.read();
-            match (kept.ask(request).await, again) {
-                (Ok(answer), _) => return Ok(self.answer(answer, kept)),
-                (Err(error), Some(again)) if kept.traffic.read().received == before.received => {
+            match kept.requests.send_request(request).await {
+                Ok(answer) => return Ok(self.answer(answer, kept)),
+                Err(error) if kept.traffic.read().received == before.received => {
                     let sent = kept.traffic.read().sent - before.sent;
                     debug!(%error, sent, "a kept connection broke; the request is sent on a new one");
-                    request = again;
+                    request = again().ok_or(error)?;
                 }
-                (Err(error), _) => return Err(error.into()),
+                Err(error) => return Err(error.into()),
             }
         }
-        let mut new = Connection::open(&self.0.destination, within).await?;
-        let answer = new.ask(request).await?;
+        let mut new = self.0.open(within).await?;
+        let answer = new.requests.send_request(request).await?;
         Ok(self.answer(answer, new))
     }
 
@@ -150,7 +160,7 @@ impl Connections {
 }
 
 /// `None` if the body can be sent only once.
-fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+pub fn copy(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     let Either::Left(whole) = request.body() else { return None };
     let mut copy = Request::new(Either::Left(whole.clone()));
     copy.method_mut().clone_from(request.method());
@@ -166,18 +176,38 @@ impl Pool {
 
     /// The one that was used last, so that those that are not needed end.
     async fn take(&self) -> Option<Connection> {
-        poll_fn(|context| {
-            let now = Instant::now();
-            loop {
-                let taken = self.idle().connections.pop();
-                let Some(mut taken) = taken else { return Poll::Ready(None) };
-                if taken.is_usable(now) && taken.is_ready(context) {
-                    return Poll::Ready(Some(taken));
-                }
-                self.tasks.spawn(taken.close());
+        loop {
+            let mut taken = self.idle().connections.pop()?;
+            if taken.is_usable(Instant::now()) && taken.requests.ready().await.is_ok() {
+                return Some(taken);
             }
+        }
+    }
+
+    async fn open(&self, within: Duration) -> Result<Connection, AskError> {
+        let stream = self.destination.dial(within).await?;
+        let local = match &stream {
+            tokio_util::either::Either::Left(tcp) => tcp.local_addr(),
+            tokio_util::either::Either::Right(tls) => tls.get_ref().0.local_addr(),
+        };
+        let traffic = Arc::<Traffic>::default();
+        let io = TokioIo::new(Metered { stream, traffic: Arc::clone(&traffic) });
+        let mut http = http1::Builder::new();
+        // Head and body go out together; copying some hundred bytes costs less than a list of buffers.
+        http.writev(false).read_buf_exact_size(Some(READ));
+        let (requests, transport) = http.handshake(io).await?;
+        // Errors reach whoever waits for the answer.
+        let task = self.tasks.spawn(async { drop(transport.await) }).abort_handle();
+        let transport = Transport { task, tasks: self.tasks.clone() };
+        let (local, now) = (local.ok(), Instant::now());
+        Ok(Connection {
+            requests,
+            traffic,
+            local,
+            opened: now,
+            idle_since: now,
+            _transport: transport,
         })
-        .await
     }
 
     fn keep(self: &Arc<Self>, mut connection: Connection) {
@@ -194,9 +224,7 @@ impl Pool {
     fn sweep(&self) -> Option<Instant> {
         let now = Instant::now();
         let mut idle = self.idle();
-        for old in idle.connections.extract_if(.., |connection| !connection.is_usable(now)) {
-            self.tasks.spawn(old.close());
-        }
+        idle.connections.retain(|connection| connection.is_usable(now));
         idle.is_swept = !idle.connections.is_empty();
         idle.connections.first().map(|longest| longest.idle_since + MAX_IDLE)
     }
@@ -213,61 +241,23 @@ async fn sweep(pool: Weak<Pool>) {
 }
 
 impl Connection {
-    async fn open(destination: &Destination, within: Duration) -> Result<Self, AskError> {
-        let stream = destination.dial(within).await?;
-        let local = match &stream {
-            tokio_util::either::Either::Left(tcp) => tcp.local_addr(),
-            tokio_util::either::Either::Right(tls) => tls.get_ref().0.local_addr(),
-        };
-        let traffic = Arc::<Traffic>::default();
-        let metered = Metered { stream, traffic: Arc::clone(&traffic) };
-        let (requests, transport) = http1::handshake(TokioIo::new(metered)).await?;
-        let now = Instant::now();
-        Ok(Self {
-            requests,
-            transport: Some(transport),
-            traffic,
-            local: local.ok(),
-            opened: now,
-            idle_since: now,
-        })
-    }
-
     fn is_usable(&self, now: Instant) -> bool {
-        now.duration_since(self.opened) < MAX_AGE && now.duration_since(self.idle_since) < MAX_IDLE
+        !self.requests.is_closed()
+            && now.duration_since(self.opened) < MAX_AGE
+            && now.duration_since(self.idle_since) < MAX_IDLE
     }
+}
 
-    /// Whether it is still open and takes a request, as far as can be known.
-    fn is_ready(&mut self, context: &mut Context<'_>) -> bool {
-        self.drive(context);
-        self.transport.is_some() && self.requests.is_ready()
-    }
-
-    /// In good order: without its end, TLS says that somebody cut it off.
-    async fn close(self) {
-        drop(self.requests);
-        if let Some(transport) = self.transport {
-            // A server that does not read is left alone.
-            timeout(MAX_CLOSING, transport).await.ok();
+/// The task ends by itself now, but for a server that does not read.
+impl Drop for Transport {
+    fn drop(&mut self) {
+        if !self.task.is_finished() {
+            let task = self.task.clone();
+            self.tasks.spawn(async move {
+                sleep(MAX_CLOSING).await;
+                task.abort();
+            });
         }
-    }
-
-    /// Writes and reads what can be. Errors reach whoever waits for the answer.
-    fn drive(&mut self, context: &mut Context<'_>) {
-        if let Some(transport) = &mut self.transport
-            && Pin::new(transport).poll(context).is_ready()
-        {
-            self.transport = None;
-        }
-    }
-
-    async fn ask(&mut self, request: Request<RequestBody>) -> hyper::Result<Response<Incoming>> {
-        let mut answer = pin!(self.requests.send_request(request));
-        poll_fn(|context| {
-            self.drive(context);
-            answer.as_mut().poll(context)
-        })
-        .await
     }
 }
 
@@ -278,14 +268,16 @@ impl WireAnswer {
     /// If the body breaks off.
     pub async fn piece(&mut self) -> hyper::Result<Option<Bytes>> {
         loop {
-            match poll_fn(|context| self.poll_frame(context)).await {
+            match self.body.frame().await {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(piece) => return Ok(Some(piece)),
                     Err(_trailers) => {}
                 },
                 Some(Err(error)) => return Err(error),
                 None => {
-                    self.keep_connection().await;
+                    if let Some(connection) = self.connection.take() {
+                        self.pool.keep(connection);
+                    }
                     return Ok(None);
                 }
             }
@@ -295,23 +287,6 @@ impl WireAnswer {
     /// This end of the connection, which tells connections apart.
     pub fn local_address(&self) -> Option<SocketAddr> {
         self.connection.as_ref()?.local
-    }
-
-    fn poll_frame(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<hyper::Result<hyper::body::Frame<Bytes>>>> {
-        if let Some(connection) = &mut self.connection {
-            connection.drive(context);
-        }
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    async fn keep_connection(&mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
-        if poll_fn(|context| Poll::Ready(connection.is_ready(context))).await {
-            self.pool.keep(connection);
-        }
     }
 }
 
