@@ -173,9 +173,11 @@ impl Calls {
     /// Whether the announcement comes too late: a stop has begun, and it repeats none.
     pub fn refuses(&self, call: CallId, payload: &Payload, now: Instant) -> bool {
         let register = self.lock();
-        let known = register.announced.get(&call, now);
-        register.stopping.is_some()
-            && known.is_none_or(|known| known.payload.as_str() != payload.as_str())
+        let is_repeat = || {
+            let known = register.announced.get(&call, now);
+            known.is_some_and(|known| known.payload.as_str() == payload.as_str())
+        };
+        register.stopping.is_some() && !is_repeat()
     }
 
     /// Waits, once a stop has begun, until no call is live or awaited, or until the deadline.
@@ -275,12 +277,12 @@ impl Calls {
 impl Default for Register {
     fn default() -> Self {
         Self {
-            announced: Expiring::new(KEPT, MOST),
+            announced: Expiring::with_room(KEPT, MOST),
             bytes: 0,
             live: HashMap::new(),
             ended: Expiring::new(ENDED_KEPT, MOST),
             refused: Expiring::new(ENDED_KEPT, MOST_REFUSED),
-            awaited: HashSet::new(),
+            awaited: HashSet::with_capacity(MOST),
             stopping: None,
             had_calls: false,
         }

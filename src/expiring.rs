@@ -11,6 +11,7 @@
 //! then they stay in memory.
 
 use std::hash::{Hash, RandomState};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use lru::LruCache;
@@ -29,6 +30,14 @@ impl<K: Hash + Eq, V> Expiring<K, V> {
     /// Entries expire when they are older than `kept`, or more than `most`.
     pub fn new(kept: Duration, most: usize) -> Self {
         Self { entries: LruCache::unbounded_with_hasher(RandomState::new()), kept, most }
+    }
+
+    /// The same with a table for `most` entries from the start, of a byte each until there are entries: one that grows
+    /// is made anew, which takes milliseconds when it is large, and everybody waits meanwhile.
+    pub fn with_room(kept: Duration, most: usize) -> Self {
+        // An insertion expires what is too much only afterwards, and tells whoever inserts.
+        let room = NonZeroUsize::MIN.saturating_add(most);
+        Self { entries: LruCache::with_hasher(room, RandomState::new()), kept, most }
     }
 
     pub fn get(&self, key: &K, now: Instant) -> Option<&V> {

@@ -52,7 +52,7 @@ impl Default for Lanes {
     fn default() -> Self {
         Self {
             lanes: HashMap::new(),
-            numbering: Expiring::new(NUMBERING_KEPT, MOST_NUMBERINGS),
+            numbering: Expiring::with_room(NUMBERING_KEPT, MOST_NUMBERINGS),
             awaited: BTreeMap::new(),
             ready: BTreeMap::new(),
             held: Held::new(),
