@@ -11,7 +11,6 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
@@ -196,8 +195,7 @@ impl Layer {
     }
 
     fn parse(name: &str, document: &str) -> Result<Self, String> {
-        let mut profiles = Toml::string(document).data().map_err(|error| without_source(&error))?;
-        let mut values = profiles.remove(&Profile::Default).unwrap_or_default();
+        let mut values: Dict = toml::from_str(document).map_err(|error| without_source(&error))?;
         values.retain(|_, value| is_set(&as_text(value)));
         Ok(Self { name: name.to_owned(), values })
     }
@@ -244,7 +242,7 @@ impl Provider for Layer {
 }
 
 /// The error without the source line, which may hold a secret.
-fn without_source(error: &figment::Error) -> String {
+fn without_source(error: &toml::de::Error) -> String {
     let text = error.to_string();
     let told = text.lines().filter(|line| !line.contains('|')).map(str::trim);
     told.collect::<Vec<_>>().join(": ")
