@@ -37,7 +37,7 @@ impl Client {
     /// `patience` is the time for one answer.
     ///
     /// # Errors
-    /// Where the settings name no port, or TLS cannot be set up.
+    /// Where the settings name no port, or the client cannot be set up.
     pub fn new(
         port: &'static str,
         listen: &ListenAddress,
@@ -48,7 +48,7 @@ impl Client {
         }
         let address = format!("http://{}", listen.reachable());
         let base = Url::parse(&address).expect("a checked host and a port make a URL");
-        let http = client_builder("http").timeout(patience).build().map_err(|error| {
+        let http = client_builder().timeout(patience).build().map_err(|error| {
             ClientError::NoAnswer { request: address, cause: innermost(&error), port }
         })?;
         Ok(Self { http, base, port, token: None })

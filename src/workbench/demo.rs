@@ -147,7 +147,7 @@ async fn play(app: &App, receiver: &mut Receiver) -> anyhow::Result<String> {
     let names = calls.iter().map(|(id, call)| (id.to_string(), call.name)).collect();
     let expected: usize = CALLS.iter().map(|call| call.events.len()).sum();
     let dialplan =
-        Dialplan { http: client_builder("http").build()?, front: app.front(), audio: app.audio() };
+        Dialplan { http: client_builder().build()?, front: app.front(), audio: app.audio() };
     let playing = calls.iter().map(|(id, call)| {
         let after = Duration::from_millis(call.after);
         dialplan.call(*id, call.from, after, call.caller)
