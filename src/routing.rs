@@ -1,12 +1,15 @@
 //! Routing: what did the receiver decide, and which speech-to-speech URL follows from it?
 //!
 //! Pure: sees neither socket nor clock. Owns what a valid STS URL is, which hosts a receiver may route to,
-//! how its answer is read, and how the payload becomes query parameters.
+//! how its answer is read, and how the payload becomes query parameters; where in the dialplan a caller may be sent is
+//! [`destination`]'s.
 //!
 //! Invariants:
 //! - An [`StsUrl`] is `ws` or `wss` and has a host. [`Display`](fmt::Display) never shows its userinfo.
 //! - A parameter that the base URL already has is not appended: the receiver's decision wins over what the
 //!   dialplan sent.
+
+pub mod destination;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
