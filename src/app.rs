@@ -34,7 +34,7 @@ use tracing::{error, info, warn};
 use crate::attempt::Deliver;
 use crate::bridge::metrics::BridgeMetrics;
 use crate::bridge::playout::Clock;
-use crate::bridge::{Bridge, Ends};
+use crate::bridge::{Bridge, Ends, RefusedCalls};
 use crate::calls::Calls;
 use crate::config::{Renewal, Settings};
 use crate::delivery::Webhook;
@@ -103,6 +103,7 @@ struct Renewing {
     renewal: Renewal,
     webhook: Option<Webhook>,
     secrets: Secrets,
+    agent_secrets: Secrets,
     tokens: Secrets,
     bridge: Arc<Bridge>,
 }
@@ -131,7 +132,7 @@ impl App {
             metrics: Arc::clone(&metrics.queue),
         };
         let queue = Queue::start(settings.queue.clone(), parts.clone(), recovered);
-        let calls = Arc::new(Calls::default());
+        let calls = Arc::new(Calls::under(settings.rules));
         let ends = Ends::knowing(&ended, &calls, &parts.journal);
         let bridge = bridge(&settings, &queue, &parts.history, ends, &metrics.bridge);
         // Without a receiver their ends wait in the journal, as events do.
@@ -154,6 +155,7 @@ impl App {
                 renewal: settings.renewal,
                 webhook,
                 secrets: settings.front.secrets.clone(),
+                agent_secrets: settings.front.agent_secrets.clone(),
                 tokens: settings.admin.tokens.clone(),
                 bridge: Arc::clone(&bridge),
             },
@@ -163,6 +165,8 @@ impl App {
             calls,
             fallback: settings.fallback,
             secrets: settings.front.secrets,
+            agent_secrets: settings.front.agent_secrets,
+            transfer_to: settings.front.transfer_to,
             process,
             requests: Requests::default(),
             metrics: Arc::clone(&metrics.http),
@@ -174,6 +178,7 @@ impl App {
             queue: app.queue.clone(),
             parts,
             settings: settings.queue,
+            calls: Arc::clone(&app.register),
             metrics,
             tokens: settings.admin.tokens,
             moving: Default::default(),
@@ -228,6 +233,7 @@ impl App {
         }
         self.renewing.renewal = renewal;
         self.renewing.secrets.renew(&renewed.front.secrets);
+        self.renewing.agent_secrets.renew(&renewed.front.agent_secrets);
         self.renewing.tokens.renew(&renewed.admin.tokens);
         match no_certificates {
             None => self.renewing.bridge.renew(),
@@ -361,6 +367,7 @@ fn bridge(
         clock: Arc::new(Clock::new(metrics.playout.clone())),
         recording: TaskTracker::new(),
         metrics: Arc::clone(metrics),
+        refused: RefusedCalls::default(),
     })
 }
 

@@ -12,18 +12,21 @@
 //!
 //! [`talk`] has both sockets, and [`life`] says what follows from what happens on them. [`frames`] cuts
 //! what Asterisk sends into frames, [`caller`] turns those into audio at 8 kHz ([`codec`] says what they
-//! are, [`g722`] what one that cannot be read is), [`playout`] paces the agent's audio. [`mod@reach`] connects
-//! to the STS server, [`report`] takes the events to the queue, and [`ending`] lets it be known how the call ended.
+//! are, [`g722`] what one that cannot be read is), [`playout`] paces the agent's audio. [`deadlines`] says what the time
+//! alone brings, [`response`] how long callers wait for the agent. [`mod@reach`] connects to the STS server, [`report`]
+//! takes the events to the queue, and [`ending`] lets it be known how the call ended. Calls that cannot begin are
+//! [`refused`]'s.
 //!
 //! Invariants:
 //! - `call_started` is the first event that a bridged call makes, `call_ended` the last, and each
 //!   comes once, also when the code in between panics.
 //! - Neither party is waited for: a slow one loses audio, and the other does not notice.
 //!
-//! Limits: [`MOST_CALLS`]; a UUID within [`UUID_TIME`].
+//! Limits: [`MOST_CALLS`], and what [`CallRules`](crate::calls::CallRules) say; a UUID within [`UUID_TIME`].
 
 pub mod caller;
 pub mod codec;
+mod deadlines;
 mod ending;
 mod frames;
 mod g722;
@@ -31,7 +34,9 @@ pub mod life;
 pub mod metrics;
 pub mod playout;
 mod reach;
+mod refused;
 mod report;
+mod response;
 mod settings;
 mod talk;
 
@@ -54,11 +59,11 @@ use self::life::EndReason;
 use self::metrics::BridgeMetrics;
 use self::playout::{CallerLine, Clock};
 use self::reach::reach;
+pub use self::refused::RefusedCalls;
 use self::report::{Reporter, record};
 pub use self::settings::{AudioCodec, CallSettings};
 use self::talk::Talk;
 use crate::audiosocket::HANG_UP;
-use crate::calls::CannotBegin;
 use crate::event::{CallId, Event, EventId, EventType, Payload};
 use crate::history::History;
 use crate::journal::{EndedCall, LiveCall};
@@ -77,6 +82,9 @@ const UUID_TIME: Duration = Duration::from_secs(5);
 /// How long Asterisk is given to close its end, so that it reads what was sent to it.
 const CLOSING_TIME: Duration = Duration::from_millis(500);
 
+/// How long a dialplan may take to ask where a transfer goes: Dial returns within milliseconds.
+const NEXT_TIME: Duration = Duration::from_secs(5);
+
 /// How often it is written that the live calls are alive: after a crash their ends are known to within 10 s,
 /// of which one is for the disk.
 const LIVE_NOTED: Duration = Duration::from_secs(9);
@@ -93,6 +101,7 @@ pub struct Bridge {
     /// The one clock of all calls.
     pub clock: Arc<Clock>,
     pub metrics: Arc<BridgeMetrics>,
+    pub refused: RefusedCalls,
     /// The tasks that hand calls' events on.
     pub recording: TaskTracker,
 }
@@ -134,11 +143,12 @@ impl Bridge {
                     lasted: Duration::from_millis(ended.duration_ms),
                     at: ended.at,
                     close: None,
+                    next: ended.next.clone(),
                 },
                 None => {
                     let lasted = Duration::from_millis(live.seen.saturating_sub(live.since));
                     let reason = EndReason::Restart;
-                    let end = CallEnd { reason, lasted, at: live.seen, close: None };
+                    let end = CallEnd { reason, lasted, at: live.seen, close: None, next: None };
                     self.ends.note(live.call, &end).await;
                     end
                 }
@@ -170,12 +180,8 @@ impl Bridge {
         let (live, announcement) = match self.ends.calls.begin(call, Instant::now()) {
             Ok(begun) => begun,
             Err(error) => {
-                warn!(uuid = %call, peer, %error, "a call is refused");
-                if error == CannotBegin::Stopping {
-                    let reason = EndReason::Shutdown.name().into();
-                    let refused = EndedCall { call, reason, duration_ms: 0, at: unix_millis() };
-                    self.ends.calls.refuse(refused, Instant::now());
-                }
+                self.metrics.calls.turned_away.count(error);
+                self.refused.note(&self.ends.calls, call, &peer, error);
                 // Whoever does not listen need not be told.
                 writer.try_write(&HANG_UP).ok();
                 drop(writer);
@@ -188,14 +194,23 @@ impl Bridge {
         let talk = |reporter| {
             let reaching = reach(&connector, calls, call, announcement, fallback);
             let line = CallerLine::new(writer);
-            let talk = Talk::new(reporter, line, &self.clock, &self.settings, calls, &self.ends);
-            talk.run(&mut frames, Box::pin(reaching), stop)
+            let asked = Arc::clone(&live.asked);
+            let talk =
+                Talk::new(reporter, line, &self.clock, &self.settings, calls, &self.ends, asked);
+            talk.run(&mut frames, Box::pin(reaching), stop.clone())
         };
         calls.live.inc();
         self.report_all(call, talk).await;
         calls.live.dec();
         drop(live);
         frames.close(CLOSING_TIME).await;
+        let missing = self.ends.calls.misses_next(call, NEXT_TIME);
+        if stop.run_until_cancelled(missing).await == Some(true) {
+            warn!(
+                uuid = %call,
+                "nobody asked where to transfer this call; its caller was hung up on unless the dialplan goes on:                  Dial(AudioSocket/…,,g), and then GET /call/UUID/next, as in config/extensions.conf"
+            );
+        }
     }
 
     /// One call, from its first event to its last.
@@ -215,7 +230,8 @@ impl Bridge {
             Err(_) => {
                 error!(uuid = %call, "a call broke off, which is a bug; other calls go on");
                 let (reason, at) = (EndReason::Restart, unix_millis());
-                let end = CallEnd { reason, lasted: begun.elapsed(), at, close: None };
+                let lasted = begun.elapsed();
+                let end = CallEnd { reason, lasted, at, close: None, next: None };
                 self.ends.note(call, &end).await;
                 end
             }
@@ -228,7 +244,7 @@ impl Bridge {
     }
 
     fn ended(&self, call: CallId, end: &CallEnd) -> Event {
-        let CallEnd { reason, lasted, at, close } = end;
+        let CallEnd { reason, lasted, at, close, .. } = end;
         let (name, duration_ms) = (reason.name(), millis(*lasted));
         self.metrics.calls.ended.count(*reason);
         self.metrics.calls.seconds.observe(lasted.as_secs_f64());
@@ -240,9 +256,14 @@ impl Bridge {
                 warn!(uuid = %call, reason = name, duration_ms, sts_code, sts_reason, "call ended");
             }
             EndReason::Hangup
+            | EndReason::AgentHangup
+            | EndReason::Transfer
             | EndReason::StsClosed
             | EndReason::ProtocolError
             | EndReason::Idle
+            | EndReason::Limit
+            | EndReason::NotAnnounced
+            | EndReason::MaxDuration
             | EndReason::Shutdown
             | EndReason::Restart => {
                 info!(uuid = %call, reason = name, duration_ms, sts_code, sts_reason, "call ended");
@@ -307,12 +328,14 @@ mod tests {
                 listen: listener::ListenAddress { host: String::new(), port: 0 },
                 codec: AudioCodec::Auto,
                 idle_timeout: UUID_TIME,
+                max_duration: None,
                 ended_details: true,
             },
             connector: RwLock::default(),
             clock: Arc::default(),
             recording: TaskTracker::new(),
             metrics: Arc::default(),
+            refused: RefusedCalls::default(),
         }
     }
 
@@ -326,7 +349,7 @@ mod tests {
             tokio::task::yield_now().await;
             reporter.report(EventType::Interruption, &Payload::empty());
             let (reason, lasted) = (EndReason::Hangup, Duration::from_millis(7));
-            CallEnd { reason, lasted, at: 1_767_323_045_678, close: None }
+            CallEnd { reason, lasted, at: 1_767_323_045_678, close: None, next: None }
         });
         tokio::join!(breaks, goes_on);
         bridge.queue.drain(Instant::now() + UUID_TIME).await;

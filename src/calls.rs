@@ -1,26 +1,34 @@
-//! The register of calls: which ones `POST /call` announced and how they were routed, which are live, and how
-//! those that ended did.
+//! The register of calls: which ones `POST /call` announced and how they were routed, which are live and what is
+//! asked of them, and how those that ended did.
 //!
-//! Owns whether an announcement is a repeat, and that a call is bridged only once at a time. A cache: only the
-//! ends survive, in the journal; a call that is forgotten is routed again, or goes to `STS_URL`.
+//! Owns whether an announcement is a repeat, that a call is bridged only once at a time and as a rule allows it, and the
+//! way of a request to a live call ([`asked`]). A cache: only the ends survive, in the journal; a call that is forgotten is
+//! routed again, or goes to `STS_URL`.
 //!
 //! Limits: an announcement is kept for [`KEPT`], since AudioSocket may never follow; at most [`MOST`] are
 //! kept, with at most [`MOST_BYTES`] of payloads, and the oldest are forgotten first. On top of its payload
 //! each takes some 250 bytes and twice the receiver's STS URL, of at most 4 KiB. Live calls are limited by
-//! AudioSocket's connections. Ends are kept for [`ENDED_KEPT`], and at most [`MOST`] of them; those of refused
-//! calls apart, so that whoever dials again and again pushes out no others.
+//! AudioSocket's connections, or by [`CallRules`]. Ends are kept for [`ENDED_KEPT`], and at most [`MOST`] of them; those
+//! of refused calls apart, so that whoever dials again and again pushes out no others. [`MOST_REQUESTS`] a second and
+//! call.
 
-use std::collections::{HashMap, HashSet};
+pub mod asked;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+pub use self::asked::Ask;
+use self::asked::{Asked, CallRequest, NotTaken, Taken};
 use crate::event::{CallId, Payload};
 use crate::expiring::Expiring;
 use crate::journal::{ENDED_KEPT, EndedCall};
+use crate::label::Label;
 use crate::queue::slot::Slot;
+use crate::routing::destination::Destination;
 use crate::routing::{self, Route, StsUrl};
 
 pub const KEPT: Duration = Duration::from_secs(10 * 60);
@@ -37,11 +45,27 @@ pub const MOST_BYTES: usize = 256 * 1024 * 1024;
 /// Of refused calls.
 pub const MOST_REFUSED: usize = 10_000;
 
+/// Requests a second that concern one call; a model that goes in circles is told so.
+pub const MOST_REQUESTS: usize = 20;
+
+/// Calls whose requests are counted at a time.
+const MOST_ASKED: usize = 10_000;
+
 /// How long a call that is about to end is waited for.
 const ENDING_TIME: Duration = Duration::from_secs(1);
 
+/// Which calls are taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CallRules {
+    /// `CALL_LIMIT`: calls that are bridged at a time; `None` = any number.
+    pub limit: Option<usize>,
+    /// `AUDIOSOCKET_UNANNOUNCED=refuse`: only what `POST /call` announced.
+    pub announced_only: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Calls {
+    rules: CallRules,
     register: Mutex<Register>,
     /// A call ended.
     ended: Notify,
@@ -63,7 +87,15 @@ struct Register {
     announced: Expiring<CallId, Announcement>,
     /// Of the payloads in `announced`.
     bytes: usize,
-    live: HashMap<CallId, LiveState>,
+    live: HashMap<CallId, LiveCall>,
+    /// Of those in `live`, the ones that did not end yet.
+    bridged: usize,
+    /// When requests of a call came, in the last second.
+    requests: Expiring<CallId, VecDeque<Instant>>,
+    /// Calls that are not live, and whose dialplan has asked where to send their callers.
+    knowing_next: Expiring<CallId, ()>,
+    /// Calls that ended with a transfer, and whose dialplan has not asked where to since.
+    unfetched: HashSet<CallId>,
     ended: Expiring<CallId, EndedCall>,
     refused: Expiring<CallId, EndedCall>,
     /// Those in `announced` that did not begin yet.
@@ -74,17 +106,27 @@ struct Register {
     had_calls: bool,
 }
 
+#[derive(Debug)]
+struct LiveCall {
+    phase: LivePhase,
+    asked: Arc<Asked>,
+    /// That of the announcement, which may be forgotten meanwhile.
+    payload: Option<Arc<Payload>>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LiveState {
+enum LivePhase {
     GoingOn,
     /// It will be over soon.
     Ending,
+    /// Its last events are on their way.
+    Ended,
 }
 
 /// What `POST /call` said of a call, and the slot of its decision.
 #[derive(Clone, Debug)]
 pub struct Announcement {
-    payload: Payload,
+    payload: Arc<Payload>,
     slot: Slot,
     /// Whether the queue accepted its event; if not, the same announcement is not a repeat.
     accepted: bool,
@@ -107,12 +149,37 @@ impl Announcement {
 }
 
 /// Why a call cannot begin.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray, thiserror::Error,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum CannotBegin {
     #[error("this call is live on another connection")]
     AlreadyLive,
     #[error("callhook is stopping")]
+    #[strum(serialize = "shutdown")]
     Stopping,
+    #[error("as many calls are live as CALL_LIMIT allows")]
+    Limit,
+    #[error("POST /call did not announce it, and AUDIOSOCKET_UNANNOUNCED is refuse")]
+    NotAnnounced,
+}
+
+impl CannotBegin {
+    /// As in metrics, and to whoever asks for the call.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl Label for CannotBegin {
+    fn all() -> Vec<Self> {
+        <Self as strum::VariantArray>::VARIANTS.to_vec()
+    }
+
+    fn pairs(self) -> Vec<(&'static str, &'static str)> {
+        vec![("reason", self.name())]
+    }
 }
 
 /// Keeps a call live until it is dropped.
@@ -120,16 +187,26 @@ pub enum CannotBegin {
 pub struct LiveGuard {
     calls: Arc<Calls>,
     call: CallId,
+    pub asked: Arc<Asked>,
 }
 
 impl Drop for LiveGuard {
     fn drop(&mut self) {
-        self.calls.lock().live.remove(&self.call);
+        // Also where the call broke off.
+        self.asked.news().close();
+        let mut register = self.calls.lock();
+        register.end(self.call);
+        register.live.remove(&self.call);
+        drop(register);
         self.calls.changed.notify_waiters();
     }
 }
 
 impl Calls {
+    pub fn under(rules: CallRules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
     /// The slot of the earlier announcement that this one repeats, else the one that `open` makes. `open` runs
     /// under the lock, so simultaneous requests cannot both open a slot. It says too whether the queue took the event:
     /// if not, the call is remembered all the same, but the next announcement is not taken for a repeat.
@@ -149,7 +226,8 @@ impl Calls {
             return Ok(known.slot.clone());
         }
         let (slot, accepted) = open()?;
-        let announcement = Announcement { payload: payload.clone(), slot: slot.clone(), accepted };
+        let payload = Arc::new(payload.clone());
+        let announcement = Announcement { payload, slot: slot.clone(), accepted };
         register.remember(call, announcement, now);
         Ok(slot)
     }
@@ -202,7 +280,7 @@ impl Calls {
     /// Marks a call as live until the guard is dropped; returns its announcement, if there was one.
     ///
     /// # Errors
-    /// If the call is live already, or comes too late for a stop.
+    /// If the call is live already, comes too late for a stop, or is against the rules.
     pub fn begin(
         self: &Arc<Self>,
         call: CallId,
@@ -217,27 +295,99 @@ impl Calls {
         if register.live.contains_key(&call) {
             return Err(CannotBegin::AlreadyLive);
         }
-        register.live.insert(call, LiveState::GoingOn);
+        let announcement = register.announced.get(&call, now).cloned();
+        if self.rules.announced_only && announcement.is_none() {
+            return Err(CannotBegin::NotAnnounced);
+        }
+        if self.rules.limit.is_some_and(|limit| register.bridged >= limit) {
+            return Err(CannotBegin::Limit);
+        }
         // Those of a connection before.
         register.ended.remove(&call);
         register.refused.remove(&call);
+        register.unfetched.remove(&call);
         register.awaited.remove(&call);
         register.had_calls = true;
-        let announcement = register.announced.get(&call, now).cloned();
-        Ok((LiveGuard { calls: Arc::clone(self), call }, announcement))
+        let payload = announcement.as_ref().map(|known| Arc::clone(&known.payload));
+        let asked = register.go_live(call, payload, now);
+        Ok((LiveGuard { calls: Arc::clone(self), call, asked }, announcement))
     }
 
     /// The live call will be over soon.
     pub fn is_ending(&self, call: CallId) {
-        if let Some(state) = self.lock().live.get_mut(&call) {
-            *state = LiveState::Ending;
+        if let Some(live) = self.lock().live.get_mut(&call)
+            && live.phase == LivePhase::GoingOn
+        {
+            live.phase = LivePhase::Ending;
         }
     }
 
     /// The call ended, at this time.
     pub fn has_ended(&self, call: EndedCall, at: Instant) {
-        self.lock().ended.insert(call.call, call, at, |_, _| {});
+        let mut register = self.lock();
+        register.end(call.call);
+        register.ended.insert(call.call, call, at, |_, _| {});
+        drop(register);
         self.ended.notify_waiters();
+    }
+
+    /// Asks something of a live call.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn ask(&self, call: CallId, request: CallRequest, now: Instant) -> Result<Taken, NotTaken> {
+        let asked = {
+            let mut register = self.lock();
+            let live = register.live.get(&call).ok_or(NotTaken::NotLive)?;
+            let asked = Arc::clone(&live.asked);
+            register.admit_request(call, now)?;
+            asked
+        };
+        asked.take(request)
+    }
+
+    /// What `POST /call` said of a call that is announced or live: nothing of one that nobody announced.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    pub fn payload_of(&self, call: CallId, now: Instant) -> Result<Option<Arc<Payload>>, NotTaken> {
+        let mut register = self.lock();
+        let payload = match register.standing(call, now) {
+            Some((Standing::Live, _)) => {
+                register.live.get(&call).and_then(|live| live.payload.clone())
+            }
+            Some((Standing::Announced, _)) => {
+                register.announced.get(&call, now).map(|known| Arc::clone(&known.payload))
+            }
+            Some((Standing::Ended(_), _)) | None => return Err(NotTaken::NotLive),
+        };
+        register.admit_request(call, now)?;
+        Ok(payload)
+    }
+
+    /// Where a dialplan is to send the caller, if anywhere; that it asked is remembered. Waits as
+    /// [`Self::settled_standing`] does; `None` where the call is not known.
+    pub async fn next_of(&self, call: CallId) -> Option<Option<Destination>> {
+        self.lock().note_next(call, Instant::now());
+        let Standing::Ended(ended) = self.settled_standing(call).await? else {
+            return Some(None);
+        };
+        self.lock().unfetched.remove(&call);
+        Some(ended.next)
+    }
+
+    /// The call is about to end with a transfer; its dialplan should ask where to.
+    pub fn expect_next(&self, call: CallId) {
+        self.lock().unfetched.insert(call);
+    }
+
+    /// Whether a dialplan that should have asked where to send its caller has not, after so long.
+    pub async fn misses_next(&self, call: CallId, wait: Duration) -> bool {
+        if !self.lock().unfetched.contains(&call) {
+            return false;
+        }
+        sleep(wait).await;
+        self.lock().unfetched.remove(&call)
     }
 
     /// The call is not taken; that changes nothing of one that is live under this id.
@@ -259,7 +409,7 @@ impl Calls {
             loop {
                 let ended = self.ended.notified();
                 match self.lock().standing(call, Instant::now()) {
-                    Some((_, Some(LiveState::Ending))) => {}
+                    Some((_, Some(LivePhase::Ending))) => {}
                     known => return known.map(|(standing, _)| standing),
                 }
                 ended.await;
@@ -280,6 +430,10 @@ impl Default for Register {
             announced: Expiring::with_room(KEPT, MOST),
             bytes: 0,
             live: HashMap::new(),
+            bridged: 0,
+            requests: Expiring::new(Duration::from_secs(1), MOST_ASKED),
+            knowing_next: Expiring::new(KEPT, MOST),
+            unfetched: HashSet::new(),
             ended: Expiring::new(ENDED_KEPT, MOST),
             refused: Expiring::new(ENDED_KEPT, MOST_REFUSED),
             awaited: HashSet::with_capacity(MOST),
@@ -296,14 +450,52 @@ impl Register {
         (!self.awaited.is_empty() && Instant::now() < until).then_some(until)
     }
 
+    fn go_live(&mut self, call: CallId, payload: Option<Arc<Payload>>, now: Instant) -> Arc<Asked> {
+        let knows_next = self.knowing_next.get(&call, now).is_some();
+        self.knowing_next.remove(&call);
+        let asked = Arc::new(Asked::new(knows_next));
+        let live = LiveCall { phase: LivePhase::GoingOn, asked: Arc::clone(&asked), payload };
+        self.live.insert(call, live);
+        self.bridged += 1;
+        asked
+    }
+
+    /// The live call ended: it makes room for another, though its last events are on their way.
+    fn end(&mut self, call: CallId) {
+        if let Some(live) = self.live.get_mut(&call)
+            && std::mem::replace(&mut live.phase, LivePhase::Ended) != LivePhase::Ended
+        {
+            self.bridged -= 1;
+        }
+    }
+
+    /// A dialplan asks where to send its caller. One that nobody announced may ask before it dials, too.
+    fn note_next(&mut self, call: CallId, now: Instant) {
+        match self.live.get(&call) {
+            Some(live) => live.asked.note_next(),
+            None => self.knowing_next.insert(call, (), now, |_, ()| {}),
+        }
+    }
+
+    fn admit_request(&mut self, call: CallId, now: Instant) -> Result<(), NotTaken> {
+        let mut lately = self.requests.remove(&call).unwrap_or_default();
+        lately.retain(|at| now.saturating_duration_since(*at) < Duration::from_secs(1));
+        let admitted = lately.len() < MOST_REQUESTS;
+        if admitted {
+            lately.push_back(now);
+        }
+        self.requests.insert(call, lately, now, |_, _| {});
+        if admitted { Ok(()) } else { Err(NotTaken::TooMany) }
+    }
+
     /// The end first: a call has one from its last frame on, and is live until its last event.
-    fn standing(&self, call: CallId, now: Instant) -> Option<(Standing, Option<LiveState>)> {
+    fn standing(&self, call: CallId, now: Instant) -> Option<(Standing, Option<LivePhase>)> {
         let ended = self.ended.get(&call, now).or_else(|| self.refused.get(&call, now));
         if let Some(ended) = ended {
             return Some((Standing::Ended(ended.clone()), None));
         }
-        if let Some(state) = self.live.get(&call) {
-            return Some((Standing::Live, Some(*state)));
+        if let Some(live) = self.live.get(&call) {
+            return Some((Standing::Live, Some(live.phase)));
         }
         self.announced.get(&call, now).map(|_| (Standing::Announced, None))
     }
@@ -454,7 +646,7 @@ mod tests {
     }
 
     fn end_of(call: CallId, reason: &'static str) -> EndedCall {
-        EndedCall { call, reason: reason.into(), duration_ms: 7, at: 1 }
+        EndedCall { call, reason: reason.into(), duration_ms: 7, at: 1, next: None }
     }
 
     #[tokio::test]
@@ -537,5 +729,135 @@ mod tests {
         let refused = calls.slot_of(call, &Payload::empty(), now, || Err("stopping"));
         assert_eq!(refused.err(), Some("stopping"));
         assert!(calls.begin(call, now).unwrap().1.is_none());
+    }
+
+    #[tokio::test]
+    async fn calls_beyond_the_limit_are_refused_until_one_has_ended() {
+        let calls = Arc::new(Calls::under(CallRules { limit: Some(2), announced_only: false }));
+        let ([one, two, third], now) = ([(); 3].map(|()| CallId::random()), Instant::now());
+        let (_first, _) = calls.begin(one, now).unwrap();
+        let (second, _) = calls.begin(two, now).unwrap();
+        assert_eq!(calls.begin(third, now).err(), Some(CannotBegin::Limit));
+        assert_eq!(calls.begin(one, now).err(), Some(CannotBegin::AlreadyLive));
+        calls.has_ended(end_of(one, "hangup"), now);
+        calls.has_ended(end_of(one, "hangup"), now);
+        let (third, _) = calls.begin(third, now).expect("its last events take no room");
+        assert_eq!(calls.begin(CallId::random(), now).err(), Some(CannotBegin::Limit));
+        drop((second, third));
+        let _both = [(); 2].map(|()| calls.begin(CallId::random(), now).unwrap());
+        assert_eq!(calls.begin(CallId::random(), now).err(), Some(CannotBegin::Limit));
+    }
+
+    #[tokio::test]
+    async fn only_what_was_announced_is_taken_where_that_is_the_rule() {
+        let calls = Arc::new(Calls::under(CallRules { limit: None, announced_only: true }));
+        let (call, now) = (CallId::random(), Instant::now());
+        assert_eq!(calls.begin(call, now).err(), Some(CannotBegin::NotAnnounced));
+        opens(&calls, call, "{}", now);
+        assert!(calls.begin(call, now).is_ok());
+        let later = now + KEPT + Duration::from_millis(1);
+        assert_eq!(calls.begin(call, later).err(), Some(CannotBegin::NotAnnounced));
+    }
+
+    fn transfer() -> (CallRequest, Destination) {
+        let to = Destination::new("people", "100").unwrap();
+        (CallRequest::Transfer(Some(to.clone())), to)
+    }
+
+    #[tokio::test]
+    async fn a_request_reaches_a_live_call_and_no_other() {
+        let calls = Arc::new(Calls::default());
+        let (call, now) = (CallId::random(), Instant::now());
+        let ask = || calls.ask(call, CallRequest::HangUp, now);
+        assert_eq!(ask(), Err(NotTaken::NotLive));
+        opens(&calls, call, r#"{"from":"7"}"#, now);
+        assert_eq!(ask(), Err(NotTaken::NotLive), "it is announced alone");
+        let (live, _) = calls.begin(call, now).unwrap();
+        assert_eq!(ask(), Ok(Taken::HangUp));
+        assert_eq!(live.asked.news().take(), Some(Ask::HangUp));
+        live.asked.news().close();
+        assert_eq!(ask(), Err(NotTaken::NotLive));
+        drop(live);
+        assert_eq!(ask(), Err(NotTaken::NotLive));
+    }
+
+    #[tokio::test]
+    async fn a_dialplan_may_ask_for_next_before_it_dials_and_while_the_call_lives() {
+        let calls = Arc::new(Calls::default());
+        let ([before, during, never], now) = ([(); 3].map(|()| CallId::random()), Instant::now());
+        let (request, to) = transfer();
+        assert_eq!(calls.next_of(before).await, None, "it is not known, and has asked");
+        let live = [before, during, never].map(|call| calls.begin(call, now).unwrap());
+        assert_eq!(calls.next_of(during).await, Some(None));
+        for call in [before, during] {
+            assert_eq!(calls.ask(call, request.clone(), now), Ok(Taken::Transfer(to.clone())));
+        }
+        assert_eq!(calls.ask(never, request, now), Err(NotTaken::NoNext));
+        drop(live);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_that_nobody_asks_for_is_missed() {
+        let calls = Arc::new(Calls::default());
+        let ([asked, missed, none], now) = ([(); 3].map(|()| CallId::random()), Instant::now());
+        let (_, to) = transfer();
+        for call in [asked, missed] {
+            calls.expect_next(call);
+            calls.has_ended(EndedCall { next: Some(to.clone()), ..end_of(call, "transfer") }, now);
+        }
+        let wait = Duration::from_secs(5);
+        for _ in 0..2 {
+            assert_eq!(calls.next_of(asked).await, Some(Some(to.clone())), "reading takes nothing");
+        }
+        assert!(!calls.misses_next(asked, wait).await && !calls.misses_next(none, wait).await);
+        assert_eq!(now.elapsed(), Duration::ZERO);
+        let asks_late = async {
+            sleep(wait / 2).await;
+            calls.next_of(missed).await
+        };
+        let (misses, _) = tokio::join!(calls.misses_next(missed, wait), asks_late);
+        assert!(!misses);
+        calls.expect_next(missed);
+        assert!(calls.misses_next(missed, wait).await);
+        assert!(!calls.misses_next(missed, wait).await, "it is told once");
+    }
+
+    #[tokio::test]
+    async fn twenty_requests_a_second_and_call_are_taken() {
+        let calls = Arc::new(Calls::default());
+        let ([call, other], now) = ([(); 2].map(|()| CallId::random()), Instant::now());
+        let _live = [call, other].map(|call| calls.begin(call, now).unwrap());
+        let ms = Duration::from_millis(1);
+        for nth in 0..20 {
+            assert!(calls.ask(call, CallRequest::HangUp, now + ms * nth * 10).is_ok(), "{nth}");
+        }
+        let at = |after: u64| now + Duration::from_millis(after);
+        assert_eq!(calls.ask(call, CallRequest::HangUp, at(999)), Err(NotTaken::TooMany));
+        assert_eq!(calls.payload_of(call, at(999)).err(), Some(NotTaken::TooMany));
+        assert!(calls.ask(other, CallRequest::HangUp, at(999)).is_ok());
+        assert!(
+            calls.ask(call, CallRequest::HangUp, at(1000)).is_ok(),
+            "the first is a second ago"
+        );
+        assert_eq!(calls.ask(call, CallRequest::HangUp, at(1001)), Err(NotTaken::TooMany));
+    }
+
+    #[tokio::test]
+    async fn what_was_announced_is_known_for_as_long_as_the_call_lives() {
+        let calls = Arc::new(Calls::default());
+        let ([call, unannounced], now) = ([(); 2].map(|()| CallId::random()), Instant::now());
+        assert_eq!(calls.payload_of(call, now).err(), Some(NotTaken::NotLive));
+        opens(&calls, call, r#"{"from":"7"}"#, now);
+        let text =
+            |payload: Option<Arc<Payload>>| payload.map(|payload| payload.as_str().to_owned());
+        let known = Some(r#"{"from":"7"}"#.to_owned());
+        assert_eq!(text(calls.payload_of(call, now).unwrap()), known);
+        let live = [call, unannounced].map(|call| calls.begin(call, now).unwrap());
+        let later = now + KEPT * 2;
+        assert_eq!(text(calls.payload_of(call, later).unwrap()), known);
+        assert_eq!(text(calls.payload_of(unannounced, later).unwrap()), None);
+        drop(live);
+        calls.has_ended(end_of(call, "hangup"), now);
+        assert_eq!(calls.payload_of(call, now).err(), Some(NotTaken::NotLive));
     }
 }

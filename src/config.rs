@@ -27,6 +27,7 @@ pub use self::error::SettingError;
 use self::layers::Layers;
 use self::reader::{SettingsReader, shown};
 use crate::bridge::{AudioCodec, CallSettings};
+use crate::calls::CallRules;
 use crate::delivery::WebhookSettings;
 use crate::event::{EventFilter, EventType};
 use crate::http::{FrontSettings, Secrets};
@@ -35,6 +36,7 @@ use crate::listener::ListenAddress;
 use crate::log::{LogFormat, LogSettings};
 use crate::queue::{Limits, QueueSettings};
 use crate::retry::{BadDelays, Delays, RetryPolicy};
+use crate::routing::destination::{DestinationRule, Destinations};
 use crate::routing::{AllowedHosts, HostRule, StsUrl};
 
 /// Where `ROUTING_TIMEOUT` is not set: AVR Core waits for 3 s, unless told otherwise, for the answer to its own request.
@@ -56,6 +58,10 @@ pub struct Settings {
     pub agent: Option<HeaderValue>,
     pub front: FrontSettings,
     pub call: CallSettings,
+    /// Which calls are taken.
+    pub rules: CallRules,
+    /// `ROUTE_TO`: where a receiver may send a caller.
+    pub route_to: Destinations,
     pub admin: AdminSettings,
     /// `None` = events wait in memory only.
     pub journal: Option<PathBuf>,
@@ -152,6 +158,11 @@ impl Settings {
         if errors.is_empty() {
             let has_sts = settings.fallback.is_some();
             settings.warnings.extend(advice::missing_speech(environment, has_sts));
+            let transfer_to = &settings.front.transfer_to;
+            settings.warnings.extend(advice::odd_destinations("TRANSFER_TO", transfer_to));
+            if layers.text("ROUTE_TO").is_some() {
+                settings.warnings.extend(advice::odd_destinations("ROUTE_TO", &settings.route_to));
+            }
             return (Ok(settings), layers);
         }
         // A setting is often missing because its name was misspelt.
@@ -192,17 +203,25 @@ pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<Se
 }
 
 fn read_all(reader: &mut SettingsReader<'_>) -> Settings {
-    let webhook = read_webhook(reader);
+    let (webhook, front) = (read_webhook(reader), read_front(reader));
     Settings {
         queue: read_queue(reader, webhook.as_ref()),
         webhook,
         fallback: reader.value("STS_URL"),
         agent: reader.checked("AGENT_ID", header_value),
-        front: read_front(reader),
+        rules: read_rules(reader),
+        route_to: match reader.text("ROUTE_TO") {
+            Some(_) => read_destinations(reader, "ROUTE_TO"),
+            // Its faults are told once.
+            None => front.transfer_to.clone(),
+        },
+        front,
         call: CallSettings {
             listen: read_listen(reader, "AUDIOSOCKET_HOST", "PORT"),
             codec: reader.value("AUDIO_CODEC").unwrap_or(AudioCodec::Auto),
             idle_timeout: reader.millis("CALL_IDLE_TIMEOUT", 1000..=ONE_DAY),
+            max_duration: Some(reader.millis("CALL_MAX_DURATION", 0..=ONE_DAY))
+                .filter(|longest| !longest.is_zero()),
             ended_details: read_switch(reader, "CALL_ENDED_DETAILS"),
         },
         admin: read_admin(reader),
@@ -310,6 +329,26 @@ fn read_front(reader: &mut SettingsReader<'_>) -> FrontSettings {
     FrontSettings {
         listen: read_listen(reader, "HTTP_HOST", "HTTP_PORT"),
         secrets: read_secrets(reader, "HTTP_SECRET"),
+        agent_secrets: read_secrets(reader, "AGENT_SECRET"),
+        transfer_to: read_destinations(reader, "TRANSFER_TO"),
+    }
+}
+
+fn read_destinations(reader: &mut SettingsReader<'_>, name: &str) -> Destinations {
+    let rules: Option<Vec<DestinationRule>> = reader.list(name);
+    Destinations::new(rules.unwrap_or_default())
+}
+
+fn read_rules(reader: &mut SettingsReader<'_>) -> CallRules {
+    let announced_only = reader.checked("AUDIOSOCKET_UNANNOUNCED", |text| match text {
+        "accept" => Ok(false),
+        "refuse" => Ok(true),
+        _ => Err("expected accept or refuse".to_owned()),
+    });
+    let limit = size(reader.number("CALL_LIMIT", 0..=10_000));
+    CallRules {
+        limit: Some(limit).filter(|limit| *limit > 0),
+        announced_only: announced_only.unwrap_or_default(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! Limits: [`MAX_CONNECTIONS`]; those of a single connection in [`connection`], those of a body in
 //! [`body`].
 
+pub mod agent;
 pub mod body;
 pub mod call;
 mod connection;
@@ -14,6 +15,7 @@ pub mod events;
 mod front;
 mod health;
 pub mod metrics;
+mod next;
 mod refusals;
 mod repeats;
 mod secret;
@@ -56,7 +58,13 @@ impl Routes {
         let router = Router::new()
             .route("/call", post(call::announce))
             .route("/call/{uuid}", get(call::standing))
+            .route("/call/{uuid}/next", get(next::next))
             .route("/events", post(events::take))
+            .route("/hangup", post(agent::hang_up))
+            .route("/transfer", post(agent::transfer))
+            .route("/variables", post(agent::variables))
+            .route("/originate", post(agent::of_avr_ami))
+            .route("/setvar", post(agent::of_avr_ami))
             .route("/health", get(health::health))
             .route("/ready", get(health::ready))
             .fallback(not_found)
@@ -71,6 +79,11 @@ impl Routes {
         let answer = match front.admit(request.headers()) {
             Ok(()) => self.answer_on(route, request).await,
             Err(error) => error.into_response(),
+        };
+        let answer = match route {
+            Answered::NEXT => next::shaped(answer),
+            route if Answered::is_agents(route) => agent::shaped(answer),
+            _ => answer,
         };
         front.metrics.requests.count(Answered::new(route, answer.status().as_u16()));
         front.requests.refusals.log(route, peer, &answer);
@@ -119,7 +132,8 @@ pub async fn serve<A>(
 
 async fn not_found(uri: Uri) -> HttpError {
     HttpError::not_found(format!(
-        "no such path: {}; there are POST /call, GET /call/UUID, POST /events, GET /health and GET /ready",
+        "no such path: {}; there are POST /call, GET /call/UUID, GET /call/UUID/next, POST /events, POST /hangup, \
+         POST /transfer, POST /variables, GET /health and GET /ready",
         uri.path()
     ))
 }

@@ -36,6 +36,7 @@ impl Inspector {
             .route("/metrics", get(metrics::expose))
             .route("/api/calls", get(calls::list))
             .route("/api/calls/{uuid}", get(calls::timeline))
+            .route("/api/calls/{uuid}/hangup", post(calls::hang_up))
             .route("/api/state", get(state::state))
             .route("/api/stream", get(stream::stream))
             .route("/api/dead", get(dead::list))

@@ -27,7 +27,7 @@
 //! | 7 | [`metrics`] | what was counted, in all? |
 //! | 6 | [`http`] | is the request well formed? |
 //! | 6 | [`bridge`] | what happens in a call? |
-//! | 5 | [`calls`] | was this call announced before, and is it live? |
+//! | 5 | [`calls`] | was this call announced before, is it live, and what is asked of it? |
 //! | 4 | [`queue`] | when is an event due, in what order, and what follows from an outcome? |
 //! | 4 | [`sts`] | what does the speech-to-speech server say? |
 //! | 3 | [`journal`] | what was promised? |

@@ -17,7 +17,8 @@ const FILE: &str = "---";
 
 const FILE_VARIABLE: &str = "CALLHOOK_CONFIG";
 
-const SECRETS: [&str; 4] = ["WEBHOOK_SECRET", "WEBHOOK_SIGNING_KEY", "HTTP_SECRET", "ADMIN_TOKEN"];
+const SECRETS: [&str; 5] =
+    ["WEBHOOK_SECRET", "WEBHOOK_SIGNING_KEY", "HTTP_SECRET", "AGENT_SECRET", "ADMIN_TOKEN"];
 
 const URLS: [&str; 2] = ["WEBHOOK_URL", "STS_URL"];
 

@@ -12,6 +12,7 @@ use super::life::EndReason;
 use crate::calls::Calls;
 use crate::event::CallId;
 use crate::journal::{EndedCall, Journal};
+use crate::routing::destination::Destination;
 use crate::sts::Close;
 use crate::time::{millis, unix_millis};
 
@@ -26,6 +27,8 @@ pub struct CallEnd {
     pub at: u64,
     /// How the STS server closed, where that was before the end.
     pub close: Option<Close>,
+    /// Where the caller is sent on to.
+    pub next: Option<Destination>,
 }
 
 /// Those who know of ends.
@@ -48,7 +51,10 @@ impl Ends {
     /// Lets all know; returns when it is on disk.
     pub async fn note(&self, call: CallId, end: &CallEnd) {
         let (reason, duration_ms) = (end.reason.name().into(), millis(end.lasted));
-        let ended = EndedCall { call, reason, duration_ms, at: end.at };
+        let ended = EndedCall { call, reason, duration_ms, at: end.at, next: end.next.clone() };
+        if ended.next.is_some() {
+            self.calls.expect_next(call);
+        }
         self.calls.has_ended(ended.clone(), Instant::now());
         // What the disk does not take in time it gets later.
         timeout(DISK_TIME, self.journal.call_ended(ended).kept()).await.ok();

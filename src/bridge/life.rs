@@ -7,13 +7,17 @@
 //! A state is a function, and an input a row in each of them; the test walks the whole table.
 //!
 //! Invariants:
-//! - A call ends once, for the first [`EndReason`] there is.
-//! - Where the server closed, what it said before is played to its end; else nothing is played once the call
-//!   is ending. Of what the server says then only transcripts and errors count.
+//! - A call ends once, for the first [`EndReason`] there is. Three reasons can still change before the end: one of the
+//!   server's gives way to what was asked meanwhile, a hang-up that was asked for to a transfer, and a transfer to the
+//!   hang-up of its caller.
+//! - Where the server closed, or the agent's time is over, what it said before is played to its end; else nothing is
+//!   played once the call is ending. Of what the server says then only transcripts and errors count.
+//! - An agent that asked for the end is heard until it has said goodbye.
 
 use serde_json::json;
 use strum::VariantArray as _;
 
+use crate::calls::Ask;
 use crate::event::{EventType, Payload};
 use crate::label::Label;
 use crate::sts;
@@ -26,6 +30,10 @@ use crate::sts;
 pub enum EndReason {
     /// The caller hung up.
     Hangup,
+    /// The agent asked for the end, or somebody at the inspector.
+    AgentHangup,
+    /// The agent asked to send the caller on.
+    Transfer,
     /// The STS server closed its connection, as it does when the conversation is over.
     StsClosed,
     /// The STS server could not be reached, or closed before it said anything: so does one whose provider has
@@ -37,6 +45,12 @@ pub enum EndReason {
     ProtocolError,
     /// Nothing came from the caller for `CALL_IDLE_TIMEOUT`.
     Idle,
+    /// There were `CALL_LIMIT` calls already: it never began.
+    Limit,
+    /// `POST /call` did not announce it, which it had to: it never began.
+    NotAnnounced,
+    /// It lasted for `CALL_MAX_DURATION`.
+    MaxDuration,
     /// callhook was told to stop.
     Shutdown,
     /// callhook itself died, or failed, in the middle.
@@ -47,11 +61,49 @@ impl EndReason {
     pub fn name(self) -> &'static str {
         self.into()
     }
+
+    fn of(ask: Ask) -> Self {
+        match ask {
+            Ask::HangUp => Self::AgentHangup,
+            Ask::Transfer => Self::Transfer,
+        }
+    }
+
+    /// The reason once this was asked, while the caller hears the last words.
+    fn once_asked(self, ask: Ask) -> Self {
+        match (self, ask) {
+            (Self::StsClosed | Self::StsFailed | Self::StsLost, _)
+            | (Self::AgentHangup, Ask::Transfer) => Self::of(ask),
+            (Self::AgentHangup, Ask::HangUp)
+            | (
+                Self::Hangup
+                | Self::Transfer
+                | Self::ProtocolError
+                | Self::Idle
+                | Self::Limit
+                | Self::NotAnnounced
+                | Self::MaxDuration
+                | Self::Shutdown
+                | Self::Restart,
+                _,
+            ) => self,
+        }
+    }
+
+    /// The reason once the caller has hung up: nobody is left to be sent on.
+    fn once_hung_up(self) -> Self {
+        if self == Self::Transfer { Self::Hangup } else { self }
+    }
+
+    /// Whether calls of this reason never begin.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::Limit | Self::NotAnnounced)
+    }
 }
 
 impl Label for EndReason {
     fn all() -> Vec<Self> {
-        Self::VARIANTS.to_vec()
+        Self::VARIANTS.iter().copied().filter(|reason| !reason.is_refusal()).collect()
     }
 
     fn pairs(self) -> Vec<(&'static str, &'static str)> {
@@ -71,6 +123,10 @@ pub enum LifeState {
     Talking,
     /// There is no server for this call.
     Alone,
+    /// The end was asked for; the agent says goodbye.
+    Goodbye(Ask),
+    /// The agent's time is over; the caller hears what it said last.
+    LastWords(EndReason),
     /// The server is gone; the caller hears what it said last.
     PlayingOut(EndReason),
     /// The caller is gone; the server may have last transcripts.
@@ -112,6 +168,14 @@ pub enum LifeInput<'a> {
     Transcript { role: String, text: String },
     /// The server reports an error; it may go on all the same.
     StsError { message: String },
+    /// Somebody asked for the end.
+    Asked(Ask),
+    /// The agent has said goodbye.
+    GoodbyeOver,
+    /// Its goodbye takes too long.
+    GoodbyeLate,
+    /// The call has lasted as long as one may.
+    MaxDuration,
     /// The server is gone.
     StsGone {
         /// It meant to end the call.
@@ -147,7 +211,9 @@ pub enum LifeAction<'a> {
 }
 
 use LifeAction::{AwaitTranscripts, Forward, ForwardHeld, HangUp, Hold, Play, Report, Silence};
-use LifeState::{Alone, Connected, Ending, Over, PlayingOut, Reaching, Talking};
+use LifeState::{
+    Alone, Connected, Ending, Goodbye, LastWords, Over, PlayingOut, Reaching, Talking,
+};
 
 /// What is to be done, in this order. No row needs more than two.
 pub type LifeActions<'a> = [Option<LifeAction<'a>>; 2];
@@ -159,6 +225,8 @@ impl LifeState {
             Reaching => reaching(input),
             Connected | Talking => talking(self, input),
             Alone => alone(&input),
+            Goodbye(ask) => goodbye(ask, input),
+            LastWords(reason) => last_words(reason, input),
             PlayingOut(reason) => playing_out(reason, &input),
             Ending(reason) => ending(reason, input),
             // Whatever comes: a call that is over stays so.
@@ -174,9 +242,25 @@ impl LifeState {
     /// Why the call ended, if it has.
     pub fn end(self) -> Option<EndReason> {
         match self {
-            Reaching | Connected | Talking | Alone | PlayingOut(_) => None,
+            Reaching | Connected | Talking | Alone | Goodbye(_) | LastWords(_) | PlayingOut(_) => {
+                None
+            }
             Ending(reason) | Over(reason) => Some(reason),
         }
+    }
+
+    /// Whether what is asked now has an effect.
+    pub fn takes_requests(self) -> bool {
+        match self {
+            Reaching | Connected | Talking | Alone | Goodbye(_) => true,
+            LastWords(reason) | PlayingOut(reason) => reason != EndReason::MaxDuration,
+            Ending(_) | Over(_) => false,
+        }
+    }
+
+    /// Whether the call is over as soon as all that is queued was played.
+    pub fn is_playing_out(self) -> bool {
+        matches!(self, LastWords(_) | PlayingOut(_))
     }
 }
 
@@ -192,12 +276,17 @@ fn reaching(input: LifeInput<'_>) -> (LifeState, LifeActions<'_>) {
         LifeInput::BadFrame => over(EndReason::ProtocolError),
         LifeInput::Idle => over(EndReason::Idle),
         LifeInput::Shutdown => over(EndReason::Shutdown),
+        LifeInput::MaxDuration => over(EndReason::MaxDuration),
+        // There is no agent to say goodbye.
+        LifeInput::Asked(ask) => over(EndReason::of(ask)),
         // There is no server yet to say anything.
         LifeInput::Speech(_)
         | LifeInput::Interruption { .. }
         | LifeInput::Transcript { .. }
         | LifeInput::StsError { .. }
         | LifeInput::StsGone { .. }
+        | LifeInput::GoodbyeOver
+        | LifeInput::GoodbyeLate
         | LifeInput::PlayedOut
         | LifeInput::GraceOver => (Reaching, nothing()),
     }
@@ -225,9 +314,40 @@ fn talking(state: LifeState, input: LifeInput<'_>) -> (LifeState, LifeActions<'_
                 (_, true) => EndReason::StsClosed,
                 (_, false) => EndReason::StsLost,
             };
-            if busy { (PlayingOut(reason), nothing()) } else { (Over(reason), one(HangUp)) }
+            played_out(reason, busy)
         }
+        LifeInput::Asked(ask) => (Goodbye(ask), nothing()),
+        LifeInput::MaxDuration => (LastWords(EndReason::MaxDuration), nothing()),
         LifeInput::StsReached
+        | LifeInput::StsFailed
+        | LifeInput::NoSts
+        | LifeInput::GoodbyeOver
+        | LifeInput::GoodbyeLate
+        | LifeInput::PlayedOut
+        | LifeInput::GraceOver => (state, nothing()),
+    }
+}
+
+/// The agent is heard as before, and the call ends once it has said goodbye.
+fn goodbye(ask: Ask, input: LifeInput<'_>) -> (LifeState, LifeActions<'_>) {
+    let (state, reason) = (Goodbye(ask), EndReason::of(ask));
+    let ending = |reason| (Ending(reason), two(HangUp, AwaitTranscripts));
+    match input {
+        LifeInput::Audio(message) => (state, one(Forward(message))),
+        LifeInput::Digit(key) => (state, two(digit(key), Forward(sts::digit(key)))),
+        LifeInput::Speech(pcm) => (state, one(Play(pcm))),
+        LifeInput::Interruption { busy: true } => (state, two(Silence, interruption())),
+        LifeInput::Transcript { role, text } => (state, one(transcription(&role, &text))),
+        LifeInput::StsError { message } => (state, one(error(&message))),
+        LifeInput::Asked(newer) => (Goodbye(ask.max(newer)), nothing()),
+        LifeInput::HungUp => ending(reason.once_hung_up()),
+        LifeInput::GoodbyeOver | LifeInput::BadFrame | LifeInput::Idle | LifeInput::Shutdown => {
+            ending(reason)
+        }
+        LifeInput::GoodbyeLate | LifeInput::MaxDuration => (LastWords(reason), nothing()),
+        LifeInput::StsGone { busy, .. } => played_out(reason, busy),
+        LifeInput::Interruption { busy: false }
+        | LifeInput::StsReached
         | LifeInput::StsFailed
         | LifeInput::NoSts
         | LifeInput::PlayedOut
@@ -235,15 +355,48 @@ fn talking(state: LifeState, input: LifeInput<'_>) -> (LifeState, LifeActions<'_
     }
 }
 
-/// The server has ended the call already: whatever else happens does not change the reason.
+/// The server is still there, and what it says now is not played any more.
+fn last_words(reason: EndReason, input: LifeInput<'_>) -> (LifeState, LifeActions<'_>) {
+    let state = LastWords(reason);
+    let ending = |reason| (Ending(reason), two(HangUp, AwaitTranscripts));
+    match input {
+        LifeInput::Audio(message) => (state, one(Forward(message))),
+        LifeInput::Digit(key) => (state, two(digit(key), Forward(sts::digit(key)))),
+        LifeInput::Interruption { busy: true } => (state, two(Silence, interruption())),
+        LifeInput::Transcript { role, text } => (state, one(transcription(&role, &text))),
+        LifeInput::StsError { message } => (state, one(error(&message))),
+        LifeInput::Asked(ask) => (LastWords(reason.once_asked(ask)), nothing()),
+        LifeInput::HungUp => ending(reason.once_hung_up()),
+        LifeInput::BadFrame | LifeInput::Idle | LifeInput::Shutdown | LifeInput::PlayedOut => {
+            ending(reason)
+        }
+        LifeInput::StsGone { busy, .. } => played_out(reason, busy),
+        LifeInput::Speech(_)
+        | LifeInput::Interruption { busy: false }
+        | LifeInput::StsReached
+        | LifeInput::StsFailed
+        | LifeInput::NoSts
+        | LifeInput::GoodbyeOver
+        | LifeInput::GoodbyeLate
+        | LifeInput::MaxDuration
+        | LifeInput::GraceOver => (state, nothing()),
+    }
+}
+
+/// The server is gone: the end, once what is queued was played.
+fn played_out<'a>(reason: EndReason, busy: bool) -> (LifeState, LifeActions<'a>) {
+    if busy { (PlayingOut(reason), nothing()) } else { (Over(reason), one(HangUp)) }
+}
+
+/// The server is gone, and the call has a reason to end.
 fn playing_out(reason: EndReason, input: &LifeInput<'_>) -> (LifeState, LifeActions<'static>) {
     match input {
         LifeInput::Digit(key) => (PlayingOut(reason), one(digit(*key))),
-        LifeInput::HungUp
-        | LifeInput::BadFrame
-        | LifeInput::Idle
-        | LifeInput::Shutdown
-        | LifeInput::PlayedOut => (Over(reason), one(HangUp)),
+        LifeInput::Asked(ask) => (PlayingOut(reason.once_asked(*ask)), nothing()),
+        LifeInput::HungUp => (Over(reason.once_hung_up()), one(HangUp)),
+        LifeInput::BadFrame | LifeInput::Idle | LifeInput::Shutdown | LifeInput::PlayedOut => {
+            (Over(reason), one(HangUp))
+        }
         LifeInput::Audio(_)
         | LifeInput::StsReached
         | LifeInput::StsFailed
@@ -253,6 +406,9 @@ fn playing_out(reason: EndReason, input: &LifeInput<'_>) -> (LifeState, LifeActi
         | LifeInput::Transcript { .. }
         | LifeInput::StsError { .. }
         | LifeInput::StsGone { .. }
+        | LifeInput::GoodbyeOver
+        | LifeInput::GoodbyeLate
+        | LifeInput::MaxDuration
         | LifeInput::GraceOver => (PlayingOut(reason), nothing()),
     }
 }
@@ -265,6 +421,8 @@ fn alone(input: &LifeInput<'_>) -> (LifeState, LifeActions<'static>) {
         LifeInput::BadFrame => over(EndReason::ProtocolError),
         LifeInput::Idle => over(EndReason::Idle),
         LifeInput::Shutdown => over(EndReason::Shutdown),
+        LifeInput::MaxDuration => over(EndReason::MaxDuration),
+        LifeInput::Asked(ask) => over(EndReason::of(*ask)),
         LifeInput::Audio(_)
         | LifeInput::StsReached
         | LifeInput::StsFailed
@@ -274,6 +432,8 @@ fn alone(input: &LifeInput<'_>) -> (LifeState, LifeActions<'static>) {
         | LifeInput::Transcript { .. }
         | LifeInput::StsError { .. }
         | LifeInput::StsGone { .. }
+        | LifeInput::GoodbyeOver
+        | LifeInput::GoodbyeLate
         | LifeInput::PlayedOut
         | LifeInput::GraceOver => (Alone, nothing()),
     }
@@ -294,6 +454,10 @@ fn ending(reason: EndReason, input: LifeInput<'_>) -> (LifeState, LifeActions<'_
         | LifeInput::StsFailed
         | LifeInput::NoSts
         | LifeInput::Speech(_)
+        | LifeInput::Asked(_)
+        | LifeInput::GoodbyeOver
+        | LifeInput::GoodbyeLate
+        | LifeInput::MaxDuration
         | LifeInput::PlayedOut
         | LifeInput::Interruption { .. } => (Ending(reason), nothing()),
     }
@@ -334,7 +498,7 @@ mod tests {
     use std::mem::discriminant;
     use strum::EnumCount as _;
 
-    const ROWS: usize = 20;
+    const ROWS: usize = 25;
 
     fn inputs() -> [LifeInput<'static>; ROWS] {
         [
@@ -358,8 +522,17 @@ mod tests {
             LifeInput::StsGone { orderly: false, busy: true },
             LifeInput::GraceOver,
             LifeInput::PlayedOut,
+            LifeInput::Asked(Ask::HangUp),
+            LifeInput::Asked(Ask::Transfer),
+            LifeInput::GoodbyeOver,
+            LifeInput::GoodbyeLate,
+            LifeInput::MaxDuration,
         ]
     }
+
+    const PLAYED_OUT: usize = 19;
+    const ASKED: usize = 20;
+    const MAX_DURATION: usize = 24;
 
     const DIGIT: &str = r#"report dtmf_digit {"digit":"5"}"#;
     const INTERRUPTION: &str = "report interruption {}";
@@ -383,6 +556,9 @@ mod tests {
             over(EndReason::StsFailed),
             (Alone, &[]),
         ]);
+        column[ASKED..][..2]
+            .copy_from_slice(&[over(EndReason::AgentHangup), over(EndReason::Transfer)]);
+        column[MAX_DURATION] = over(EndReason::MaxDuration);
         column
     }
 
@@ -412,7 +588,94 @@ mod tests {
             (PlayingOut(faulty), &[]),
             stays,
             stays,
+            (Goodbye(Ask::HangUp), &[]),
+            (Goodbye(Ask::Transfer), &[]),
+            stays,
+            stays,
+            (LastWords(EndReason::MaxDuration), &[]),
         ]
+    }
+
+    /// Of a goodbye with this reason, which is another where the caller hangs up.
+    fn goodbye_column(ask: Ask, reason: EndReason, hung_up: EndReason) -> Column {
+        let state = Goodbye(ask);
+        let ends = |reason| (Ending(reason), &["hang up", "await transcripts"][..]);
+        let over = (Over(reason), &["hang up"][..]);
+        let stays = (state, &[][..]);
+        [
+            (state, &["forward audio"]),
+            (state, &[DIGIT, r#"forward {"type":"dtmf_digit","digit":"5"}"#]),
+            ends(hung_up),
+            ends(reason),
+            ends(reason),
+            ends(reason),
+            stays,
+            stays,
+            stays,
+            (state, &["play [7, 8]"]),
+            (state, &["silence", INTERRUPTION]),
+            stays,
+            (state, &[TRANSCRIPTION]),
+            (state, &[ERROR]),
+            over,
+            (PlayingOut(reason), &[]),
+            over,
+            (PlayingOut(reason), &[]),
+            stays,
+            stays,
+            stays,
+            (Goodbye(Ask::Transfer), &[]),
+            ends(reason),
+            (LastWords(reason), &[]),
+            (LastWords(reason), &[]),
+        ]
+    }
+
+    fn last_words_column(reason: EndReason) -> Column {
+        let state = LastWords(reason);
+        let ends = |reason| (Ending(reason), &["hang up", "await transcripts"][..]);
+        let over = (Over(reason), &["hang up"][..]);
+        let stays = (state, &[][..]);
+        let [hung_up, asked @ ..] = later_reasons(reason);
+        [
+            (state, &["forward audio"]),
+            (state, &[DIGIT, r#"forward {"type":"dtmf_digit","digit":"5"}"#]),
+            ends(hung_up),
+            ends(reason),
+            ends(reason),
+            ends(reason),
+            stays,
+            stays,
+            stays,
+            stays,
+            (state, &["silence", INTERRUPTION]),
+            stays,
+            (state, &[TRANSCRIPTION]),
+            (state, &[ERROR]),
+            over,
+            (PlayingOut(reason), &[]),
+            over,
+            (PlayingOut(reason), &[]),
+            stays,
+            ends(reason),
+            (LastWords(asked[0]), &[]),
+            (LastWords(asked[1]), &[]),
+            stays,
+            stays,
+            stays,
+        ]
+    }
+
+    /// What becomes of a reason when the caller hangs up, when a hang-up is asked for, and when a transfer is.
+    fn later_reasons(reason: EndReason) -> [EndReason; 3] {
+        match reason.name() {
+            "transfer" => [EndReason::Hangup, reason, reason],
+            "agent_hangup" => [reason, reason, EndReason::Transfer],
+            "sts_closed" | "sts_failed" | "sts_lost" => {
+                [reason, EndReason::AgentHangup, EndReason::Transfer]
+            }
+            _ => [reason; 3],
+        }
     }
 
     fn alone_column() -> Column {
@@ -423,6 +686,9 @@ mod tests {
         column[3] = over(EndReason::ProtocolError);
         column[4] = over(EndReason::Idle);
         column[5] = over(EndReason::Shutdown);
+        column[ASKED..][..2]
+            .copy_from_slice(&[over(EndReason::AgentHangup), over(EndReason::Transfer)]);
+        column[MAX_DURATION] = over(EndReason::MaxDuration);
         column
     }
 
@@ -430,8 +696,12 @@ mod tests {
         let over = (Over(reason), &["hang up"][..]);
         let mut column = [(PlayingOut(reason), &[][..]); ROWS];
         column[1] = (PlayingOut(reason), &[DIGIT]);
-        column[2..6].fill(over);
-        column[ROWS - 1] = over;
+        let [hung_up, asked @ ..] = later_reasons(reason);
+        column[2] = (Over(hung_up), &["hang up"]);
+        column[3..6].fill(over);
+        column[PLAYED_OUT] = over;
+        column[ASKED] = (PlayingOut(asked[0]), &[]);
+        column[ASKED + 1] = (PlayingOut(asked[1]), &[]);
         column
     }
 
@@ -463,8 +733,17 @@ mod tests {
             (Connected, connected_column(Connected, [EndReason::StsFailed; 2])),
             (Talking, connected_column(Talking, [EndReason::StsClosed, EndReason::StsLost])),
             (Alone, alone_column()),
+            (Goodbye(Ask::HangUp), {
+                let reason = EndReason::AgentHangup;
+                goodbye_column(Ask::HangUp, reason, reason)
+            }),
+            (
+                Goodbye(Ask::Transfer),
+                goodbye_column(Ask::Transfer, EndReason::Transfer, EndReason::Hangup),
+            ),
         ];
         for reason in EndReason::VARIANTS.iter().copied() {
+            table.push((LastWords(reason), last_words_column(reason)));
             table.push((PlayingOut(reason), playing_out_column(reason)));
             table.push((Ending(reason), ending_column(reason)));
             table.push((Over(reason), [(Over(reason), &[]); ROWS]));
@@ -486,12 +765,20 @@ mod tests {
 
     #[test]
     fn a_call_lives_until_its_caller_is_gone() {
-        for state in [Reaching, Connected, Talking, Alone, PlayingOut(EndReason::StsClosed)] {
-            assert!(state.is_live(), "{state:?}");
+        let reason = EndReason::StsClosed;
+        let goodbye = Goodbye(Ask::HangUp);
+        let live =
+            [Reaching, Connected, Talking, Alone, goodbye, LastWords(reason), PlayingOut(reason)];
+        for state in live {
+            assert!(state.is_live() && state.takes_requests(), "{state:?}");
+        }
+        for state in [LastWords, PlayingOut].map(|state| state(EndReason::MaxDuration)) {
+            assert!(state.is_live() && !state.takes_requests(), "{state:?}");
         }
         for reason in EndReason::VARIANTS.iter().copied() {
             for state in [Ending(reason), Over(reason)] {
                 assert_eq!((state.is_live(), state.end()), (false, Some(reason)), "{state:?}");
+                assert!(!state.takes_requests(), "{state:?}");
             }
         }
     }
@@ -503,11 +790,16 @@ mod tests {
             names,
             [
                 "hangup",
+                "agent_hangup",
+                "transfer",
                 "sts_closed",
                 "sts_failed",
                 "sts_lost",
                 "protocol_error",
                 "idle",
+                "limit",
+                "not_announced",
+                "max_duration",
                 "shutdown",
                 "restart"
             ]

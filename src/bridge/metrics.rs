@@ -6,11 +6,15 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::life::EndReason;
+use crate::calls::CannotBegin;
 use crate::label::Each;
 use crate::queue::metrics::RefusalReason;
 
 /// From a wrong number to an hour.
 const CALL_SECONDS: [f64; 10] = [1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+
+/// What callers take for an answer, and what they hang up for.
+const RESPONSE_SECONDS: [f64; 9] = [0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0];
 
 /// An STS server is tried for 5 s at most.
 const CONNECT_SECONDS: [f64; 9] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -27,6 +31,8 @@ pub struct BridgeMetrics {
 pub struct CallMetrics {
     pub live: Gauge,
     pub ended: Each<EndReason>,
+    /// Calls that never began.
+    pub turned_away: Each<CannotBegin>,
     pub seconds: Histogram,
     pub caller_frames: Counter,
     /// Of `caller_frames`, those that the server was not sent.
@@ -35,6 +41,10 @@ pub struct CallMetrics {
     pub surplus_bytes: Counter,
     pub connect_seconds: Histogram,
     pub connect_failures: Counter,
+    /// From the call's first frame.
+    pub first_audio_seconds: Histogram,
+    /// From a transcript of the user's.
+    pub response_seconds: Histogram,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -59,6 +69,8 @@ impl CallMetrics {
     fn register(&self, to: &mut Registry) {
         to.register("calls_live", "Calls that are bridged now", self.live.clone());
         to.register("calls_ended", "Calls that ended, by reason", self.ended.clone());
+        let help = "Calls on AudioSocket that were refused, by reason";
+        to.register("calls_refused", help, self.turned_away.clone());
         let help = "Time from a call's first frame to its end";
         to.register_with_unit("call_duration", help, Unit::Seconds, self.seconds.clone());
         let help = "Frames of audio that callers sent";
@@ -72,6 +84,13 @@ impl CallMetrics {
         to.register_with_unit("sts_connect", help, Unit::Seconds, self.connect_seconds.clone());
         let help = "STS servers that could not be connected to";
         to.register("sts_connect_failures", help, self.connect_failures.clone());
+        let help = "Time from a call's first frame to its agent's first audio";
+        let (name, metric) = ("agent_first_audio", self.first_audio_seconds.clone());
+        to.register_with_unit(name, help, Unit::Seconds, metric);
+        let help =
+            "Time from a transcript of what a silent agent's user said to the agent's next audio";
+        let (name, metric) = ("agent_response", self.response_seconds.clone());
+        to.register_with_unit(name, help, Unit::Seconds, metric);
     }
 }
 
@@ -80,12 +99,15 @@ impl Default for CallMetrics {
         Self {
             live: Gauge::default(),
             ended: Each::default(),
+            turned_away: Each::default(),
             seconds: Histogram::new(CALL_SECONDS),
             caller_frames: Counter::default(),
             caller_frames_dropped: Counter::default(),
             surplus_bytes: Counter::default(),
             connect_seconds: Histogram::new(CONNECT_SECONDS),
             connect_failures: Counter::default(),
+            first_audio_seconds: Histogram::new(RESPONSE_SECONDS),
+            response_seconds: Histogram::new(RESPONSE_SECONDS),
         }
     }
 }

@@ -14,6 +14,8 @@ pub struct CallSettings {
     pub codec: AudioCodec,
     /// A call is ended after so long without any frame.
     pub idle_timeout: Duration,
+    /// A call is ended after so long; `None` = never.
+    pub max_duration: Option<Duration>,
     /// Whether `call_ended` says why and how long.
     pub ended_details: bool,
 }

@@ -11,24 +11,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::caller::CallerAudio;
 use super::codec::Reading;
+use super::deadlines::Deadlines;
 use super::ending::{CallEnd, Ends};
 use super::frames::FrameReader;
-use super::life::{EndReason, LifeAction, LifeInput, LifeState};
+use super::life::{EndReason, LifeAction, LifeActions, LifeInput, LifeState};
 use super::metrics::CallMetrics;
 use super::playout::{CallerLine, Clock};
 use super::reach::Reached;
 use super::report::Reporter;
+use super::response::{Response, Waited};
 use super::settings::CallSettings;
 use crate::audiosocket::{FRAME_AUDIO, Frame};
+use crate::calls::asked::Asked;
 use crate::event::CallId;
 use crate::sts::{self, Close, Incoming, Said, Socket};
-use crate::time::unix_millis;
+use crate::time::{millis, unix_millis};
 
 /// How long the server is listened to for last transcripts after the caller is gone.
 const GRACE: Duration = Duration::from_millis(500);
@@ -39,6 +42,9 @@ const ERROR_TIME: Duration = Duration::from_secs(2);
 /// How often a caller to whom nothing is played gets a frame of silence.
 const SILENCE_EACH: Duration = Duration::from_secs(1);
 
+/// Beyond this a caller who hears nothing of the agent hangs up.
+const FIRST_AUDIO: Duration = Duration::from_secs(3);
+
 /// The most messages that are held until the server is connected: 2 s of audio. Older ones go first.
 const MOST_HELD: usize = 100;
 
@@ -48,7 +54,9 @@ pub struct Talk<'a> {
     reporter: Reporter,
     line: Arc<CallerLine>,
     clock: &'a Clock,
-    idle_timeout: Duration,
+    deadlines: Deadlines,
+    response: Response,
+    asked: Arc<Asked>,
     metrics: &'a CallMetrics,
     ends: &'a Ends,
     audio: CallerAudio,
@@ -56,7 +64,7 @@ pub struct Talk<'a> {
     begun: Instant,
     /// There once the call has a reason to end.
     end: Option<CallEnd>,
-    /// There whenever the state is [`LifeState::Connected`] or [`LifeState::Talking`].
+    /// There whenever the state is one in which messages are forwarded.
     sts: Option<Box<Socket>>,
     /// How the server closed.
     close: Option<Close>,
@@ -65,7 +73,7 @@ pub struct Talk<'a> {
     held: VecDeque<String>,
     /// When the last frame came.
     heard_at: Instant,
-    /// Idleness while the call lives, then the time for last transcripts.
+    /// The next of the deadlines while the call lives, then the time for last transcripts.
     alarm: Pin<Box<Sleep>>,
     /// One message's audio, decoded; kept for its memory.
     pcm: Vec<u8>,
@@ -83,25 +91,30 @@ impl<'a> Talk<'a> {
         settings: &CallSettings,
         metrics: &'a CallMetrics,
         ends: &'a Ends,
+        asked: Arc<Asked>,
     ) -> Self {
+        let begun = Instant::now();
+        let deadlines = Deadlines::new(settings.idle_timeout, settings.max_duration, begun);
         Self {
             call: reporter.call,
             reporter,
             line,
             clock,
-            idle_timeout: settings.idle_timeout,
+            alarm: Box::pin(sleep_until(deadlines.next(begun))),
+            deadlines,
+            response: Response::of_call(begun),
+            asked,
             metrics,
             ends,
             audio: CallerAudio::new(settings.codec),
             state: LifeState::Reaching,
-            begun: Instant::now(),
+            begun,
             end: None,
             sts: None,
             close: None,
             failed_at: None,
             held: VecDeque::new(),
-            heard_at: Instant::now(),
-            alarm: Box::pin(sleep(settings.idle_timeout)),
+            heard_at: begun,
             pcm: Vec::new(),
             warned_of_surplus: false,
             warned_of_drops: false,
@@ -122,7 +135,8 @@ impl<'a> Talk<'a> {
         // The first of it comes at once.
         let mut silence = interval(SILENCE_EACH);
         silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let line = Arc::clone(&self.line);
+        let (line, asked) = (Arc::clone(&self.line), Arc::clone(&self.asked));
+        let mut came = pin!(asked.came());
         // What came together with the UUID.
         self.take_frames(caller).await;
         loop {
@@ -138,8 +152,10 @@ impl<'a> Talk<'a> {
                 incoming = next_of(&mut self.sts) => self.take_incoming(incoming).await,
                 reached = &mut reaching => self.take_reached(reached).await,
                 () = &mut stopped, if self.state.is_live() => self.step(LifeInput::Shutdown).await,
-                () = line.played(), if matches!(self.state, LifeState::PlayingOut(_)) => {
-                    self.step(LifeInput::PlayedOut).await;
+                () = line.played(), if self.awaits_silence() => self.take_silence().await,
+                () = &mut came => {
+                    came.set(asked.came());
+                    self.take_asked().await;
                 }
                 _ = silence.tick(), if self.state.is_live() => line.send_silence(),
                 () = self.alarm.as_mut() => self.take_alarm().await,
@@ -236,9 +252,6 @@ impl<'a> Talk<'a> {
             self.close = Some(close);
         }
         self.step(LifeInput::StsGone { orderly, busy: self.line.is_busy() }).await;
-        if let LifeState::PlayingOut(_) = self.state {
-            self.ends.calls.is_ending(self.call);
-        }
     }
 
     async fn take_said(&mut self, said: Said<'_>) {
@@ -256,9 +269,15 @@ impl<'a> Talk<'a> {
             }
             Said::Interruption => {
                 let busy = self.line.is_busy();
+                self.deadlines.caller_speaks(Instant::now());
                 self.step(LifeInput::Interruption { busy }).await;
             }
             Said::Transcript { role, text } => {
+                if role == "user" {
+                    let now = Instant::now();
+                    self.deadlines.caller_speaks(now);
+                    self.response.user_said(now, self.line.is_busy());
+                }
                 self.step(LifeInput::Transcript { role, text }).await;
             }
             Said::Error { message } => {
@@ -271,24 +290,81 @@ impl<'a> Talk<'a> {
     }
 
     async fn take_alarm(&mut self) {
-        let idle_at = self.heard_at + self.idle_timeout;
         if !self.state.is_live() {
-            self.step(LifeInput::GraceOver).await;
-        } else if idle_at <= Instant::now() {
-            self.step(LifeInput::Idle).await;
-        } else {
-            self.alarm.as_mut().reset(idle_at);
+            return self.step(LifeInput::GraceOver).await;
+        }
+        if let Some(input) = self.deadlines.due(self.heard_at, Instant::now()) {
+            self.step(input).await;
+        }
+        if self.state.is_live() {
+            self.alarm.as_mut().reset(self.deadlines.next(self.heard_at));
         }
     }
 
-    async fn step(&mut self, input: LifeInput<'_>) {
-        let (state, actions) = self.state.after(input);
-        let was_live = self.state.is_live();
+    /// Whether something follows as soon as the caller has heard all that is queued.
+    fn awaits_silence(&self) -> bool {
+        self.state.is_playing_out() || self.deadlines.awaits_silence()
+    }
+
+    async fn take_silence(&mut self) {
+        if self.state.is_playing_out() {
+            return self.step(LifeInput::PlayedOut).await;
+        }
+        self.deadlines.agent_is_silent(Instant::now());
+        self.hasten_alarm();
+    }
+
+    async fn take_asked(&mut self) {
+        let asked = self.asked.news().take();
+        if let Some(ask) = asked {
+            self.step(LifeInput::Asked(ask)).await;
+        }
+    }
+
+    /// A goodbye may be over sooner than was expected.
+    fn hasten_alarm(&mut self) {
+        let next = self.deadlines.next(self.heard_at);
+        if next < self.alarm.deadline() {
+            self.alarm.as_mut().reset(next);
+        }
+    }
+
+    /// Goes where the input leads, by way of what was asked meanwhile: that was answered as taken, so it came before.
+    fn advance<'i>(&mut self, input: LifeInput<'i>) -> [LifeActions<'i>; 2] {
+        if !self.state.is_live() {
+            let (state, actions) = self.state.after(input);
+            self.state = state;
+            return [[None, None], actions];
+        }
+        let mut news = self.asked.news();
+        let (asked, first) = match news.take() {
+            Some(ask) => self.state.after(LifeInput::Asked(ask)),
+            None => (self.state, [None, None]),
+        };
+        let (state, second) = asked.after(input);
+        if !state.takes_requests() {
+            news.close();
+        }
+        drop(news);
+        let was_playing_out = self.state.is_playing_out();
         self.state = state;
-        if let Some(reason) = state.end().filter(|_| was_live) {
+        if state.is_playing_out() && !was_playing_out {
+            self.ends.calls.is_ending(self.call);
+        }
+        if let LifeState::Goodbye(_) = state {
+            self.deadlines.say_goodbye(Instant::now(), self.line.is_busy());
+            self.hasten_alarm();
+        }
+        [first, second]
+    }
+
+    async fn step(&mut self, input: LifeInput<'_>) {
+        let was_live = self.state.is_live();
+        let actions = self.advance(input);
+        if let Some(reason) = self.state.end().filter(|_| was_live) {
             self.note_end(reason).await;
         }
-        for action in actions.into_iter().flatten() {
+        for action in actions.into_iter().flatten().flatten() {
             match action {
                 LifeAction::Hold(message) => self.hold(message),
                 LifeAction::Forward(message) => self.forward(message).await,
@@ -308,7 +384,8 @@ impl<'a> Talk<'a> {
 
     async fn note_end(&mut self, reason: EndReason) {
         let (lasted, at, close) = (self.begun.elapsed(), unix_millis(), self.close.take());
-        let end = self.end.insert(CallEnd { reason, lasted, at, close });
+        let next = self.asked.destination().filter(|_| reason == EndReason::Transfer);
+        let end = self.end.insert(CallEnd { reason, lasted, at, close, next });
         self.ends.note(self.call, end).await;
     }
 
@@ -340,6 +417,10 @@ impl<'a> Talk<'a> {
     }
 
     fn play(&mut self, pcm: &[u8]) {
+        self.deadlines.agent_speaks();
+        if let Some(waited) = self.response.agent_speaks(Instant::now()) {
+            self.note_wait(waited);
+        }
         let dropped = self.clock.play(&self.line, pcm);
         self.metrics.surplus_bytes.inc_by(dropped as u64);
         if dropped > 0 && !self.warned_of_surplus {
@@ -348,6 +429,18 @@ impl<'a> Talk<'a> {
                 uuid = %self.call,
                 "speech-to-speech server is 30 s ahead of what is played; the surplus is dropped"
             );
+        }
+    }
+
+    fn note_wait(&self, waited: Waited) {
+        match waited {
+            Waited::First(time) => {
+                self.metrics.first_audio_seconds.observe(time.as_secs_f64());
+                if time > FIRST_AUDIO {
+                    warn!(uuid = %self.call, took_ms = millis(time), "the agent's first audio came late");
+                }
+            }
+            Waited::Answer(time) => self.metrics.response_seconds.observe(time.as_secs_f64()),
         }
     }
 

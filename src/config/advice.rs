@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::layers::{SECRETS, file_variable, is_set};
 use crate::event::{EventFilter, EventType};
+use crate::routing::destination::Destinations;
 use crate::text::{misspelt, nearest};
 
 /// Names that AVR's own set-ups use and that look like callhook's.
@@ -47,6 +48,24 @@ pub fn unknown_events(events: &EventFilter) -> Vec<String> {
             format!("WEBHOOK_EVENTS lists {kind}, which callhook itself never sends; did you mean {nearest}?")
         })
         .collect()
+}
+
+/// What a list of destinations allows that its author may not have meant.
+pub fn odd_destinations(name: &str, destinations: &Destinations) -> Vec<String> {
+    let odd = destinations.rules().iter().filter_map(|rule| {
+        if rule.is_void() {
+            return Some(format!(
+                "{name} lists {rule}, which is never allowed: an extension of one letter is Asterisk's own"
+            ));
+        }
+        rule.is_open().then(|| {
+            format!(
+                "{name} lists {rule}: callers can be sent to any extension of that context, and an agent dials what a \
+                 caller talks it into; list extensions one by one unless all of them are harmless and cost nothing"
+            )
+        })
+    });
+    odd.collect()
 }
 
 /// Why callers may hear nothing.

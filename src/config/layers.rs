@@ -19,8 +19,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::error::SettingError;
 
 /// What may be set by a variable with [`FILE_SUFFIX`].
-pub const SECRETS: [&str; 5] =
-    ["WEBHOOK_URL", "WEBHOOK_SECRET", "WEBHOOK_SIGNING_KEY", "HTTP_SECRET", "ADMIN_TOKEN"];
+pub const SECRETS: [&str; 6] = [
+    "WEBHOOK_URL",
+    "WEBHOOK_SECRET",
+    "WEBHOOK_SIGNING_KEY",
+    "HTTP_SECRET",
+    "AGENT_SECRET",
+    "ADMIN_TOKEN",
+];
 
 pub const FILE_SUFFIX: &str = "_FILE";
 

@@ -128,8 +128,16 @@ impl<'a> SettingsReader<'a> {
 pub fn shown(layers: &Layers, name: &str) -> String {
     let text = layers.text(name).unwrap_or_default();
     match name {
-        "WEBHOOK_SECRET" | "WEBHOOK_SIGNING_KEY" | "HTTP_SECRET" | "ADMIN_TOKEN" => {
-            if text.is_empty() { text } else { "***".to_owned() }
+        "WEBHOOK_SECRET"
+        | "WEBHOOK_SIGNING_KEY"
+        | "HTTP_SECRET"
+        | "AGENT_SECRET"
+        | "ADMIN_TOKEN" => {
+            if text.is_empty() {
+                text
+            } else {
+                "***".to_owned()
+            }
         }
         "WEBHOOK_URL" if layers.is_from_file(name) && text != "none" => Url::parse(&text)
             .ok()

@@ -11,13 +11,14 @@ use super::error::HttpError;
 use super::metrics::HttpMetrics;
 use super::refusals::Refusals;
 use super::repeats::Repeats;
-use super::secret::{Secrets, bearer};
+use super::secret::{Secrets, basic_passwords, bearer};
 use crate::calls::Calls;
 use crate::delivery::trace::{ProcessId, VIA_HEADER};
 use crate::listener::ListenAddress;
 use crate::queue::Queue;
 use crate::queue::metrics::RoutingAnswer;
 use crate::queue::slot::Slot;
+use crate::routing::destination::Destinations;
 use crate::routing::{Decision, StsUrl};
 
 /// `HTTP_*`.
@@ -26,6 +27,10 @@ pub struct FrontSettings {
     pub listen: ListenAddress,
     /// `HTTP_SECRET`: required by `POST /call` and `POST /events`, where it is set.
     pub secrets: Secrets,
+    /// `AGENT_SECRET`: opens the agent's routes, beside the other.
+    pub agent_secrets: Secrets,
+    /// `TRANSFER_TO`: where an agent may send a caller.
+    pub transfer_to: Destinations,
 }
 
 /// What is kept of requests, and for how many there is room.
@@ -43,6 +48,10 @@ pub struct Front {
     pub fallback: Option<StsUrl>,
     /// `HTTP_SECRET`.
     pub secrets: Secrets,
+    /// `AGENT_SECRET`.
+    pub agent_secrets: Secrets,
+    /// `TRANSFER_TO`.
+    pub transfer_to: Destinations,
     /// By which an event that callhook sent itself is known.
     pub process: ProcessId,
     pub requests: Requests,
@@ -97,6 +106,31 @@ impl Front {
         Err(HttpError::new(
             StatusCode::UNAUTHORIZED,
             "send HTTP_SECRET as X-AVR-WEBHOOK-SECRET or Authorization: Bearer",
+        ))
+    }
+
+    /// Whether the sender knows `AGENT_SECRET` or `HTTP_SECRET`, where either is set. AVR's tools send no header of
+    /// their own, so it may also be the password of their URL.
+    ///
+    /// # Errors
+    /// 401 if not.
+    pub fn authorise_agent(&self, headers: &HeaderMap) -> Result<(), HttpError> {
+        let accepting = [&self.secrets, &self.agent_secrets];
+        if !accepting.iter().any(|secrets| secrets.are_set()) {
+            return Ok(());
+        }
+        let own = headers.get("x-avr-webhook-secret").map(HeaderValue::as_bytes);
+        let passwords = basic_passwords(headers);
+        let passwords = passwords.iter().map(Vec::as_slice);
+        let given: Vec<&[u8]> =
+            [own, bearer(headers)].into_iter().flatten().chain(passwords).collect();
+        if given.iter().any(|given| accepting.iter().any(|secrets| secrets.accept(given))) {
+            return Ok(());
+        }
+        Err(HttpError::new(
+            StatusCode::UNAUTHORIZED,
+            "the secret is wrong or missing, which only the operator can mend: send AGENT_SECRET or HTTP_SECRET as the \
+             password in AMI_URL (http://avr:SECRET@callhook:6001), as X-AVR-WEBHOOK-SECRET or Authorization: Bearer",
         ))
     }
 }

@@ -29,18 +29,36 @@ pub struct Answered {
 
 impl Answered {
     /// Any other path is `other`: clients make them up, and each label value lives as long as the process.
-    const ROUTES: [&'static str; 6] =
-        [Self::CALL, Self::STANDING, Self::EVENTS, "/health", "/ready", "other"];
+    const ROUTES: [&'static str; 12] = [
+        Self::CALL,
+        Self::STANDING,
+        Self::NEXT,
+        Self::EVENTS,
+        "/hangup",
+        "/transfer",
+        "/variables",
+        "/originate",
+        "/setvar",
+        "/health",
+        "/ready",
+        "other",
+    ];
     pub const CALL: &'static str = "/call";
     pub const EVENTS: &'static str = "/events";
+    pub const NEXT: &'static str = "/call/{uuid}/next";
     const STANDING: &'static str = "/call/{uuid}";
+
+    /// Whether its errors are an agent's to read.
+    pub fn is_agents(route: &str) -> bool {
+        matches!(route, "/hangup" | "/transfer" | "/variables" | "/originate" | "/setvar")
+    }
 
     /// The front never answers 1xx or 3xx.
     const STATUSES: [&'static str; 3] = ["2xx", "4xx", "5xx"];
 
     pub fn route_of(path: &str) -> &'static str {
-        if path.starts_with("/call/") {
-            return Self::STANDING;
+        if let Some(call) = path.strip_prefix("/call/") {
+            return if call.ends_with("/next") { Self::NEXT } else { Self::STANDING };
         }
         let known = Self::ROUTES.into_iter().find(|route| *route == path);
         known.unwrap_or("other")
@@ -80,6 +98,9 @@ mod tests {
             ("/events", 202, [("route", "/events"), ("status", "2xx")]),
             ("/events", 503, [("route", "/events"), ("status", "5xx")]),
             ("/call/7f9c1f3e", 404, [("route", "/call/{uuid}"), ("status", "4xx")]),
+            ("/call/7f9c1f3e/next", 200, [("route", "/call/{uuid}/next"), ("status", "2xx")]),
+            ("/hangup", 429, [("route", "/hangup"), ("status", "4xx")]),
+            ("/originate", 501, [("route", "/originate"), ("status", "5xx")]),
             ("/calls", 404, [("route", "other"), ("status", "4xx")]),
             ("/wp-login.php", 404, [("route", "other"), ("status", "4xx")]),
         ] {

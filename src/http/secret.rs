@@ -5,6 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use base64_simd::STANDARD;
+use percent_encoding::percent_decode;
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 
@@ -15,6 +17,25 @@ const BEARER: &[u8] = b"Bearer ";
 pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(BEARER.len())?;
     scheme.eq_ignore_ascii_case(BEARER).then_some(token)
+}
+
+/// The scheme of a user and a password: <https://www.rfc-editor.org/rfc/rfc7617#section-2>.
+const BASIC: &[u8] = b"Basic ";
+
+/// The password of an `Authorization: Basic` header, as given, and as it is where a client left the percent-encoding of
+/// a URL in it; none without such a header.
+pub fn basic_passwords(headers: &HeaderMap) -> Vec<Vec<u8>> {
+    let password = || {
+        let value = headers.get(AUTHORIZATION)?.as_bytes();
+        let (scheme, credentials) = value.split_at_checked(BASIC.len())?;
+        let credentials = scheme.eq_ignore_ascii_case(BASIC).then_some(credentials)?;
+        let pair = STANDARD.decode_to_vec(credentials.trim_ascii()).ok()?;
+        let colon = pair.iter().position(|byte| *byte == b':')?;
+        Some(pair[colon + 1..].to_vec())
+    };
+    let Some(given) = password() else { return Vec::new() };
+    let decoded = percent_decode(&given).collect();
+    vec![given, decoded]
 }
 
 /// What a port accepts; none = it asks for none. Clones share them, since they can change while it serves.
@@ -56,4 +77,28 @@ impl fmt::Debug for Secrets {
 /// Compares in constant time, so that timing does not tell how much of a guess was right.
 pub fn is_same_secret(given: &[u8], secret: &SecretString) -> bool {
     given.ct_eq(secret.expose_secret().as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_basic_password_is_taken_as_given_and_decoded() {
+        for (header, expected) in [
+            ("Basic YXZyOnMzY3JldA==", vec!["s3cret", "s3cret"]),
+            ("basic YXZyOnMzOmNyZXQ=", vec!["s3:cret", "s3:cret"]),
+            ("Basic YXZyOmElMmZi", vec!["a%2fb", "a/b"]),
+            ("Basic OnM=", vec!["s", "s"]),
+            ("Basic YXZy", vec![]),
+            ("Basic ???", vec![]),
+            ("Bearer s3cret", vec![]),
+            ("Basic", vec![]),
+        ] {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]);
+            let expected: Vec<Vec<u8>> = expected.into_iter().map(|text| text.into()).collect();
+            assert_eq!(basic_passwords(&headers), expected, "{header}");
+        }
+        assert!(basic_passwords(&HeaderMap::new()).is_empty());
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 
 use super::pulse::Pulse;
+use crate::calls::Calls;
 use crate::http::{HttpError, Secrets};
 use crate::listener::ListenAddress;
 use crate::metrics::Metrics;
@@ -28,6 +29,7 @@ pub struct Inspector {
     pub queue: Queue,
     pub parts: QueueParts,
     pub settings: QueueSettings,
+    pub calls: Arc<Calls>,
     pub metrics: Arc<Metrics>,
     /// `ADMIN_TOKEN`.
     pub tokens: Secrets,

@@ -1,5 +1,5 @@
 //! `GET /api/calls` and `GET /api/calls/{uuid}`: the remembered calls, newest first, and what happened
-//! in one.
+//! in one. `POST /api/calls/{uuid}/hangup` ends a live one, as its agent can.
 //!
 //! Limits: a page has at most [`MOST_ITEMS`](super::admin::MOST_ITEMS) calls, and at most
 //! [`MOST_SEARCHED`] are looked at for it; `next` is where the next page begins.
@@ -19,6 +19,7 @@ use crate::attempt::{Attempt, Deliver};
 use crate::event::{CallId, EventType, Item, Spent};
 use crate::history::{AttemptRecord, CallPhase, CallRecord, EventRecord, EventState};
 use crate::http::HttpError;
+use crate::http::agent::{Asker, ask_to_hang_up};
 use crate::time::{timestamp_of, unix_millis};
 
 /// The most calls that are looked at for a page: all there can be.
@@ -269,6 +270,23 @@ pub async fn list(
         tokio::task::yield_now().await;
     }
     Ok(Json(CallPage { items, next: Some(cursor) }))
+}
+
+/// What is said of a call that was asked to end.
+#[derive(Debug, Serialize)]
+pub struct HangUpAnswer {
+    message: String,
+}
+
+/// `POST /api/calls/{uuid}/hangup`
+pub async fn hang_up(
+    State(inspector): State<Arc<Inspector>>,
+    Path(uuid): Path<String>,
+) -> Result<Json<HangUpAnswer>, HttpError> {
+    let call: CallId = read_parameter("uuid", &uuid, str::parse)?;
+    ask_to_hang_up(&inspector.calls, call, Asker::Inspector)?;
+    let message = "the call ends as soon as its agent has said goodbye, within 20 s".to_owned();
+    Ok(Json(HangUpAnswer { message }))
 }
 
 /// `GET /api/calls/{uuid}`

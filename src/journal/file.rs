@@ -15,10 +15,11 @@
 //! | `answers` | place of a dead letter | its time, what the receiver said of it |
 //! | `calls` | call that is bridged | when it began |
 //! | `ended` | when, call | why it ended, and how many milliseconds it took |
+//! | `next` | as `ended`, of those that have one | context and extension where the caller is sent on to |
 //!
-//! `ended`, `answers`, and the second number of `meta`, came later than the rest: a file may lack them, and a
+//! `ended`, `next`, `answers`, and the second number of `meta`, came later than the rest: a file may lack them, and a
 //! callhook that does not know them loses nothing. Should that one use the place of an answer again, the letter's
-//! time tells that the answer is not its own.
+//! time tells that the answer is not its own. Each is a table of its own because a table's type is fixed once it is made.
 //! Times are Unix milliseconds.
 
 use std::io::ErrorKind;
@@ -30,8 +31,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redb::backends::InMemoryBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _, StorageError, TableDefinition, TableError, WriteTransaction,
+    Builder, Database, DatabaseError, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase as _,
+    ReadableTable as _, ReadableTableMetadata as _, StorageError, TableDefinition, TableError,
+    Value, WriteTransaction,
 };
 
 use super::row::{Changes, DeadLetter, End, EndedCall, GivenId};
@@ -39,6 +41,7 @@ use super::store::{
     Committed, DiskError, ENDED_KEPT, LiveCall, OpenError, Opener, Recovered, Store,
 };
 use crate::event::{CallId, Event, EventId, EventType, Item, Origin, Spent};
+use crate::routing::destination::Destination;
 
 /// The version of the layout; another one is refused, not guessed at.
 const FORMAT: u64 = 1;
@@ -77,6 +80,7 @@ const DEAD: TableDefinition<'_, u64, DeadRow<'_>> = TableDefinition::new("dead")
 const ANSWERS: TableDefinition<'_, u64, (u64, &str)> = TableDefinition::new("answers");
 const CALLS: TableDefinition<'_, [u8; 16], u64> = TableDefinition::new("calls");
 const ENDED: TableDefinition<'_, (u64, [u8; 16]), (&str, u64)> = TableDefinition::new("ended");
+const NEXT: TableDefinition<'_, (u64, [u8; 16]), (&str, &str)> = TableDefinition::new("next");
 
 /// In `meta`.
 const LIVE_AT: &str = "live_at";
@@ -240,10 +244,7 @@ impl FileStore {
         visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
     ) -> Result<(), redb::Error> {
         let read = self.database.begin_read()?;
-        let answers = match read.open_table(ANSWERS) {
-            Err(TableError::TableDoesNotExist(_)) => None,
-            opened => Some(opened?),
-        };
+        let answers = later_table(&read, ANSWERS)?;
         for row in read.open_table(DEAD)?.range(from..)? {
             let (place, row) = row?;
             let mut letter = dead_letter(place.value(), row.value())?;
@@ -262,17 +263,29 @@ impl FileStore {
 }
 
 fn ended_calls(read: &ReadTransaction) -> Result<Vec<EndedCall>, redb::Error> {
-    let table = match read.open_table(ENDED) {
-        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        table => table?,
-    };
+    let Some(table) = later_table(read, ENDED)? else { return Ok(Vec::new()) };
+    let next = later_table(read, NEXT)?;
     let ended = table.iter()?.map(|row| {
         let (key, value) = row?;
         let ((at, call), (reason, duration_ms)) = (key.value(), value.value());
+        let next = next.as_ref().map(|next| next.get((at, call))).transpose()?.flatten();
+        // What is no destination would be of no use to a dialplan.
+        let next = next.and_then(|next| Destination::new(next.value().0, next.value().1).ok());
         let (call, reason) = (CallId::from_bytes(call), reason.to_owned().into());
-        Ok(EndedCall { call, reason, duration_ms, at })
+        Ok(EndedCall { call, reason, duration_ms, at, next })
     });
     ended.collect()
+}
+
+/// A table that an older callhook did not make.
+fn later_table<K: Key + 'static, V: Value + 'static>(
+    read: &ReadTransaction,
+    definition: TableDefinition<'_, K, V>,
+) -> Result<Option<ReadOnlyTable<K, V>>, redb::Error> {
+    match read.open_table(definition) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        table => Ok(Some(table?)),
+    }
 }
 
 /// In bytes.
@@ -346,12 +359,17 @@ fn write_calls(write: &WriteTransaction, changes: &Changes) -> Result<(), redb::
         write.open_table(META)?.insert(LIVE_AT, live_at)?;
     }
     let Some((newest, _)) = changes.ended.last() else { return Ok(()) };
-    let mut table = write.open_table(ENDED)?;
-    for (EndedCall { call, reason, duration_ms, at }, _) in &changes.ended {
-        table.insert((*at, call.to_bytes()), (&**reason, *duration_ms))?;
+    let (mut table, mut nexts) = (write.open_table(ENDED)?, write.open_table(NEXT)?);
+    for (EndedCall { call, reason, duration_ms, at, next }, _) in &changes.ended {
+        let key = (*at, call.to_bytes());
+        table.insert(key, (&**reason, *duration_ms))?;
+        if let Some(next) = next {
+            nexts.insert(key, (next.context(), next.exten()))?;
+        }
     }
-    let oldest = newest.at.saturating_sub(crate::time::millis(ENDED_KEPT));
-    table.retain_in(..(oldest, [0; 16]), |_, _| false)?;
+    let oldest = (newest.at.saturating_sub(crate::time::millis(ENDED_KEPT)), [0; 16]);
+    table.retain_in(..oldest, |_, _| false)?;
+    nexts.retain_in(..oldest, |_, _| false)?;
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::ticket::Ticket;
 use crate::event::{CallId, EventId, Item, Origin, Spent};
+use crate::routing::destination::Destination;
 
 /// What is to be written of one place.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +80,8 @@ pub struct EndedCall {
     pub duration_ms: u64,
     /// When it ended, in Unix milliseconds.
     pub at: u64,
+    /// Where its dialplan is to send the caller on to.
+    pub next: Option<Destination>,
 }
 
 /// All that is to be written: into one transaction, since its parts depend on each other.

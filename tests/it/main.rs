@@ -24,6 +24,7 @@ mod routing;
 mod webhook;
 
 // Bridged calls.
+mod agent_acts;
 mod call;
 mod call_audio;
 mod call_ends;

@@ -81,7 +81,15 @@ async fn each_path_takes_the_documented_methods_and_no_other() {
         let documented = document.methods(path);
         let documented: BTreeSet<&str> = documented.iter().map(String::as_str).collect();
         assert_eq!(allowed, documented, "{path}");
-        document.validate("a 405", "#/components/schemas/Error", &answer.json());
+        match path {
+            "/call/{uuid}/next" => {
+                assert_eq!(answer.body, "", "it could be taken for a destination")
+            }
+            "/hangup" | "/transfer" | "/variables" | "/originate" | "/setvar" => {
+                document.validate("a 405", "#/components/schemas/AgentMessage", &answer.json());
+            }
+            _ => document.validate("a 405", "#/components/schemas/Error", &answer.json()),
+        }
     }
     for path in ["/call/", "/webhooks", "/api/none", "/metrics/"] {
         let answer = running.ask("GET", path, &[], "").await;

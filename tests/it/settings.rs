@@ -23,6 +23,11 @@ const FAULTS: &[(&str, &str, &[&str])] = &[
     ("AUDIO_CODEC", "opus", &["auto", "slin", "ulaw", "alaw"]),
     ("CALL_IDLE_TIMEOUT", "1e3x", &[]),
     ("CALL_ENDED_DETAILS", "maybe", &["true", "false"]),
+    ("AUDIOSOCKET_UNANNOUNCED", "yes", &["accept", "refuse"]),
+    ("CALL_LIMIT", "10001", &["0", "10000"]),
+    ("CALL_MAX_DURATION", "1h", &["0", "86400000"]),
+    ("TRANSFER_TO", "people", &["context/exten", "people/100"]),
+    ("ROUTE_TO", "*/100", &["context/exten", "people/100"]),
     ("INSPECTOR_CALLS", "20001", &["0", "20000"]),
     ("QUEUE_LIMIT", "lots", &[]),
     ("DRAIN_TIMEOUT", "ten", &[]),
@@ -31,9 +36,10 @@ const FAULTS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Settings that hold a secret, each with one that is easy to find in a text.
-const SECRETS: [(&str, &str); 4] = [
+const SECRETS: [(&str, &str); 5] = [
     ("WEBHOOK_SECRET", "hush-webhook"),
     ("HTTP_SECRET", "hush-front"),
+    ("AGENT_SECRET", "hush-agent"),
     ("ADMIN_TOKEN", "hush-admin"),
     ("WEBHOOK_SIGNING_KEY", "whsec_aHVzaC1zaWduaW5nLWtleS1odXNoLXNpZ25pbmc="),
 ];

@@ -1,9 +1,10 @@
-//! A disk over redb's backend trait, in memory: it records every write, fills up when told to, and can be
+//! A disk over redb's backend trait, in memory: it records every write, fills up or is slow when told to, and can be
 //! looked at as a crash at any moment would leave it.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use callhook::journal::{self, Opener};
 use redb::StorageBackend;
@@ -17,6 +18,8 @@ struct Medium {
     bytes: Mutex<Vec<u8>>,
     log: Mutex<Vec<Write>>,
     full: AtomicBool,
+    /// How many milliseconds a sync takes.
+    slow: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
@@ -51,6 +54,12 @@ impl Disk {
     /// Whether writes fail from now on.
     pub fn fill_up(&self, full: bool) {
         self.0.full.store(full, Ordering::SeqCst);
+    }
+
+    /// Each sync takes so long from now on.
+    pub fn slow_down(&self, sync: Duration) {
+        let millis = u64::try_from(sync.as_millis()).unwrap();
+        self.0.slow.store(millis, Ordering::SeqCst);
     }
 
     fn check_room(&self) -> io::Result<()> {
@@ -100,6 +109,7 @@ impl StorageBackend for Disk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        std::thread::sleep(Duration::from_millis(self.0.slow.load(Ordering::SeqCst)));
         self.check_room()
     }
 

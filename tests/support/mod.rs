@@ -17,4 +17,5 @@ pub mod sound;
 pub mod stage;
 pub mod sts;
 pub mod tls;
+pub mod tools;
 pub mod wire;

@@ -13,11 +13,14 @@ const STATES = { announced: "Ringing", live: "Live", ended: "Ended", abandoned: 
 /** The reasons why a call ended, in words. */
 export const REASONS = {
   hangup: "caller hung up",
+  agent_hangup: "agent said goodbye",
+  transfer: "sent on by agent",
   sts_closed: "agent hung up",
   sts_failed: "no speech server",
   sts_lost: "speech server lost",
   protocol_error: "protocol error",
   idle: "went silent",
+  max_duration: "lasted too long",
   shutdown: "callhook stopped",
   restart: "callhook restarted",
 };

@@ -2,8 +2,13 @@
 
 use std::path::Path;
 
+use callhook::event::CallId;
+use callhook::journal::EndedCall;
+use callhook::routing::destination::Destination;
+use callhook::time::unix_millis;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tokio::task::JoinSet;
 
 use super::{Journal, PATIENT, all_of, array, ids_of, kill, relay, terminate};
@@ -208,4 +213,59 @@ async fn a_copy_of_a_journal_in_another_place_is_that_journal() {
     let seen = receiver.seen(301).await;
     assert_eq!(ids_of(&seen, &uuid)[..300], ids);
     assert_eq!(numbers_of(&seen, &uuid), (0..=300).collect::<Vec<_>>());
+}
+
+/// How calls ended, as a callhook writes it that knows no destinations.
+const ENDED: TableDefinition<'_, (u64, [u8; 16]), (&str, u64)> = TableDefinition::new("ended");
+
+/// Makes a journal as that callhook does, with a call that ended.
+fn make_older(path: &Path, call: CallId, at: u64) {
+    type Event<'a> = (u64, [u8; 16], &'a str, &'a str, Option<&'a str>, &'a [u8]);
+    type Dead<'a> = (
+        u64,
+        [u8; 16],
+        &'a str,
+        &'a str,
+        Option<&'a str>,
+        &'a [u8],
+        u32,
+        Option<u16>,
+        &'a str,
+        &'a str,
+        u64,
+        u64,
+    );
+    let write = Database::create(path).unwrap().begin_write().unwrap();
+    let meta = TableDefinition::<&str, u64>::new("meta");
+    write.open_table(meta).unwrap().insert("format", 1).unwrap();
+    write.open_table(TableDefinition::<u64, Event<'_>>::new("events")).unwrap();
+    write.open_table(TableDefinition::<u64, (u32, u64)>::new("spent")).unwrap();
+    write.open_table(TableDefinition::<&str, (u64, Option<&str>)>::new("ids")).unwrap();
+    write.open_table(TableDefinition::<u64, Dead<'_>>::new("dead")).unwrap();
+    write.open_table(TableDefinition::<[u8; 16], u64>::new("calls")).unwrap();
+    write.open_table(ENDED).unwrap().insert((at, call.to_bytes()), ("hangup", 7)).unwrap();
+    write.commit().unwrap();
+}
+
+#[tokio::test]
+async fn an_older_callhook_and_this_one_read_each_others_ends() {
+    let journal = Journal::new();
+    let ([old, new], at) = ([CallId::random(), CallId::random()], unix_millis());
+    make_older(&journal.path(), old, at);
+    let open = || callhook::journal::Journal::in_file(&journal.path(), 1).map_err(drop).unwrap();
+    let (opened, recovered) = open();
+    let older = EndedCall { call: old, reason: "hangup".into(), duration_ms: 7, at, next: None };
+    assert_eq!(recovered.ended, [older.clone()]);
+    let next = Destination::new("people", "100").ok();
+    let ended =
+        EndedCall { call: new, reason: "transfer".into(), duration_ms: 8, at: at + 1, next };
+    assert!(opened.call_ended(ended.clone()).kept().await);
+    drop(opened);
+    let (opened, recovered) = open();
+    assert_eq!(recovered.ended, [older, ended]);
+    drop(opened);
+    let read = Database::open(journal.path()).unwrap().begin_read().unwrap();
+    let table = read.open_table(ENDED).unwrap();
+    let row = table.get((at + 1, new.to_bytes())).unwrap().map(|row| row.value().1);
+    assert_eq!((row, table.iter().unwrap().count()), (Some(8), 2));
 }

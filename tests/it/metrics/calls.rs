@@ -68,3 +68,26 @@ async fn a_server_that_is_not_reached_is_counted_and_so_is_what_the_caller_said_
     assert_eq!(metrics.of("callhook_sts_connect_seconds_count"), 0.0);
     watched.until_is(r#"callhook_calls_ended_total{reason="sts_failed"}"#, 1.0).await;
 }
+
+#[tokio::test]
+async fn how_long_a_caller_waits_for_the_agent_is_measured() {
+    let sts = Sts::start(Manner::Usual).await;
+    let watched = Watched::start(&[("WEBHOOK_URL", "none"), ("STS_URL", &sts.url)]).await;
+    let asterisk = watched.dial().await;
+    let (session, ear) = (sts.session(0).await, asterisk.ear());
+    session.audio(&[7; 5 * FRAME]).await;
+    let metrics = watched.until_is("callhook_agent_first_audio_seconds_count", 1.0).await;
+    assert_eq!(metrics.of("callhook_agent_response_seconds_count"), 0.0, "nobody asked");
+    // While the agent speaks, a transcript says nothing of its answer.
+    session.audio(&[7; 100 * FRAME]).await;
+    session.transcript("user", "a table").await;
+    session.audio(&[7; FRAME]).await;
+    ear.at_least(106).await;
+    ear.silent_for(ear.silences().len() + 1).await;
+    session.transcript("user", "for two").await;
+    session.transcript("agent", "for two").await;
+    session.audio(&[7; FRAME]).await;
+    session.audio(&[7; FRAME]).await;
+    let metrics = watched.until_is("callhook_agent_response_seconds_count", 1.0).await;
+    assert_eq!(metrics.of("callhook_agent_first_audio_seconds_count"), 1.0);
+}

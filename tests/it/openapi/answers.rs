@@ -10,6 +10,7 @@ use super::Running;
 use super::document::Document;
 use crate::support::receiver::{Receiver, Reply, closed_gate, nobody};
 use crate::support::service::{Answer, IGNORING_SIGXFSZ, Service, Wire, request, request_to};
+use crate::support::stage::Stage;
 
 /// A request of a test: method, documented path, path with its query, body, status.
 type Step = (&'static str, &'static str, String, String, u16);
@@ -46,6 +47,7 @@ async fn every_documented_answer_is_given_and_is_as_documented() {
     let document = Document::read();
     join!(
         what_goes_well(&document),
+        what_agents_ask(&document),
         what_is_refused_for_a_secret(&document),
         what_is_refused_to_other_pages(&document),
         what_is_streamed(&document),
@@ -78,6 +80,8 @@ async fn what_goes_well(document: &Document) {
         step("POST", "/call", "/call", &bare, 200),
         step("GET", "/call/{uuid}", &standing, "", 200),
         step("GET", "/call/{uuid}", "/call/7f9c1f3e-0d6c-4c7e-9f43-0b6f6a0f3d21", "", 404),
+        step("GET", "/call/{uuid}/next", &format!("{standing}/next"), "", 200),
+        step("GET", "/call/{uuid}/next", "/call/x/next", "", 404),
         step("POST", "/call", "/call", r#"{"uuid":"x"}"#, 400),
         step("POST", "/call", "/call", &" ".repeat(70_000), 413),
         step("POST", "/events", "/events", &routed, 200),
@@ -120,6 +124,53 @@ async fn what_goes_well(document: &Document) {
     dead_letters(document, &running).await;
 }
 
+/// What the front answers to the requests of agents.
+async fn what_agents_ask(document: &Document) {
+    let vars = [("TRANSFER_TO", "people/100"), ("AUDIO_CODEC", "slin")];
+    let stage = Stage::set(&vars).await;
+    let call = stage.call().await;
+    let uuid = json!({"uuid": call.uuid}).to_string();
+    let elsewhere = json!({"uuid": call.uuid, "exten": "999"}).to_string();
+    let running = Running { service: stage.service };
+    let hang_up = "/api/calls/{uuid}/hangup";
+    let of_call = |uuid: &str| hang_up.replace("{uuid}", uuid);
+    let unknown = json!({"uuid": Uuid::new_v4().to_string(), "exten": "100"}).to_string();
+    let mut steps = vec![
+        step("POST", "/variables", "/variables", &uuid, 200),
+        step("POST", "/transfer", "/transfer", &elsewhere, 200),
+        step("POST", "/hangup", "/hangup", &uuid, 200),
+        step("POST", "/originate", "/originate", "{}", 501),
+        step("POST", "/setvar", "/setvar", "{}", 501),
+        step("POST", hang_up, &of_call(&call.uuid), "", 200),
+        step("POST", hang_up, &of_call(&Uuid::new_v4().to_string()), "", 404),
+        step("POST", hang_up, &of_call("x"), "", 400),
+    ];
+    for path in ["/hangup", "/transfer", "/variables"] {
+        steps.push(step("POST", path, path, "{}", 400));
+        steps.push(step("POST", path, path, &unknown, 404));
+        steps.push(step("POST", path, path, &" ".repeat(70_000), 413));
+    }
+    walk(document, &running, &[], &steps).await;
+    // The goodbye that it has begun takes longer than these.
+    let of_admin = of_call(&call.uuid);
+    for (path, full, body) in [
+        ("/variables", "/variables", uuid.as_str()),
+        ("/transfer", "/transfer", &elsewhere),
+        ("/hangup", "/hangup", &uuid),
+        (hang_up, &of_admin, ""),
+    ] {
+        let mut answer = running.ask("POST", full, &[], body).await;
+        for _ in 0..100 {
+            if answer.status == 429 {
+                break;
+            }
+            answer = running.ask("POST", full, &[], body).await;
+        }
+        assert_eq!(answer.status, 429, "{full}: {answer:?}");
+        document.check("POST", path, &answer);
+    }
+}
+
 /// What is done with dead letters: two of them, as each replay makes a new one.
 async fn dead_letters(document: &Document, running: &Running) {
     die(running, "one").await;
@@ -146,14 +197,21 @@ async fn die(running: &Running, id: &str) {
     running.service.log_line(dead).await;
 }
 
+/// A request for each route of the front that agents use, all of which get this status.
+fn agent_routes(status: u16) -> [Step; 5] {
+    ["/hangup", "/transfer", "/variables", "/originate", "/setvar"]
+        .map(|path| step("POST", path, path, "{}", status))
+}
+
 /// A request for each route of the admin port but its page, all of which get this status.
-fn admin_routes(status: u16) -> [Step; 9] {
+fn admin_routes(status: u16) -> [Step; 10] {
     [
         step("GET", "/metrics", "/metrics", "", status),
         step("GET", "/api/state", "/api/state", "", status),
         step("GET", "/api/stream", "/api/stream", "", status),
         step("GET", "/api/calls", "/api/calls", "", status),
         step("GET", "/api/calls/{uuid}", "/api/calls/x", "", status),
+        step("POST", "/api/calls/{uuid}/hangup", "/api/calls/x/hangup", "", status),
         step("GET", "/api/dead", "/api/dead", "", status),
         step("POST", "/api/dead/replay", "/api/dead/replay", "", status),
         step("POST", "/api/dead/{id}/replay", "/api/dead/x/replay", "", status),
@@ -168,10 +226,12 @@ async fn what_is_refused_for_a_secret(document: &Document) {
     let steps = [
         step("POST", "/call", "/call", &call(), 401),
         step("GET", "/call/{uuid}", "/call/x", "", 401),
+        step("GET", "/call/{uuid}/next", "/call/x/next", "", 401),
         step("POST", "/events", "/events", &event("dtmf_digit"), 401),
     ];
     walk(document, &running, &other, &steps).await;
     walk(document, &running, &other, &admin_routes(401)).await;
+    walk(document, &running, &other, &agent_routes(401)).await;
     let fine = [
         step("POST", "/call", "/call", &call(), 200),
         step("GET", "/api/dead", "/api/dead", "", 200),
@@ -185,9 +245,11 @@ async fn what_is_refused_to_other_pages(document: &Document) {
     let running = Running::start(&[("WEBHOOK_URL", "none")]).await;
     let page = [("Origin", "https://evil.test")];
     walk(document, &running, &page, &admin_routes(403)).await;
+    walk(document, &running, &page, &agent_routes(403)).await;
     let front = [
         step("POST", "/call", "/call", &call(), 403),
         step("GET", "/call/{uuid}", "/call/x", "", 403),
+        step("GET", "/call/{uuid}/next", "/call/x/next", "", 403),
         step("POST", "/events", "/events", &event("dtmf_digit"), 403),
         step("GET", "/health", "/health", "", 403),
         step("GET", "/ready", "/ready", "", 403),
@@ -271,7 +333,7 @@ async fn what_comes_too_slowly(document: &Document) {
             document.check("POST", path, &answer);
         }
     };
-    join!(half("/call"), half("/events"));
+    join!(half("/call"), half("/events"), half("/hangup"), half("/transfer"), half("/variables"));
 }
 
 async fn what_finds_no_room(document: &Document) {

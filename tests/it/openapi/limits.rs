@@ -55,7 +55,12 @@ async fn bodies_are_taken_up_to_their_limit() {
     let document = Document::read();
     let running = Running::start(&[("WEBHOOK_URL", "none")]).await;
     let (call, event) = (json!({"uuid": UUID}), json!({"uuid": UUID, "type": "call_started"}));
-    for (path, body, taken) in [("/call", call, 200), ("/events", event, 202)] {
+    let agents = ["/hangup", "/transfer", "/variables"].map(|path| {
+        // Of no call that is live.
+        (path, json!({"uuid": "7f9c1f3e-0d6c-4c7e-9f43-0b6f6a0f3d22", "exten": "100"}), 404)
+    });
+    let others = [("/call", call, 200), ("/events", event, 202)];
+    for (path, body, taken) in others.into_iter().chain(agents) {
         let place = format!("#/paths/{}/post/requestBody/x-max-bytes", path.replace('/', "~1"));
         let most = number(&document, &place);
         let body = body.to_string();

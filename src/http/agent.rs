@@ -1,0 +1,395 @@
+//! `POST /hangup`, `/transfer`, `/variables`: what an agent's tools ask of a live call, as they ask it of avr-ami. `POST
+//! /originate` and `/setvar`, which that one does too, are told to go there.
+//!
+//! Every answer has a `message`, a sentence that a model can act on: the tools hand it back to theirs. Those tools pass
+//! on only a 2xx's words, so a request that is understood and not allowed is a 200, with `refused`.
+//!
+//! Limits: [`MAX_BODY`]; [`MOST_REQUESTS`] a second and call.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::body::{self, RawEvent};
+use super::error::{HttpError, Reason};
+use super::front::Front;
+use crate::calls::asked::{CallRequest, NotTaken, Taken};
+use crate::calls::{Calls, MOST_REQUESTS};
+use crate::event::{CallId, JsonString, Payload, fields};
+use crate::routing::destination::{Destination, Destinations, MAX_NAME, PRIORITY};
+use crate::text::{excerpt, printable};
+
+/// The longest body, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+
+/// What AVR's tools send where the model names no context.
+const USUAL_CONTEXT: &str = "demo";
+
+#[derive(Serialize)]
+struct AgentAnswer {
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<&'static str>,
+}
+
+/// Who asks something of a call.
+#[derive(Clone, Copy, Debug, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Asker {
+    Agent,
+    Inspector,
+}
+
+pub async fn hang_up(
+    State(front): State<Arc<Front>>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let body = read(&front, request).await?;
+    let call = call_of(body::strict_json(&body)?).map_err(HttpError::bad_request)?;
+    let answer = ask(&front.calls, call, CallRequest::HangUp, Asker::Agent)?;
+    Ok(Json(answer).into_response())
+}
+
+pub async fn transfer(
+    State(front): State<Arc<Front>>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let body = read(&front, request).await?;
+    let json = body::strict_json(&body)?;
+    let call = call_of(json).map_err(HttpError::bad_request)?;
+    let wish = Wish::read(json).map_err(HttpError::bad_request)?;
+    let request = CallRequest::Transfer(wish.destination(&front.transfer_to));
+    let answer = match front.calls.ask(call, request, Instant::now()) {
+        Err(NotTaken::NotAllowed) => {
+            let (context, exten) = (shown(&wish.context), shown(&wish.exten));
+            warn!(
+                uuid = %call,
+                by = <&str>::from(Asker::Agent),
+                context,
+                exten,
+                "a transfer is refused: TRANSFER_TO does not list it"
+            );
+            let message = not_allowed(&context, &exten, &front.transfer_to);
+            AgentAnswer { message, refused: Some("not_allowed") }
+        }
+        answered => answer_of(call, "transfer", Asker::Agent, answered)?,
+    };
+    Ok(Json(answer).into_response())
+}
+
+pub async fn variables(
+    State(front): State<Arc<Front>>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    let body = read(&front, request).await?;
+    let call = call_of(body::strict_json(&body)?).map_err(HttpError::bad_request)?;
+    let payload = front.calls.payload_of(call, Instant::now());
+    let payload = payload.map_err(|not_taken| error_of(call, not_taken))?;
+    debug!(uuid = %call, "an agent asks what was announced");
+    let json = HeaderValue::from_static("application/json");
+    Ok(([(CONTENT_TYPE, json)], with_uuid(call, payload.as_deref())).into_response())
+}
+
+/// `POST /originate`, `POST /setvar`: not callhook's to do.
+pub async fn of_avr_ami(
+    State(front): State<Arc<Front>>,
+    request: Request,
+) -> Result<Response, HttpError> {
+    front.authorise_agent(request.headers())?;
+    let path = request.uri().path();
+    Err(HttpError::new(
+        StatusCode::NOT_IMPLEMENTED,
+        format!(
+            "callhook does not do {path}, since it does not log in to Asterisk; only avr-ami does, so this cannot be \
+             done here"
+        ),
+    ))
+}
+
+/// What an error of these routes looks like, wherever it was made: `{"message":…}`.
+pub fn shaped(mut answer: Response) -> Response {
+    if let Some(Reason(reason)) = answer.extensions().get() {
+        let body = json!({"message": reason}).to_string();
+        answer.headers_mut().remove(CONTENT_LENGTH);
+        *answer.body_mut() = Body::from(body);
+    }
+    answer
+}
+
+/// Asks something of a call, and says so in the log.
+fn ask(
+    calls: &Calls,
+    call: CallId,
+    request: CallRequest,
+    by: Asker,
+) -> Result<AgentAnswer, HttpError> {
+    answer_of(call, "hang_up", by, calls.ask(call, request, Instant::now()))
+}
+
+/// Asks a call to end, and returns what is to be said of that.
+///
+/// # Errors
+/// 404 where it is not live, 429 for too many requests.
+pub fn ask_to_hang_up(calls: &Calls, call: CallId, by: Asker) -> Result<String, HttpError> {
+    ask(calls, call, CallRequest::HangUp, by).map(|answer| answer.message)
+}
+
+fn answer_of(
+    call: CallId,
+    asked: &'static str,
+    by: Asker,
+    answered: Result<Taken, NotTaken>,
+) -> Result<AgentAnswer, HttpError> {
+    let by = <&str>::from(by);
+    match answered {
+        Ok(taken) => {
+            let (message, next) = message_of(&taken);
+            info!(uuid = %call, by, asked, next, answer = "taken", "a call is asked to end");
+            Ok(AgentAnswer { message, refused: None })
+        }
+        Err(NotTaken::NoNext) => {
+            warn!(
+                uuid = %call,
+                by,
+                asked,
+                "a transfer is refused: the call's dialplan never asked GET /call/UUID/next, so its caller would only \
+                 be hung up on; config/extensions.conf shows how it asks"
+            );
+            let message = "This caller cannot be transferred, since the telephone system is not set up for it (its \
+                           dialplan does not ask where to; the operator finds how in config/extensions.conf). Tell \
+                           the caller so, and go on with the conversation."
+                .to_owned();
+            Ok(AgentAnswer { message, refused: Some("no_next") })
+        }
+        Err(not_taken) => Err(error_of(call, not_taken)),
+    }
+}
+
+/// What is said of a request that was taken, and where the caller will be sent.
+fn message_of(taken: &Taken) -> (String, Option<String>) {
+    match taken {
+        Taken::HangUp => {
+            let message = "The call ends as soon as you have said goodbye. Say it now, in one sentence, unless you have \
+                           already, and then nothing more.";
+            (message.to_owned(), None)
+        }
+        Taken::Transfer(to) => {
+            let message = format!(
+                "The caller is transferred to extension {} as soon as you are silent. Say so now, in one sentence, \
+                 unless you have already, and then nothing more.",
+                to.exten()
+            );
+            (message, Some(to.to_string()))
+        }
+        Taken::TransferAnyway(to) => {
+            let message = format!(
+                "The caller is already being transferred to extension {}, which cannot be undone; the conversation \
+                 with you ends with that. Say nothing more.",
+                to.exten()
+            );
+            (message, Some(to.to_string()))
+        }
+    }
+}
+
+fn not_allowed(context: &str, exten: &str, allowed: &Destinations) -> String {
+    let allowed = allowed.to_string();
+    let instead = match allowed.is_empty() {
+        true => "No transfers are allowed at all: tell the caller that you cannot transfer them, and go on.".to_owned(),
+        false => format!(
+            "Allowed are only: {allowed}. Use one of these if it is what the caller wants, else tell the caller that \
+             you cannot transfer them there."
+        ),
+    };
+    format!("A transfer to extension {exten} in context {context} is not allowed. {instead}")
+}
+
+fn error_of(call: CallId, not_taken: NotTaken) -> HttpError {
+    debug!(uuid = %call, ?not_taken, "a request about a call is refused");
+    match not_taken {
+        NotTaken::TooMany => HttpError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!(
+                "more than {MOST_REQUESTS} requests a second about call {call}; wait for a second before you ask again"
+            ),
+        ),
+        NotTaken::NotLive | NotTaken::NotAllowed | NotTaken::NoNext => {
+            HttpError::not_found(format!(
+                "no live call {call} is known here: it has ended, or is not connected yet; nothing can be done with it"
+            ))
+        }
+    }
+}
+
+async fn read(front: &Front, request: Request) -> Result<Bytes, HttpError> {
+    front.authorise_agent(request.headers())?;
+    body::read(request.into_body(), MAX_BODY, &front.requests.bodies).await
+}
+
+/// The text must be strict JSON already.
+fn call_of(json: &str) -> Result<CallId, String> {
+    RawEvent::from_json(json)?.call()
+}
+
+/// Where an agent wants to send its caller; it may be anything.
+#[derive(Debug, PartialEq, Eq)]
+struct Wish<'a> {
+    context: Cow<'a, str>,
+    exten: Cow<'a, str>,
+    priority: Cow<'a, str>,
+}
+
+impl<'a> Wish<'a> {
+    /// The text must be strict JSON already.
+    fn read(json: &'a str) -> Result<Self, String> {
+        let (mut context, mut exten, mut priority) = (None, None, None);
+        for (name, value) in fields(json).map_err(|error| error.to_string())? {
+            match &*name.0 {
+                b"context" => context = text("context", value)?,
+                b"exten" => exten = text("exten", value)?,
+                b"priority" => priority = text("priority", value)?,
+                _ => {}
+            }
+        }
+        Ok(Self {
+            context: context.unwrap_or(Cow::Borrowed(USUAL_CONTEXT)),
+            exten: exten
+                .ok_or("exten: missing; expected the extension to transfer the caller to")?,
+            priority: priority.unwrap_or_else(|| PRIORITY.to_string().into()),
+        })
+    }
+
+    fn destination(&self, allowed: &Destinations) -> Option<Destination> {
+        if self.priority != PRIORITY.to_string() {
+            return None;
+        }
+        let destination = Destination::new(&self.context, &self.exten).ok()?;
+        allowed.admits(&destination).then_some(destination)
+    }
+}
+
+/// A name, which models also write as a number; `None` for `null`.
+fn text<'a>(field: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, String> {
+    let json = value.get();
+    match json.as_bytes() {
+        b"null" => Ok(None),
+        [b'"', ..] => {
+            let text: JsonString<'a> =
+                serde_json::from_str(json).map_err(|error| error.to_string())?;
+            Ok(Some(text.into_text()))
+        }
+        digits if digits.iter().all(u8::is_ascii_digit) => Ok(Some(json.into())),
+        _ => Err(format!("{field}: expected a string")),
+    }
+}
+
+fn shown(name: &str) -> String {
+    excerpt(&printable(name), MAX_NAME)
+}
+
+/// The payload with the call's uuid, unless it has a field of that name itself.
+fn with_uuid(call: CallId, payload: Option<&Payload>) -> String {
+    let (open, fields) = match payload {
+        Some(payload) if payload.fields().iter().any(|(name, _)| &*name.0 == b"uuid") => {
+            return payload.as_str().to_owned();
+        }
+        Some(payload) => (payload.as_str(), payload.fields().len()),
+        None => ("{}", 0),
+    };
+    let rest = open.trim_start().strip_prefix('{').expect("a payload is an object");
+    let comma = if fields > 0 { "," } else { "" };
+    format!(r#"{{"uuid":"{call}"{comma}{rest}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_is_read_as_models_write_it() {
+        let wish = |context: &'static str, exten: &'static str, priority: &'static str| Wish {
+            context: context.into(),
+            exten: exten.into(),
+            priority: priority.into(),
+        };
+        for (json, expected) in [
+            (r#"{"uuid":"x","exten":"100"}"#, wish("demo", "100", "1")),
+            (r#"{"exten":100,"context":"people","priority":1}"#, wish("people", "100", "1")),
+            (r#"{"exten":"\u0031","context":null,"priority":"2"}"#, wish("demo", "1", "2")),
+            (r#"{"exten":"","context":""}"#, wish("", "", "1")),
+        ] {
+            assert_eq!(Wish::read(json).unwrap(), expected, "{json}");
+        }
+        for json in
+            ["{}", r#"{"exten":null}"#, r#"{"exten":["1"]}"#, r#"{"exten":1.5}"#, r#"{"exten":-1}"#]
+        {
+            assert!(Wish::read(json).unwrap_err().starts_with("exten: "), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_wish_is_granted_only_if_it_is_listed_with_priority_1() {
+        let allowed = Destinations::new(vec!["demo/100".parse().unwrap()]);
+        for (json, granted) in [
+            (r#"{"exten":"100"}"#, true),
+            (r#"{"exten":100,"priority":1}"#, true),
+            (r#"{"exten":"100","priority":2}"#, false),
+            (r#"{"exten":"100","priority":"n"}"#, false),
+            (r#"{"exten":"100","context":"people"}"#, false),
+            (r#"{"exten":"101"}"#, false),
+            (r#"{"exten":"100 "}"#, false),
+            (r#"{"exten":"0100"}"#, false),
+        ] {
+            assert_eq!(
+                Wish::read(json).unwrap().destination(&allowed).is_some(),
+                granted,
+                "{json}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_announced_is_told_byte_for_byte_with_the_uuid() {
+        let call: CallId = "7f9c1f3e-0d6c-4c7e-9f43-0b6f6a0f3d21".parse().unwrap();
+        let told = |json: &str| {
+            let payload =
+                Payload::from_json(RawValue::from_string(json.to_owned()).unwrap()).unwrap();
+            with_uuid(call, Some(&payload))
+        };
+        let uuid = format!(r#"{{"uuid":"{call}""#);
+        assert_eq!(with_uuid(call, None), format!("{uuid}}}"));
+        assert_eq!(told("{}"), format!("{uuid}}}"));
+        assert_eq!(
+            told(r#"{ "a":"\ud83c","n":1E400 }"#),
+            format!(r#"{uuid}, "a":"\ud83c","n":1E400 }}"#)
+        );
+        assert_eq!(told(r#"{"uuid":"its own"}"#), r#"{"uuid":"its own"}"#);
+    }
+
+    #[test]
+    fn a_refusal_names_what_is_allowed() {
+        let message = not_allowed("demo", "999", &Destinations::default());
+        assert!(
+            message.contains("extension 999 in context demo") && message.contains("No transfers")
+        );
+        let allowed =
+            Destinations::new(vec!["people/100".parse().unwrap(), "people/h".parse().unwrap()]);
+        let message = not_allowed("demo", "999", &allowed);
+        assert!(
+            message.contains("Allowed are only: extension 100 in context people."),
+            "{message}"
+        );
+    }
+}
