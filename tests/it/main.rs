@@ -28,6 +28,7 @@ mod agent_acts;
 mod call;
 mod call_audio;
 mod call_ends;
+mod dialplan;
 mod hostile_calls;
 mod wss;
 
