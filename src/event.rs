@@ -11,6 +11,8 @@
 //! - A [`CallId`] always prints in lower case with dashes: receivers compare it as text.
 //! - A [`Payload`] is the text of a JSON object, passed on byte for byte.
 
+pub mod plain;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZero;
@@ -209,20 +211,20 @@ impl EventFilter {
     }
 }
 
-/// The text of a JSON object, kept as it came: parsed values would round its numbers.
+/// The text of a JSON object, kept as it came: parsed values would round its numbers. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Payload(Box<RawValue>);
+pub struct Payload(Arc<str>);
 
 impl Payload {
     pub fn empty() -> Self {
-        Self(RawValue::from_string("{}".to_owned()).expect("{} is JSON"))
+        Self("{}".into())
     }
 
     /// # Panics
     /// If the value does not serialise to a JSON object.
     pub fn of(value: &impl Serialize) -> Self {
-        let json = serde_json::value::to_raw_value(value).expect("our own payloads serialise");
-        Self::from_json(json).expect("our own payloads are objects")
+        let json = serde_json::to_string(value).expect("our own payloads serialise");
+        Self::from_strict(&json).expect("our own payloads are objects")
     }
 
     /// `null` counts as `{}`.
@@ -230,15 +232,23 @@ impl Payload {
     /// # Errors
     /// If it is neither an object nor `null`.
     pub fn from_json(value: Box<RawValue>) -> Result<Self, BadPayload> {
-        match value.get().as_bytes().first() {
-            Some(b'{') => Ok(Self(value)),
+        Self::from_strict(&Box::<str>::from(value))
+    }
+
+    /// The same, of a text that is one JSON value, without white space around it.
+    ///
+    /// # Errors
+    /// As with [`Self::from_json`].
+    pub fn from_strict(json: &str) -> Result<Self, BadPayload> {
+        match json.as_bytes().first() {
+            Some(b'{') => Ok(Self(json.into())),
             Some(b'n') => Ok(Self::empty()),
             Some(_) | None => Err(BadPayload),
         }
     }
 
     pub fn as_str(&self) -> &str {
-        self.0.get()
+        &self.0
     }
 
     /// In the order of the text; each value is JSON text.
@@ -282,6 +292,14 @@ pub fn fields(json: &str) -> serde_json::Result<Vec<(JsonString<'_>, &RawValue)>
 pub struct JsonString<'a>(pub Cow<'a, [u8]>);
 
 impl<'a> JsonString<'a> {
+    /// From a text that is one JSON value, without white space around it; `None` if that is no string.
+    pub fn from_strict(json: &'a str) -> Option<Self> {
+        match json.as_bytes() {
+            [b'"', plain @ .., b'"'] if !plain.contains(&b'\\') => Some(Self(plain.into())),
+            _ => serde_json::from_str(json).ok(),
+        }
+    }
+
     /// With U+FFFD in place of each lone surrogate.
     pub fn into_text(self) -> Cow<'a, str> {
         const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
@@ -362,14 +380,8 @@ impl Event {
         timestamp: &str,
         payload: &Payload,
     ) -> Self {
-        let envelope = Envelope { uuid: call, kind: kind.name(), timestamp, payload: &payload.0 };
-        // Exact unless something is escaped: an event may stay in memory for as long as the receiver is
-        // down, so no spare capacity.
-        let length = FRAME + kind.name().len() + timestamp.len() + payload.as_str().len();
-        let mut body = Vec::with_capacity(length);
-        serde_json::to_writer(&mut body, &envelope)
-            .expect("text and checked JSON always serialise");
-        Self { id, call, kind, agent: None, trace: None, via: None, body: body.into() }
+        let body = envelope(call, kind.name(), timestamp, payload);
+        Self { id, call, kind, agent: None, trace: None, via: None, body }
     }
 }
 
@@ -426,18 +438,26 @@ pub enum Origin {
 const FRAME: usize =
     r#"{"uuid":"00000000-0000-0000-0000-000000000000","type":"","timestamp":"","payload":}"#.len();
 
-#[derive(Serialize)]
-struct Envelope<'a> {
-    #[serde(serialize_with = "as_text")]
-    uuid: CallId,
-    #[serde(rename = "type")]
-    kind: &'a str,
-    timestamp: &'a str,
-    payload: &'a RawValue,
-}
-
-fn as_text<S: serde::Serializer>(id: &CallId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
+fn envelope(call: CallId, kind: &str, timestamp: &str, payload: &Payload) -> Bytes {
+    // Exact unless something is escaped: an event may stay in memory for as long as the receiver is
+    // down, so no spare capacity.
+    let length = FRAME + kind.len() + timestamp.len() + payload.as_str().len();
+    let mut body = Vec::with_capacity(length);
+    let quote = |body: &mut Vec<u8>, text| {
+        serde_json::to_writer(body, text).expect("text always serialises");
+    };
+    body.extend_from_slice(br#"{"uuid":""#);
+    body.extend_from_slice(
+        call.0.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes(),
+    );
+    body.extend_from_slice(br#"","type":"#);
+    quote(&mut body, kind);
+    body.extend_from_slice(br#","timestamp":"#);
+    quote(&mut body, timestamp);
+    body.extend_from_slice(br#","payload":"#);
+    body.extend_from_slice(payload.as_str().as_bytes());
+    body.push(b'}');
+    body.into()
 }
 
 #[cfg(test)]

@@ -213,8 +213,7 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
     if given.next().is_some() {
         return Err(BadDecision::Twice);
     }
-    let url = serde_json::from_str::<JsonString<'_>>(url.get());
-    let given = url.map_err(|_| BadDecision::NotText)?.into_text();
+    let given = JsonString::from_strict(url.get()).ok_or(BadDecision::NotText)?.into_text();
     if given.is_empty() {
         return Ok(None);
     }
@@ -288,22 +287,14 @@ fn effective_url(base: &StsUrl, payload: &Payload) -> String {
 
 /// Strings without quotes, everything else as compact JSON; `None` for `null`.
 fn parameter(json: &str) -> Option<Cow<'_, str>> {
-    match json.as_bytes() {
-        [b'"', plain @ .., b'"'] if !plain.contains(&b'\\') => Some(json[1..json.len() - 1].into()),
-        _ => parsed_parameter(json).map(Cow::Owned),
-    }
-}
-
-fn parsed_parameter(json: &str) -> Option<String> {
     match json.as_bytes().first() {
         Some(b'n') => None,
         Some(b'"') => {
-            let text: JsonString<'_> =
-                serde_json::from_str(json).expect("a payload's fields are JSON");
-            Some(text.into_text().into_owned())
+            let text = JsonString::from_strict(json).expect("a payload's fields are JSON");
+            Some(text.into_text())
         }
         // Not through serde_json's Value: it rounds numbers and treats a key of its own specially.
-        Some(_) | None => Some(compact(json)),
+        Some(_) | None => Some(compact(json).into()),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod audiosocket;
 pub mod call_json;
 pub mod events_json;
 pub mod json;
+pub mod plain_json;
 pub mod retry_after;
 pub mod settings;
 pub mod sts;

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::error::HttpError;
-use crate::event::{CallId, EventType, JsonString, MAX_TIMESTAMP, Payload, fields};
+use crate::event::{CallId, EventType, JsonString, MAX_TIMESTAMP, Payload, fields, plain};
 use crate::text::excerpt;
 use crate::time::iso_8601_fraction;
 
@@ -95,6 +95,16 @@ async fn collect(
     Ok(whole.freeze())
 }
 
+/// The event in a body that is one strict JSON value.
+///
+/// # Errors
+/// 400, with the place of the error, or if it is no object.
+pub fn event(body: &[u8]) -> Result<RawEvent<'_>, HttpError> {
+    let plain = std::str::from_utf8(body).ok().and_then(RawEvent::from_plain);
+    plain
+        .map_or_else(|| RawEvent::from_json(strict_json(body)?).map_err(HttpError::bad_request), Ok)
+}
+
 /// The text of a body that is one strict JSON value.
 ///
 /// # Errors
@@ -104,24 +114,45 @@ pub fn strict_json(body: &[u8]) -> Result<&str, HttpError> {
         let at = error.valid_up_to() + 1;
         HttpError::bad_request(format!("the body is not UTF-8: byte {at} is invalid"))
     })?;
+    if plain::is_value(text) {
+        return Ok(text);
+    }
     if text.trim().is_empty() {
         return Err(HttpError::bad_request("the body is empty; expected JSON"));
     }
-    let invalid =
-        |error: String| HttpError::bad_request(format!("the body is invalid JSON: {error}"));
+    checked_json(text)
+        .map_err(|error| HttpError::bad_request(format!("the body is invalid JSON: {error}")))
+}
+
+/// The items of an array, each still as JSON text. The text must be strict JSON already.
+///
+/// # Errors
+/// If it is no array.
+pub fn items(text: &str) -> serde_json::Result<Vec<&str>> {
+    let mut items = Vec::new();
+    if plain::items(text, |item| items.push(item)) {
+        return Ok(items);
+    }
+    // Of a body that is all commas they take more memory than the body.
+    drop(items);
+    let items: Vec<&RawValue> = serde_json::from_str(text)?;
+    Ok(items.into_iter().map(RawValue::get).collect())
+}
+
+fn checked_json(text: &str) -> Result<&str, String> {
     let checked: Result<IgnoredAny, _> = serde_json::from_str(text);
-    checked.map_err(|error| invalid(error.to_string()))?;
-    check_objects(text).map_err(invalid)?;
+    checked.map_err(|error| error.to_string())?;
+    check_objects(text)?;
     Ok(text)
 }
 
 /// The fields of an event's JSON, each still as JSON text; `null` counts as absent.
 #[derive(Debug, Default)]
 pub struct RawEvent<'a> {
-    uuid: Option<&'a RawValue>,
-    kind: Option<&'a RawValue>,
-    timestamp: Option<&'a RawValue>,
-    payload: Option<&'a RawValue>,
+    uuid: Option<&'a str>,
+    kind: Option<&'a str>,
+    timestamp: Option<&'a str>,
+    payload: Option<&'a str>,
 }
 
 impl<'a> RawEvent<'a> {
@@ -130,21 +161,33 @@ impl<'a> RawEvent<'a> {
     /// # Errors
     /// Where it is not an object.
     pub fn from_json(text: &'a str) -> Result<Self, String> {
+        if let Some(event) = Self::from_plain(text) {
+            return Ok(event);
+        }
         if !text.trim_start().starts_with('{') {
             return Err("expected a JSON object".to_owned());
         }
         let mut event = Self::default();
         for (name, value) in fields(text).map_err(|error| error.to_string())? {
-            let field = match &*name.0 {
-                b"uuid" => &mut event.uuid,
-                b"type" => &mut event.kind,
-                b"timestamp" => &mut event.timestamp,
-                b"payload" => &mut event.payload,
-                _ => continue,
-            };
-            *field = Some(value).filter(|value| value.get() != "null");
+            event.put(&name.0, value.get());
         }
         Ok(event)
+    }
+
+    fn from_plain(text: &'a str) -> Option<Self> {
+        let mut event = Self::default();
+        plain::fields(text, |name, value| event.put(name.as_bytes(), value)).then_some(event)
+    }
+
+    fn put(&mut self, name: &[u8], value: &'a str) {
+        let field = match name {
+            b"uuid" => &mut self.uuid,
+            b"type" => &mut self.kind,
+            b"timestamp" => &mut self.timestamp,
+            b"payload" => &mut self.payload,
+            _ => return,
+        };
+        *field = Some(value).filter(|value| *value != "null");
     }
 
     /// # Errors
@@ -180,19 +223,19 @@ impl<'a> RawEvent<'a> {
 
     /// `{}` where there is none.
     pub fn payload(&self) -> Result<Payload, String> {
-        let payload = self.payload.map(|payload| Payload::from_json(payload.to_owned()));
+        let payload = self.payload.map(Payload::from_strict);
         let payload = payload.transpose().map_err(|error| format!("payload: {error}"))?;
         Ok(payload.unwrap_or_else(Payload::empty))
     }
 }
 
 /// Borrowed where it has no escapes.
-fn text<'a>(field: &str, value: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, String> {
-    let parsed = value.map(|value| serde_json::from_str::<JsonString<'_>>(value.get()));
-    match parsed.transpose() {
-        Ok(text) => Ok(text.map(JsonString::into_text)),
-        Err(_) => Err(format!("{field}: expected a string")),
-    }
+fn text<'a>(field: &str, value: Option<&'a str>) -> Result<Option<Cow<'a, str>>, String> {
+    let read = |value| {
+        let text = JsonString::from_strict(value).map(JsonString::into_text);
+        text.ok_or_else(|| format!("{field}: expected a string"))
+    };
+    value.map(read).transpose()
 }
 
 /// Checks valid JSON for what its grammar allows: duplicate keys, and any depth.
@@ -286,6 +329,104 @@ impl<'a> Keys<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// JSON, odd in every way that the grammar allows, with keys of which some are an event's.
+    fn json() -> impl Strategy<Value = String> {
+        let key = prop_oneof![
+            Just(r#""uuid""#.to_owned()),
+            Just(r#""type""#.to_owned()),
+            Just(r#""timestamp""#.to_owned()),
+            Just(r#""payload""#.to_owned()),
+            r#""[ab]{0,2}""#,
+            r#""(a|\\u0061|\\ud800|\\n|é){0,2}""#,
+        ];
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            Just("false".to_owned()),
+            "-?(0|[1-9][0-9]{0,25})([.][0-9]{1,3})?([eE][+-]?[0-9]{1,4})?",
+            r#""([a-z {}\[\]:,]|é|😀|\\["\\/bfnrt]|\\u[dD0][0-9a-fA-F]{3}){0,9}""#,
+        ];
+        let space = || "[ \n\r\t]{0,2}";
+        let node = leaf.prop_recursive(20, 60, 6, move |inner| {
+            let item = (space(), inner.clone(), space()).prop_map(|(a, b, c)| a + &b + &c);
+            let field = (space(), key.clone(), space(), item.clone())
+                .prop_map(|(a, key, b, item)| format!("{a}{key}{b}:{item}"));
+            prop_oneof![
+                1 => vec(item, 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+                4 => vec(field, 0..6).prop_map(|fields| format!("{{{}}}", fields.join(","))),
+            ]
+        });
+        (space(), node, space()).prop_map(|(a, b, c)| a + &b + &c)
+    }
+
+    /// A character of it is lost, or another one.
+    fn broken() -> impl Strategy<Value = String> {
+        let signs = r#"[ \x00-\x1f"\\{}\[\]:,0-9a-zA-Z+.é-]{0,1}"#;
+        (json(), any::<prop::sample::Index>(), signs).prop_map(|(json, at, sign)| {
+            let mut chars: Vec<char> = json.chars().collect();
+            let at = at.index(chars.len());
+            chars.splice(at..=at, sign.chars());
+            chars.into_iter().collect()
+        })
+    }
+
+    /// Whatever is read as plain is read the same way by serde_json.
+    fn assert_read_alike(text: &str) {
+        if plain::is_value(text) {
+            assert_eq!(checked_json(text).ok(), Some(text));
+        }
+        let (mut fields, mut items) = (Vec::new(), Vec::new());
+        if plain::fields(text, |name, value| fields.push((name, value))) {
+            checked_json(text).unwrap();
+            let read: BTreeMap<&str, &RawValue> = serde_json::from_str(text).unwrap();
+            let mut read: Vec<_> =
+                read.into_iter().map(|(name, value)| (name, value.get())).collect();
+            read.sort_by_key(|(_, value)| value.as_ptr());
+            assert_eq!(fields, read, "{text}");
+        }
+        if plain::items(text, |item| items.push(item)) {
+            checked_json(text).unwrap();
+            let read: Vec<&RawValue> = serde_json::from_str(text).unwrap();
+            assert!(read.into_iter().map(RawValue::get).eq(items), "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn plain_json_says_what_serde_json_reads(json in json()) {
+            assert_read_alike(&json);
+        }
+
+        #[test]
+        fn broken_json_is_never_plain(json in broken()) {
+            assert_read_alike(&json);
+        }
+    }
+
+    #[test]
+    fn what_avr_core_and_asterisk_send_is_plain() {
+        for kind in
+            ["call_initiated", "call_started", "transcription", "interruption", "call_ended"]
+        {
+            let body = format!(
+                r#"{{"uuid":"4a5fc5b2-5005-432c-a8fb-f300bc75b977","type":"{kind}","timestamp":"2026-01-31T12:00:00.000Z","payload":{{"role":"user","text":"\"Où?\"\n\u00e9 😀","n":[-1.5e3,0],"none":null}}}}"#
+            );
+            assert!(RawEvent::from_plain(&body).is_some() && plain::is_value(&body), "{body}");
+            assert!(plain::items(&format!("[{body},\n{body}]"), |item| assert_eq!(item, body)));
+        }
+        for capture in ["app-sip-ulaw", "chan-local-slin", "chan-sip-ulaw"] {
+            let path = format!("{}/tests/captures/{capture}.http", env!("CARGO_MANIFEST_DIR"));
+            let request = std::fs::read_to_string(path).unwrap();
+            let (_, body) = request.split_once("\r\n\r\n").unwrap();
+            assert!(RawEvent::from_plain(body).is_some(), "{body}");
+        }
+    }
 
     #[test]
     fn json_that_can_be_misread_is_refused_with_its_place() {

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
-use super::body::{self, RawEvent};
+use super::body;
 use super::error::HttpError;
 use super::front::Front;
 use crate::calls::Standing;
@@ -77,11 +77,9 @@ pub async fn standing(
 /// # Errors
 /// 400, with the field, or the place in the JSON.
 pub fn parse(body: &[u8]) -> Result<(CallId, Payload), HttpError> {
-    let read = |json| {
-        let raw = RawEvent::from_json(json)?;
-        Ok::<_, String>((raw.call()?, raw.payload()?))
-    };
-    read(body::strict_json(body)?).map_err(HttpError::bad_request)
+    let raw = body::event(body)?;
+    let read = || Ok::<_, String>((raw.call()?, raw.payload()?));
+    read().map_err(HttpError::bad_request)
 }
 
 impl Front {

@@ -7,7 +7,6 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::body::{self, RawEvent};
@@ -114,8 +113,7 @@ async fn answer_many(receipt: Receipt) -> Result<Response, HttpError> {
 
 /// The events of an array, and whether each of them is stamped.
 fn read_many(sent: &EventHeaders, json: &str) -> Result<(Vec<Event>, bool), HttpError> {
-    let items: Vec<&RawValue> =
-        serde_json::from_str(json).map_err(|error| HttpError::bad_request(error.to_string()))?;
+    let items = body::items(json).map_err(|error| HttpError::bad_request(error.to_string()))?;
     if items.len() > MAX_EVENTS {
         let count = items.len();
         return Err(HttpError::bad_request(format!(
@@ -124,7 +122,7 @@ fn read_many(sent: &EventHeaders, json: &str) -> Result<(Vec<Event>, bool), Http
     }
     let (mut events, mut all_stamped) = (Vec::with_capacity(items.len()), !items.is_empty());
     for (index, item) in items.into_iter().enumerate() {
-        let (event, stamped) = sent.event(Some(index), item.get(), &format!("[{index}] "))?;
+        let (event, stamped) = sent.event(Some(index), item, &format!("[{index}] "))?;
         events.push(event);
         all_stamped &= stamped;
     }

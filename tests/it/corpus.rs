@@ -48,6 +48,13 @@ fn bodies_of_events_are_accepted_or_refused_for_a_reason_and_passed_on_without_l
 }
 
 #[test]
+fn what_is_plain_json_is_read_as_what_it_says() {
+    for bodies in ["call_json", "events_json", "sts"] {
+        check_corpus(bodies, properties::plain_json::check);
+    }
+}
+
+#[test]
 fn retry_after_is_understood_and_never_longer_than_fifteen_minutes() {
     check_corpus("retry_after", properties::retry_after::check);
 }
