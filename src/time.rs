@@ -26,41 +26,66 @@ pub fn unix_millis_of(text: &str) -> Result<u64, String> {
 /// The digits of the fraction of a second in a date and time of ISO 8601, in its extended or its basic format, with or
 /// without an offset; `None` for other text.
 pub fn iso_8601_fraction(text: &str) -> Option<usize> {
-    let (date, rest) = text.split_once('T')?;
-    let (clock, offset) = rest.split_at(rest.find(['Z', '+', '-']).unwrap_or(rest.len()));
-    let (clock, fraction) = match clock.split_once(['.', ',']) {
-        Some((clock, fraction)) => (clock, Some(fraction)),
-        None => (clock, None),
-    };
-    let shape = |text: &str| text.replace(|char: char| char.is_ascii_digit(), "0");
-    let has_seconds = match (shape(date).as_str(), shape(clock).as_str()) {
-        ("0000-00-00", "00:00:00") | ("00000000", "000000") => true,
-        ("0000-00-00", "00:00") | ("00000000", "0000") => false,
-        _ => return None,
-    };
-    let known_offset = matches!(
-        shape(offset).as_str(),
-        "" | "Z" | "+00" | "-00" | "+00:00" | "-00:00" | "+0000" | "-0000"
-    );
-    let digits = |text: &str| text.replace(['-', '+', ':', 'Z'], "");
-    let pairs = |text: &str| -> Vec<u32> {
-        let pairs = digits(text).into_bytes();
-        pairs
-            .chunks(2)
-            .map(|pair| pair.iter().fold(0, |n, digit| n * 10 + u32::from(digit - b'0')))
-            .collect()
-    };
-    let (date, clock, offset) = (pairs(date), known_offset.then(|| pairs(clock))?, pairs(offset));
-    let year = i32::try_from(date[0] * 100 + date[1]).ok()?;
-    NaiveDate::from_ymd_opt(year, date[2], date[3])?;
+    let mut rest = Rest(text.as_bytes());
+    let year = i32::try_from(rest.number(4)?).ok()?;
+    let is_extended = rest.take(b"-");
+    let month = rest.number(2)?;
+    let is_dashed = rest.take(b"-");
+    NaiveDate::from_ymd_opt(year, month, rest.number(2)?)?;
+    let has_clock = rest.take(b"T");
+    let hour = rest.number(2)?;
+    let has_colon = rest.take(b":");
+    let minute = rest.number(2)?;
+    let has_seconds = if is_extended { rest.take(b":") } else { rest.begins_with_digit() };
+    let second = if has_seconds { rest.number(2)? } else { 0 };
+    let fraction = (has_seconds && rest.take(b".,")).then(|| rest.digits());
+    let is_in_one_format = [is_dashed, has_colon] == [is_extended; 2];
     // 60 is a leap second.
-    let within =
-        |numbers: &[u32]| numbers.iter().zip([23, 59, 60]).all(|(number, most)| *number <= most);
-    let is_fraction = |digits: &str| {
-        has_seconds && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    let fits = within(&clock) && within(&offset) && fraction.is_none_or(is_fraction);
-    fits.then(|| fraction.map_or(0, str::len))
+    let is_clock = has_clock && hour <= 23 && minute <= 59 && second <= 60;
+    let fits = is_in_one_format && is_clock && fraction != Some(0) && rest.ends_in_offset()?;
+    fits.then(|| fraction.unwrap_or(0))
+}
+
+/// What is left to read of a date and time.
+struct Rest<'a>(&'a [u8]);
+
+impl Rest<'_> {
+    /// Whether it begins with one of the signs, which is read then.
+    fn take(&mut self, signs: &[u8]) -> bool {
+        let begins = self.0.first().is_some_and(|first| signs.contains(first));
+        self.0 = &self.0[usize::from(begins)..];
+        begins
+    }
+
+    fn begins_with_digit(&self) -> bool {
+        self.0.first().is_some_and(u8::is_ascii_digit)
+    }
+
+    /// The number that so many digits are.
+    fn number(&mut self, digits: usize) -> Option<u32> {
+        let (number, rest) = self.0.split_at_checked(digits)?;
+        self.0 = rest;
+        let digit = |byte: &u8| byte.is_ascii_digit().then(|| u32::from(byte - b'0'));
+        number.iter().try_fold(0, |number, byte| Some(number * 10 + digit(byte)?))
+    }
+
+    /// Whether nothing is left but an offset, if any.
+    fn ends_in_offset(mut self) -> Option<bool> {
+        if matches!(self.0, b"" | b"Z") {
+            return Some(true);
+        }
+        let (has_sign, hour) = (self.take(b"+-"), self.number(2)?);
+        let has_minute = self.take(b":") || !self.0.is_empty();
+        let minute = if has_minute { self.number(2)? } else { 0 };
+        Some(has_sign && hour <= 23 && minute <= 59 && self.0.is_empty())
+    }
+
+    /// How many digits there are, which are read.
+    fn digits(&mut self) -> usize {
+        let digits = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        self.0 = &self.0[digits..];
+        digits
+    }
 }
 
 pub fn timestamp_now() -> String {

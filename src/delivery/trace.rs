@@ -15,23 +15,21 @@ pub const VIA_HEADER: HeaderName = HeaderName::from_static("x-callhook-via");
 
 /// A callhook process, by a random id: an event that comes back with it went in a circle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessId(Box<str>);
+pub struct ProcessId(HeaderValue);
 
 impl ProcessId {
     pub fn random() -> Self {
-        Self(Uuid::new_v4().simple().to_string().into())
+        Self(Uuid::new_v4().simple().to_string().try_into().expect("digits are visible ASCII"))
     }
 
     /// Whether an event with this [`VIA_HEADER`] was here before.
     pub fn is_in(&self, via: &str) -> bool {
-        via.split(',').any(|id| id.trim() == &*self.0)
+        via.split(',').any(|id| self.0 == id.trim())
     }
 
     pub(super) fn via(&self, event: &Event) -> HeaderValue {
-        let via = match &event.via {
-            Some(came) => format!("{came}, {}", self.0),
-            None => self.0.to_string(),
-        };
+        let Some(came) = &event.via else { return self.0.clone() };
+        let via = [came.as_bytes(), b", ", self.0.as_bytes()].concat();
         HeaderValue::try_from(via).expect("an event's via was a header value")
     }
 }
@@ -40,23 +38,25 @@ impl ProcessId {
 /// a trace's.
 pub(super) fn traceparent(event: &Event) -> Option<HeaderValue> {
     // The lower half of a random UUID is never zero, which a span id must not be.
-    let span = || format!("{:016x}", Uuid::new_v4().as_u64_pair().1);
+    let mut digits = Uuid::encode_buffer();
+    let span = &Uuid::new_v4().simple().encode_lower(&mut digits)[16..];
     traceparent_with(event, span)
         .map(|text| HeaderValue::try_from(text).expect("hexadecimal, or checked by is_traceparent"))
 }
 
 /// As it may be shown: nobody knows the span of an attempt any more.
 pub(super) fn shown_traceparent(event: &Event) -> Option<String> {
-    traceparent_with(event, || "…".to_owned())
+    traceparent_with(event, "…")
 }
 
-fn traceparent_with(event: &Event, span: impl FnOnce() -> String) -> Option<String> {
+fn traceparent_with(event: &Event, span: &str) -> Option<String> {
     match &event.trace {
         Some(own) => Some(own.to_string()),
         None if event.call == CallId::from_bytes([0; 16]) => None,
         None => {
-            let trace = Uuid::from_bytes(event.call.to_bytes());
-            Some(format!("00-{}-{}-01", trace.simple(), span()))
+            let mut digits = Uuid::encode_buffer();
+            let trace = Uuid::from_bytes(event.call.to_bytes()).simple().encode_lower(&mut digits);
+            Some(["00-", trace, "-", span, "-01"].concat())
         }
     }
 }
