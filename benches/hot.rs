@@ -90,6 +90,18 @@ mod event {
             .bench(|| Event::now(call(0), EventType::Transcription, black_box(&payload)));
     }
 
+    /// The time, as an event has it.
+    #[divan::bench]
+    fn timestamp() -> String {
+        callhook::time::timestamp_now()
+    }
+
+    /// As an event from elsewhere has it.
+    #[divan::bench]
+    fn timestamp_given() -> Option<usize> {
+        callhook::time::iso_8601_fraction(black_box("2026-01-31T12:00:00.000Z"))
+    }
+
     /// The same around a payload that somebody sent: a body of `POST /events`.
     #[divan::bench]
     fn from_body(bencher: Bencher<'_, '_>) {
@@ -228,7 +240,7 @@ mod playout {
 mod routing {
     use super::*;
     use callhook::http::call::parse;
-    use callhook::routing::{AllowedHosts, StsUrl, decision, route};
+    use callhook::routing::{AllowedHosts, DecisionReader, StsUrl, decision, route};
 
     const ANSWER: &[u8] = br#"{"sts_url":"wss://sts.example:6030/agent?voice=anna&to=5001"}"#;
 
@@ -253,6 +265,15 @@ mod routing {
         bencher
             .counter(BytesCount::of_slice(ANSWER))
             .bench(|| decision(black_box(ANSWER), &allowed).expect("it may be followed"));
+    }
+
+    /// The same answer as to the call before.
+    #[divan::bench]
+    fn decided_again(bencher: Bencher<'_, '_>) {
+        let reader = DecisionReader::new(allowed());
+        bencher
+            .counter(BytesCount::of_slice(ANSWER))
+            .bench(|| reader.read(black_box(ANSWER)).expect("it may be followed"));
     }
 
     /// The URL that Asterisk is told, by that answer or by `STS_URL`.

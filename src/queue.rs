@@ -45,7 +45,7 @@ pub use self::status::{QueueStatus, ReceiverStatus};
 use crate::event::{Event, EventId};
 use crate::expiring::Expiring;
 use crate::journal::{DeadLetter, GivenId, Journal, Recovered};
-use crate::routing::{Decision, NoDecision};
+use crate::routing::{Decision, DecisionReader, NoDecision};
 use crate::time::unix_millis;
 
 /// The queue's handle; clones share one queue.
@@ -68,6 +68,7 @@ impl Queue {
         let receiver = settings.receiver.clone();
         let shared = Arc::new(Shared {
             failure_log: FailureLog::new(receiver, tasks.clone(), stop.clone()),
+            decisions: DecisionReader::new(settings.allowed_hosts.clone()),
             settings,
             parts,
             state: Mutex::new(state),
@@ -235,7 +236,8 @@ fn known_ids(
     ids.sort_by_key(|(_, given)| given.at);
     for (id, GivenId { at, decision }) in ids {
         let age = Duration::from_millis(unix_millis.saturating_sub(at));
-        let slot = decision.and_then(|given| Decision::recall(&given)).map(Slot::decided);
+        let slot =
+            decision.and_then(|given| Decision::recall(&given)).map(Arc::new).map(Slot::decided);
         match now.checked_sub(age).filter(|_| age <= ID_KEPT) {
             Some(since) => {
                 let entry = Known { digest: None, slot, promise: None };

@@ -1,8 +1,8 @@
 //! Routing: what did the receiver decide, and which speech-to-speech URL follows from it?
 //!
-//! Pure: sees neither socket nor clock. Owns what a valid STS URL is, which hosts a receiver may route to,
-//! how its answer is read, and how the payload becomes query parameters; where in the dialplan a caller may be sent is
-//! [`destination`]'s.
+//! Sees neither socket nor clock, and remembers nothing but the last decision. Owns what a valid STS URL is, which hosts
+//! a receiver may route to, how its answer is read, and how the payload becomes query parameters; where in the dialplan
+//! a caller may be sent is [`destination`]'s.
 //!
 //! Invariants:
 //! - An [`StsUrl`] is `ws` or `wss` and has a host. [`Display`](fmt::Display) never shows its userinfo.
@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::Serialize;
 use url::Url;
@@ -224,6 +225,50 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
     Ok(Some(Decision { given: given.into(), url }))
 }
 
+/// In bytes: answers with an `sts_url` have some hundred.
+const MOST_KEPT: usize = 4096;
+
+/// Reads receivers' answers, and keeps the last decision: most receivers answer all calls alike, and parsing the URL
+/// takes longer than all else about an answer.
+#[derive(Debug)]
+pub struct DecisionReader {
+    allowed: AllowedHosts,
+    last: Mutex<Option<KeptDecision>>,
+}
+
+#[derive(Debug)]
+struct KeptDecision {
+    /// At most [`MOST_KEPT`] bytes.
+    answer: Box<[u8]>,
+    decision: Arc<Decision>,
+}
+
+impl DecisionReader {
+    pub fn new(allowed: AllowedHosts) -> Self {
+        Self { allowed, last: Mutex::new(None) }
+    }
+
+    /// As [`decision`].
+    ///
+    /// # Errors
+    /// Those of [`decision`].
+    pub fn read(&self, body: &[u8]) -> Result<Option<Arc<Decision>>, BadDecision> {
+        if let Some(kept) = self.last().as_ref().filter(|kept| *kept.answer == *body) {
+            return Ok(Some(Arc::clone(&kept.decision)));
+        }
+        let decision = decision(body, &self.allowed)?.map(Arc::new);
+        if let Some(decision) = decision.as_ref().filter(|_| body.len() <= MOST_KEPT) {
+            let (answer, decision) = (body.into(), Arc::clone(decision));
+            *self.last() = Some(KeptDecision { answer, decision });
+        }
+        Ok(decision)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<KeptDecision>> {
+        self.last.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDecision {
     #[error("the answer is invalid JSON: {0}")]
@@ -415,6 +460,37 @@ mod tests {
         for bad in ["", "a:b", "a:70000", "a b", ":6030"] {
             assert_eq!(bad.parse::<HostRule>(), Err(BadHostRule), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn an_answer_means_the_same_again_and_no_other_answer_means_it() {
+        let allowed = AllowedHosts::Only(vec!["h".parse().unwrap()]);
+        let reader = DecisionReader::new(allowed.clone());
+        let long = format!(r#"{{"sts_url":"ws://h/long","note":"{}"}}"#, "x".repeat(MOST_KEPT));
+        let answers = [
+            r#"{"sts_url":"ws://h/1"}"#,
+            r#"{"sts_url":"ws://h/2"}"#,
+            r#"{"sts_url":"ws://h/2"} "#,
+            r#"{"sts_url":"ws://elsewhere"}"#,
+            r#"{"sts_url":1}"#,
+            &long,
+            "OK",
+            "",
+        ];
+        for pair in
+            answers.iter().flat_map(|one| answers.iter().map(move |other| [one, other, one]))
+        {
+            for body in pair.map(|answer| answer.as_bytes()) {
+                let expected = decision(body, &allowed);
+                assert_eq!(reader.read(body).map(|read| read.as_deref().cloned()), expected);
+            }
+        }
+        let kept = reader.read(answers[0].as_bytes()).unwrap().unwrap();
+        let again = reader.read(answers[0].as_bytes()).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&kept, &again));
+        reader.read(long.as_bytes()).unwrap();
+        let again = reader.read(answers[0].as_bytes()).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&kept, &again), "what is too long to be kept leaves the last one");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::attempt::{Attempt, Failure, Outcome};
 use crate::event::{EventId, Item};
 use crate::journal::{DeadLetter, Ticket};
 use crate::log::{FAILURE, GIVEN_UP};
-use crate::routing::{self, NoDecision};
+use crate::routing::NoDecision;
 use crate::time::{millis, unix_millis};
 
 impl Shared {
@@ -142,15 +142,14 @@ impl Shared {
 
     fn decide(&self, item: &Item, slot: &Slot, answer: Option<&[u8]>, now: Instant) {
         let call = item.event.call;
-        match routing::decision(answer.unwrap_or_default(), &self.settings.allowed_hosts) {
+        match self.decisions.read(answer.unwrap_or_default()) {
             Ok(Some(decision)) => {
                 let place = decision.url.host_and_port();
-                let given = decision.given.clone();
-                if slot.decide(decision, now) {
+                if slot.decide(Arc::clone(&decision), now) {
                     self.parts.history.routed(call, &place);
                     // Whoever repeats the event's id is answered the same, also after a restart.
                     if let EventId::Given(_) = item.event.id {
-                        self.parts.journal.decided(item.event.id.clone(), given);
+                        self.parts.journal.decided(item.event.id.clone(), decision.given.clone());
                     }
                 } else {
                     self.parts.metrics.routing.late.inc();

@@ -22,7 +22,7 @@ use crate::expiring::Expiring;
 use crate::history::History;
 use crate::journal::{DiskError, Journal, Ticket};
 use crate::retry::RetryPolicy;
-use crate::routing::AllowedHosts;
+use crate::routing::{AllowedHosts, DecisionReader};
 
 /// How long an id that a client gave is remembered.
 pub const ID_KEPT: Duration = Duration::from_secs(60 * 60);
@@ -59,6 +59,7 @@ pub struct QueueParts {
 pub struct Shared {
     pub settings: QueueSettings,
     pub parts: QueueParts,
+    pub decisions: DecisionReader,
     pub state: Mutex<QueueState>,
     /// The timer must look again: something is due earlier than it knew.
     pub rearm: Notify,

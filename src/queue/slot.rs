@@ -51,9 +51,9 @@ impl Slot {
     }
 
     /// Settled from the start.
-    pub fn decided(decision: Decision) -> Self {
+    pub fn decided(decision: Arc<Decision>) -> Self {
         let slot = Self::until(Instant::now());
-        slot.settle(Settled::Decided(Arc::new(decision)));
+        slot.settle(Settled::Decided(decision));
         slot
     }
 
@@ -71,8 +71,8 @@ impl Slot {
     }
 
     /// `false` if the decision comes too late.
-    pub fn decide(&self, decision: Decision, now: Instant) -> bool {
-        now <= self.0.deadline && self.settle(Settled::Decided(Arc::new(decision)))
+    pub fn decide(&self, decision: Arc<Decision>, now: Instant) -> bool {
+        now <= self.0.deadline && self.settle(Settled::Decided(decision))
     }
 
     /// Settles the slot without a decision, unless it is settled.
@@ -115,8 +115,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn decision() -> Decision {
-        Decision { given: "ws://h".into(), url: "ws://h".parse().unwrap() }
+    fn decision() -> Arc<Decision> {
+        Decision { given: "ws://h".into(), url: "ws://h".parse().unwrap() }.into()
     }
 
     #[tokio::test(start_paused = true)]
@@ -141,8 +141,8 @@ mod tests {
         let slot = Slot::until(Instant::now() + Duration::from_secs(5));
         let decide = async { assert!(slot.decide(decision(), Instant::now())) };
         let (first, second, ()) = tokio::join!(slot.wait(), slot.wait(), decide);
-        assert_eq!(first.as_deref(), Some(&decision()));
-        assert_eq!(second.as_deref(), Some(&decision()));
-        assert_eq!(slot.wait().await.as_deref(), Some(&decision()));
+        assert_eq!(first, Some(decision()));
+        assert_eq!(second, Some(decision()));
+        assert_eq!(slot.wait().await, Some(decision()));
     }
 }
