@@ -108,6 +108,19 @@ struct Renewing {
     bridge: Arc<Bridge>,
 }
 
+impl Renewing {
+    fn of(settings: &Settings, webhook: Option<Webhook>, bridge: &Arc<Bridge>) -> Self {
+        Self {
+            renewal: settings.renewal.clone(),
+            webhook,
+            secrets: settings.front.secrets.clone(),
+            agent_secrets: settings.front.agent_secrets.clone(),
+            tokens: settings.admin.tokens.clone(),
+            bridge: Arc::clone(bridge),
+        }
+    }
+}
+
 impl App {
     /// Starts every part. Once it returns, the front answers.
     ///
@@ -151,14 +164,7 @@ impl App {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             register: Arc::clone(&calls),
-            renewing: Renewing {
-                renewal: settings.renewal,
-                webhook,
-                secrets: settings.front.secrets.clone(),
-                agent_secrets: settings.front.agent_secrets.clone(),
-                tokens: settings.admin.tokens.clone(),
-                bridge: Arc::clone(&bridge),
-            },
+            renewing: Renewing::of(&settings, webhook, &bridge),
         };
         let serving = Front {
             queue,
@@ -171,9 +177,7 @@ impl App {
             requests: Requests::default(),
             metrics: Arc::clone(&metrics.http),
         };
-        let routes = Routes::of(serving);
-        let answer = move |request, peer| routes.clone().answer(request, peer);
-        app.tasks.spawn(http::serve(listener, answer, HttpAnswers::Whole, app.stop.clone()));
+        app.serve_front(listener, serving);
         let inspector = Arc::new(Inspector {
             queue: app.queue.clone(),
             parts,
@@ -184,18 +188,23 @@ impl App {
             moving: Default::default(),
             pulse: Default::default(),
         });
-        let router = inspector.router();
-        let answer = move |request, _| http::routed(router.clone(), request);
-        app.tasks.spawn(http::serve(
-            admin_listener,
-            answer,
-            HttpAnswers::Streamed,
-            app.stop.clone(),
-        ));
-        app.tasks.spawn(inspector.run(app.stop.clone()));
+        app.serve_admin(admin_listener, inspector);
         app.calls.spawn(bridge.serve(audio_listener, app.hang_up.clone()));
         app.log_start(admin);
         Ok(app)
+    }
+
+    fn serve_front(&self, listener: TcpListener, front: Front) {
+        let routes = Routes::of(front);
+        let answer = move |request, peer| routes.clone().answer(request, peer);
+        self.tasks.spawn(http::serve(listener, answer, HttpAnswers::Whole, self.stop.clone()));
+    }
+
+    fn serve_admin(&self, listener: TcpListener, inspector: Arc<Inspector>) {
+        let router = inspector.router();
+        let answer = move |request, _| http::routed(router.clone(), request);
+        self.tasks.spawn(http::serve(listener, answer, HttpAnswers::Streamed, self.stop.clone()));
+        self.tasks.spawn(inspector.run(self.stop.clone()));
     }
 
     fn log_start(&self, admin: SocketAddr) {

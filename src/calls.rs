@@ -432,7 +432,7 @@ impl Default for Register {
             live: HashMap::new(),
             bridged: 0,
             requests: Expiring::new(Duration::from_secs(1), MOST_ASKED),
-            knowing_next: Expiring::new(KEPT, MOST),
+            knowing_next: Expiring::with_room(KEPT, MOST),
             unfetched: HashSet::new(),
             ended: Expiring::new(ENDED_KEPT, MOST),
             refused: Expiring::new(ENDED_KEPT, MOST_REFUSED),

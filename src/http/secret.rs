@@ -96,7 +96,7 @@ mod tests {
             ("Basic", vec![]),
         ] {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, header.parse().unwrap())]);
-            let expected: Vec<Vec<u8>> = expected.into_iter().map(|text| text.into()).collect();
+            let expected: Vec<Vec<u8>> = expected.into_iter().map(Into::into).collect();
             assert_eq!(basic_passwords(&headers), expected, "{header}");
         }
         assert!(basic_passwords(&HeaderMap::new()).is_empty());

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use strum::{VariantArray as _, VariantNames as _};
+use strum::VariantNames as _;
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -15,6 +15,7 @@ use super::text::{Lists, MAX_NAME, MAX_TEXT, PayloadTemplate, Template};
 use super::time::Time;
 use crate::bridge::life::EndReason;
 use crate::event::{EventType, Payload};
+use crate::label::Label as _;
 
 /// The most events of a call, repeats and digits counted at their most: a call of hours.
 pub const MAX_EVENTS: usize = 10_000;
@@ -316,7 +317,7 @@ fn reasons(reader: &mut ScenarioReader<'_>, node: &Node<'_>) -> Option<Vec<EndRe
     if nodes.is_empty() {
         return reader.wrong(node, "hang_up: expected at least one reason");
     }
-    let known = EndReason::VARIANTS;
+    let known = EndReason::all();
     let reasons = nodes.iter().map(|node| {
         let given = reader.text(node, "hang_up", MAX_TEXT)?;
         known.iter().copied().find(|reason| reason.name() == given).or_else(|| {

@@ -171,7 +171,7 @@ fn every_kind_of_mistake_around_the_steps_has_its_place_and_its_word() {
         (
             script("{ started = {} }, { hang_up = \"tired\" }"),
             "3:31:",
-            "expected one of hangup, sts_closed",
+            "expected one of hangup, agent_hangup, transfer, sts_closed",
         ),
         (script("{ started = {} }, { hang_up = [] }"), "3:31:", "expected at least one reason"),
     ] {
