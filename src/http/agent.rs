@@ -58,8 +58,8 @@ pub async fn hang_up(
 ) -> Result<Response, HttpError> {
     let body = read(&front, request).await?;
     let call = call_of(body::strict_json(&body)?).map_err(HttpError::bad_request)?;
-    let answer = ask(&front.calls, call, CallRequest::HangUp, Asker::Agent)?;
-    Ok(Json(answer).into_response())
+    let message = ask_to_hang_up(&front.calls, call, Asker::Agent)?;
+    Ok(Json(AgentAnswer { message, refused: None }).into_response())
 }
 
 pub async fn transfer(
@@ -128,22 +128,13 @@ pub fn shaped(mut answer: Response) -> Response {
     answer
 }
 
-/// Asks something of a call, and says so in the log.
-fn ask(
-    calls: &Calls,
-    call: CallId,
-    request: CallRequest,
-    by: Asker,
-) -> Result<AgentAnswer, HttpError> {
-    answer_of(call, "hang_up", by, calls.ask(call, request, Instant::now()))
-}
-
-/// Asks a call to end, and returns what is to be said of that.
+/// Asks a call to end, and returns what its agent is to be told of that.
 ///
 /// # Errors
 /// 404 where it is not live, 429 for too many requests.
 pub fn ask_to_hang_up(calls: &Calls, call: CallId, by: Asker) -> Result<String, HttpError> {
-    ask(calls, call, CallRequest::HangUp, by).map(|answer| answer.message)
+    let answered = calls.ask(call, CallRequest::HangUp, Instant::now());
+    answer_of(call, "hang_up", by, answered).map(|answer| answer.message)
 }
 
 fn answer_of(
