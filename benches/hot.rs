@@ -240,13 +240,14 @@ mod playout {
 mod routing {
     use super::*;
     use callhook::http::call::parse;
-    use callhook::routing::{AllowedHosts, DecisionReader, StsUrl, decision, route};
+    use callhook::routing::{AllowedHosts, DecisionReader, RouteRules, StsUrl, decision, route};
 
     const ANSWER: &[u8] = br#"{"sts_url":"wss://sts.example:6030/agent?voice=anna&to=5001"}"#;
 
-    fn allowed() -> AllowedHosts {
+    fn rules() -> RouteRules {
         let hosts = ["10.0.0.7:6030", "sts.example"];
-        AllowedHosts::Only(hosts.map(|host| host.parse().expect("it is a host")).into())
+        let hosts = hosts.map(|host| host.parse().expect("it is a host")).into();
+        RouteRules { hosts: AllowedHosts::Only(hosts), people: None }
     }
 
     /// The body of a `POST /call`.
@@ -261,26 +262,26 @@ mod routing {
     /// The receiver's answer.
     #[divan::bench]
     fn decided(bencher: Bencher<'_, '_>) {
-        let allowed = allowed();
+        let rules = rules();
         bencher
             .counter(BytesCount::of_slice(ANSWER))
-            .bench(|| decision(black_box(ANSWER), &allowed).expect("it may be followed"));
+            .bench(|| decision(black_box(ANSWER), &rules).decision.expect("it may be followed"));
     }
 
     /// The same answer as to the call before.
     #[divan::bench]
     fn decided_again(bencher: Bencher<'_, '_>) {
-        let reader = DecisionReader::new(allowed());
+        let reader = DecisionReader::new(rules());
         bencher
             .counter(BytesCount::of_slice(ANSWER))
-            .bench(|| reader.read(black_box(ANSWER)).expect("it may be followed"));
+            .bench(|| reader.read(black_box(ANSWER)).0.expect("it may be followed"));
     }
 
     /// The URL that Asterisk is told, by that answer or by `STS_URL`.
     #[divan::bench(args = ["decision", "fallback"])]
     fn url(bencher: Bencher<'_, '_>, by: &str) {
         let (_, payload) = parse(announcement().as_bytes()).expect("Asterisk sent it");
-        let decision = decision(ANSWER, &allowed()).expect("it may be followed");
+        let decision = decision(ANSWER, &rules()).decision;
         let decision = decision.filter(|_| by == "decision");
         let fallback: StsUrl = "ws://127.0.0.1:6030".parse().expect("it is an STS URL");
         bencher.bench(|| route(decision.as_ref(), Some(&fallback), black_box(&payload)));
@@ -296,7 +297,7 @@ mod queue {
     use callhook::queue::dispatcher::Dispatcher;
     use callhook::queue::{Limits, Queue, QueueParts, QueueSettings};
     use callhook::retry::{Delays, RetryPolicy};
-    use callhook::routing::AllowedHosts;
+    use callhook::routing::RouteRules;
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
     use tokio::time::Instant;
@@ -345,7 +346,7 @@ mod queue {
             limits: Limits::default(),
             retry: policy(),
             relay_timeout: std::time::Duration::from_secs(5),
-            allowed_hosts: AllowedHosts::Any,
+            rules: RouteRules::ANYWHERE,
             receiver: String::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

@@ -192,9 +192,9 @@ impl Bridge {
         let (calls, fallback) = (&self.metrics.calls, self.fallback.as_ref());
         let connector = self.connector();
         let talk = |reporter| {
-            let reaching = reach(&connector, calls, call, announcement, fallback);
+            let reaching = reach(&connector, calls, call, announcement.clone(), fallback);
             let line = CallerLine::new(writer);
-            let asked = Arc::clone(&live.asked);
+            let asked = (Arc::clone(&live.asked), announcement);
             let talk =
                 Talk::new(reporter, line, &self.clock, &self.settings, calls, &self.ends, asked);
             talk.run(&mut frames, Box::pin(reaching), stop.clone())
@@ -286,7 +286,7 @@ mod tests {
     use crate::journal::{Journal, Recovered};
     use crate::queue::{Limits, QueueParts, QueueSettings};
     use crate::retry::RetryPolicy;
-    use crate::routing::AllowedHosts;
+    use crate::routing::RouteRules;
     use futures_util::future::BoxFuture;
     use std::sync::Mutex;
 
@@ -308,7 +308,7 @@ mod tests {
             limits: Limits::default(),
             retry: RetryPolicy::once(),
             relay_timeout: Duration::from_secs(5),
-            allowed_hosts: AllowedHosts::Any,
+            rules: RouteRules::ANYWHERE,
             receiver: String::new(),
         };
         let journal = Arc::new(Journal::in_memory(1));

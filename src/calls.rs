@@ -29,7 +29,7 @@ use crate::journal::{ENDED_KEPT, EndedCall};
 use crate::label::Label;
 use crate::queue::slot::Slot;
 use crate::routing::destination::Destination;
-use crate::routing::{self, Route, StsUrl};
+use crate::routing::{self, Decision, Route, StsUrl};
 
 pub const KEPT: Duration = Duration::from_secs(10 * 60);
 
@@ -111,7 +111,7 @@ struct LiveCall {
     phase: LivePhase,
     asked: Arc<Asked>,
     /// That of the announcement, which may be forgotten meanwhile.
-    payload: Option<Arc<Payload>>,
+    payload: Option<Payload>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ enum LivePhase {
 /// What `POST /call` said of a call, and the slot of its decision.
 #[derive(Clone, Debug)]
 pub struct Announcement {
-    payload: Arc<Payload>,
+    payload: Payload,
     slot: Slot,
     /// Whether the queue accepted its event; if not, the same announcement is not a repeat.
     accepted: bool,
@@ -136,6 +136,22 @@ impl Announcement {
     /// The same answer that `POST /call` gave; waits until it is decided.
     pub async fn route(&self, fallback: Option<&StsUrl>) -> Route {
         routing::route(self.slot.wait().await.as_deref(), fallback, &self.payload)
+    }
+
+    /// To whom the receiver sends the caller, who did not reach an agent yet.
+    fn people_at_once(&self) -> Option<Destination> {
+        match &*self.slot.decision()? {
+            Decision::People(people) => Some(people.clone()),
+            Decision::Agent { .. } => None,
+        }
+    }
+
+    /// To whom the receiver sends the caller, whose agent has failed.
+    pub fn people_instead(&self) -> Option<Destination> {
+        match &*self.slot.decision()? {
+            Decision::People(people) => Some(people.clone()),
+            Decision::Agent { otherwise, .. } => otherwise.clone(),
+        }
     }
 
     /// For when the server that the receiver chose cannot be reached.
@@ -226,8 +242,7 @@ impl Calls {
             return Ok(known.slot.clone());
         }
         let (slot, accepted) = open()?;
-        let payload = Arc::new(payload.clone());
-        let announcement = Announcement { payload, slot: slot.clone(), accepted };
+        let announcement = Announcement { payload: payload.clone(), slot: slot.clone(), accepted };
         register.remember(call, announcement, now);
         Ok(slot)
     }
@@ -308,7 +323,7 @@ impl Calls {
         register.unfetched.remove(&call);
         register.awaited.remove(&call);
         register.had_calls = true;
-        let payload = announcement.as_ref().map(|known| Arc::clone(&known.payload));
+        let payload = announcement.as_ref().map(|known| known.payload.clone());
         let asked = register.go_live(call, payload, now);
         Ok((LiveGuard { calls: Arc::clone(self), call, asked }, announcement))
     }
@@ -350,14 +365,14 @@ impl Calls {
     ///
     /// # Errors
     /// [`NotTaken`].
-    pub fn payload_of(&self, call: CallId, now: Instant) -> Result<Option<Arc<Payload>>, NotTaken> {
+    pub fn payload_of(&self, call: CallId, now: Instant) -> Result<Option<Payload>, NotTaken> {
         let mut register = self.lock();
         let payload = match register.standing(call, now) {
             Some((Standing::Live, _)) => {
                 register.live.get(&call).and_then(|live| live.payload.clone())
             }
             Some((Standing::Announced, _)) => {
-                register.announced.get(&call, now).map(|known| Arc::clone(&known.payload))
+                register.announced.get(&call, now).map(|known| known.payload.clone())
             }
             Some((Standing::Ended(_), _)) | None => return Err(NotTaken::NotLive),
         };
@@ -369,11 +384,19 @@ impl Calls {
     /// [`Self::settled_standing`] does; `None` where the call is not known.
     pub async fn next_of(&self, call: CallId) -> Option<Option<Destination>> {
         self.lock().note_next(call, Instant::now());
-        let Standing::Ended(ended) = self.settled_standing(call).await? else {
-            return Some(None);
-        };
-        self.lock().unfetched.remove(&call);
-        Some(ended.next)
+        let standing = self.settled_standing(call).await?;
+        let mut register = self.lock();
+        match standing {
+            Standing::Announced => {
+                let announced = register.announced.get(&call, Instant::now());
+                Some(announced.and_then(Announcement::people_at_once))
+            }
+            Standing::Live => Some(None),
+            Standing::Ended(ended) => {
+                register.unfetched.remove(&call);
+                Some(ended.next)
+            }
+        }
     }
 
     /// The call is about to end with a transfer; its dialplan should ask where to.
@@ -450,7 +473,7 @@ impl Register {
         (!self.awaited.is_empty() && Instant::now() < until).then_some(until)
     }
 
-    fn go_live(&mut self, call: CallId, payload: Option<Arc<Payload>>, now: Instant) -> Arc<Asked> {
+    fn go_live(&mut self, call: CallId, payload: Option<Payload>, now: Instant) -> Arc<Asked> {
         let knows_next = self.knowing_next.get(&call, now).is_some();
         self.knowing_next.remove(&call);
         let asked = Arc::new(Asked::new(knows_next));
@@ -848,8 +871,7 @@ mod tests {
         let ([call, unannounced], now) = ([(); 2].map(|()| CallId::random()), Instant::now());
         assert_eq!(calls.payload_of(call, now).err(), Some(NotTaken::NotLive));
         opens(&calls, call, r#"{"from":"7"}"#, now);
-        let text =
-            |payload: Option<Arc<Payload>>| payload.map(|payload| payload.as_str().to_owned());
+        let text = |payload: Option<Payload>| payload.map(|payload| payload.as_str().to_owned());
         let known = Some(r#"{"from":"7"}"#.to_owned());
         assert_eq!(text(calls.payload_of(call, now).unwrap()), known);
         let live = [call, unannounced].map(|call| calls.begin(call, now).unwrap());

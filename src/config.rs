@@ -37,7 +37,7 @@ use crate::log::{LogFormat, LogSettings};
 use crate::queue::{Limits, QueueSettings};
 use crate::retry::{BadDelays, Delays, RetryPolicy};
 use crate::routing::destination::{DestinationRule, Destinations};
-use crate::routing::{AllowedHosts, HostRule, StsUrl};
+use crate::routing::{AllowedHosts, HostRule, RouteRules, StsUrl};
 
 /// Where `ROUTING_TIMEOUT` is not set: AVR Core waits for 3 s, unless told otherwise, for the answer to its own request.
 const RELAY_TIMEOUT: Duration = Duration::from_millis(2500);
@@ -60,8 +60,6 @@ pub struct Settings {
     pub call: CallSettings,
     /// Which calls are taken.
     pub rules: CallRules,
-    /// `ROUTE_TO`: where a receiver may send a caller.
-    pub route_to: Destinations,
     pub admin: AdminSettings,
     /// `None` = events wait in memory only.
     pub journal: Option<PathBuf>,
@@ -161,7 +159,9 @@ impl Settings {
             let transfer_to = &settings.front.transfer_to;
             settings.warnings.extend(advice::odd_destinations("TRANSFER_TO", transfer_to));
             if layers.text("ROUTE_TO").is_some() {
-                settings.warnings.extend(advice::odd_destinations("ROUTE_TO", &settings.route_to));
+                let route_to = settings.queue.rules.people.iter();
+                let odd = route_to.flat_map(|to| advice::odd_destinations("ROUTE_TO", to));
+                settings.warnings.extend(odd);
             }
             return (Ok(settings), layers);
         }
@@ -205,16 +205,11 @@ pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<Se
 fn read_all(reader: &mut SettingsReader<'_>) -> Settings {
     let (webhook, front) = (read_webhook(reader), read_front(reader));
     Settings {
-        queue: read_queue(reader, webhook.as_ref()),
+        queue: read_queue(reader, webhook.as_ref(), &front.transfer_to),
         webhook,
         fallback: reader.value("STS_URL"),
         agent: reader.checked("AGENT_ID", header_value),
         rules: read_rules(reader),
-        route_to: match reader.text("ROUTE_TO") {
-            Some(_) => read_destinations(reader, "ROUTE_TO"),
-            // Its faults are told once.
-            None => front.transfer_to.clone(),
-        },
         front,
         call: CallSettings {
             listen: read_listen(reader, "AUDIOSOCKET_HOST", "PORT"),
@@ -270,7 +265,11 @@ fn read_webhook(reader: &mut SettingsReader<'_>) -> Option<WebhookSettings> {
     Some(WebhookSettings { url, url_is_secret, secret, timeout, signing_keys })
 }
 
-fn read_queue(reader: &mut SettingsReader<'_>, webhook: Option<&WebhookSettings>) -> QueueSettings {
+fn read_queue(
+    reader: &mut SettingsReader<'_>,
+    webhook: Option<&WebhookSettings>,
+    transfer_to: &Destinations,
+) -> QueueSettings {
     let routing_timeout = reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES);
     let is_default = reader.is_default("ROUTING_TIMEOUT");
     QueueSettings {
@@ -285,7 +284,10 @@ fn read_queue(reader: &mut SettingsReader<'_>, webhook: Option<&WebhookSettings>
             breaker: reader.number("WEBHOOK_BREAKER", 0..=1_000_000),
         },
         relay_timeout: if is_default { RELAY_TIMEOUT } else { routing_timeout },
-        allowed_hosts: read_allowed_hosts(reader),
+        rules: RouteRules {
+            hosts: read_allowed_hosts(reader),
+            people: Some(read_route_to(reader, transfer_to)),
+        },
         receiver: webhook.map(WebhookSettings::shown_url).unwrap_or_default(),
     }
 }
@@ -317,6 +319,14 @@ fn read_retry(reader: &mut SettingsReader<'_>) -> RetryPolicy {
             reader.refuse("WEBHOOK_BACKOFF", accepted);
             RetryPolicy::once()
         }
+    }
+}
+
+fn read_route_to(reader: &mut SettingsReader<'_>, transfer_to: &Destinations) -> Destinations {
+    match reader.text("ROUTE_TO") {
+        Some(_) => read_destinations(reader, "ROUTE_TO"),
+        // Its faults are told once.
+        None => transfer_to.clone(),
     }
 }
 

@@ -68,7 +68,7 @@ impl Queue {
         let receiver = settings.receiver.clone();
         let shared = Arc::new(Shared {
             failure_log: FailureLog::new(receiver, tasks.clone(), stop.clone()),
-            decisions: DecisionReader::new(settings.allowed_hosts.clone()),
+            decisions: DecisionReader::new(settings.rules.clone()),
             settings,
             parts,
             state: Mutex::new(state),

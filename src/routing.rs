@@ -17,10 +17,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
+use self::destination::{BadDestination, Destination, Destinations, PRIORITY};
 use crate::event::{JsonString, Payload, fields};
 
 /// In bytes: Asterisk truncates the answer that carries the URL at about 4000.
@@ -77,7 +79,7 @@ impl fmt::Display for StsUrl {
 }
 
 /// Holds the reason.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a ws:// or wss:// URL with a host ({0})")]
 pub struct BadStsUrl(String);
 
@@ -145,19 +147,65 @@ impl FromStr for HostRule {
 #[error("expected host or host:port")]
 pub struct BadHostRule;
 
+/// Where a receiver may send calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// The receiver's own text, which relays pass on unchanged.
-    pub given: Box<str>,
-    pub url: StsUrl,
+pub struct RouteRules {
+    /// `STS_ALLOWED_HOSTS`.
+    pub hosts: AllowedHosts,
+    /// `ROUTE_TO`; `None` = to anybody.
+    pub people: Option<Destinations>,
+}
+
+/// Where a receiver sends a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// To an agent.
+    Agent {
+        /// The receiver's own text, which relays pass on unchanged.
+        given: Box<str>,
+        url: StsUrl,
+        /// To people, if the agent fails.
+        otherwise: Option<Destination>,
+    },
+    /// To people at once.
+    People(Destination),
+}
+
+impl RouteRules {
+    /// For a receiver that is only tried: anywhere.
+    pub const ANYWHERE: Self = Self { hosts: AllowedHosts::Any, people: None };
 }
 
 impl Decision {
     /// From a decision's own text, which was accepted before; allowed hosts are not checked again.
     pub fn recall(given: &str) -> Option<Self> {
         let url = given.parse().ok()?;
-        Some(Self { given: given.into(), url })
+        Some(Self::Agent { given: given.into(), url, otherwise: None })
     }
+
+    /// What a relay passes on; nothing of people, whom only callhook's own dialplan asks for.
+    pub fn given(&self) -> Option<&str> {
+        match self {
+            Self::Agent { given, .. } => Some(given),
+            Self::People(_) => None,
+        }
+    }
+
+    /// For logs and pages: `host:port`, or `context/exten`.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Agent { url, .. } => url.host_and_port(),
+            Self::People(people) => format!("{}/{}", people.context(), people.exten()),
+        }
+    }
+}
+
+/// What a receiver's answer comes to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    pub decision: Option<Decision>,
+    /// Why something in the answer is ignored.
+    pub faults: Vec<BadDecision>,
 }
 
 /// Why a call goes to `STS_URL`: nobody decided about it.
@@ -194,27 +242,53 @@ impl NoDecision {
 
 /// Reads the body of a receiver's 2xx answer to `call_initiated`.
 ///
-/// `None` if it does not begin as a JSON object, or its `sts_url` is missing, `null` or empty. That is no error: most
-/// receivers just answer `OK`. Whatever else the object holds costs no decision.
-///
-/// # Errors
-/// If there is an `sts_url` that cannot be followed, or the object cannot be read.
-pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>, BadDecision> {
+/// No decision if it does not begin as a JSON object, or its `sts_url` and `next` are missing, `null` or empty. That is
+/// no fault: most receivers just answer `OK`. Whatever else the object holds costs no decision.
+pub fn decision(body: &[u8], rules: &RouteRules) -> Reading {
     let body = String::from_utf8_lossy(body);
     // Some encoders write a byte order mark.
     let body = body.trim_start_matches('\u{feff}').trim_ascii_start();
     if !body.starts_with('{') {
-        return Ok(None);
+        return Reading::default();
     }
-    let fields = fields(body).map_err(|error| BadDecision::Json(error.to_string()))?;
-    let mut given = fields.into_iter().filter(|(name, _)| *name.0 == *b"sts_url");
-    let Some((_, url)) = given.next().filter(|(_, url)| url.get() != "null") else {
+    let fields = match fields(body) {
+        Ok(fields) => fields,
+        Err(error) => {
+            let faults = vec![BadDecision::Json(error.to_string())];
+            return Reading { decision: None, faults };
+        }
+    };
+    let agent = agent_in(&fields, &rules.hosts);
+    let people = people_in(&fields, rules.people.as_ref()).map_err(BadDecision::Next);
+    let faults = [agent.as_ref().err(), people.as_ref().err()];
+    let faults = faults.into_iter().flatten().cloned().collect();
+    let decision = match (agent.unwrap_or_default(), people.unwrap_or_default()) {
+        (Some((given, url)), otherwise) => Some(Decision::Agent { given, url, otherwise }),
+        (None, people) => people.map(Decision::People),
+    };
+    Reading { decision, faults }
+}
+
+type JsonField<'a> = (JsonString<'a>, &'a RawValue);
+
+/// The value of the one field of that name, unless it is `null`.
+///
+/// # Errors
+/// `twice` if there are two.
+fn only<'a, E>(fields: &[JsonField<'a>], name: &str, twice: E) -> Result<Option<&'a str>, E> {
+    let mut given = fields.iter().filter(|(key, _)| *key.0 == *name.as_bytes());
+    let first = given.next().map(|(_, value)| value.get());
+    if given.next().is_some() { Err(twice) } else { Ok(first.filter(|value| *value != "null")) }
+}
+
+fn agent_in(
+    fields: &[JsonField<'_>],
+    allowed: &AllowedHosts,
+) -> Result<Option<(Box<str>, StsUrl)>, BadDecision> {
+    let Some(url) = only(fields, "sts_url", BadDecision::Twice)? else {
         return Ok(None);
     };
-    if given.next().is_some() {
-        return Err(BadDecision::Twice);
-    }
-    let given = JsonString::from_strict(url.get()).ok_or(BadDecision::NotText)?.into_text();
+    let given = JsonString::from_strict(url).ok_or(BadDecision::NotText)?.into_text();
     if given.is_empty() {
         return Ok(None);
     }
@@ -222,7 +296,55 @@ pub fn decision(body: &[u8], allowed: &AllowedHosts) -> Result<Option<Decision>,
     if !allowed.admit(&url) {
         return Err(BadDecision::HostNotAllowed(url.host_and_port()));
     }
-    Ok(Some(Decision { given: given.into(), url }))
+    Ok(Some((given.into(), url)))
+}
+
+fn people_in(
+    fields: &[JsonField<'_>],
+    allowed: Option<&Destinations>,
+) -> Result<Option<Destination>, BadNext> {
+    let Some(next) = only(fields, "next", BadNext::Twice)? else {
+        return Ok(None);
+    };
+    let GivenNext { context, exten, priority } =
+        serde_json::from_str(next).map_err(|error| BadNext::Json(error.to_string()))?;
+    let (Name(context), Name(exten)) = (context, exten);
+    if let Some(Name(priority)) = priority.filter(|Name(given)| *given != PRIORITY.to_string()) {
+        return Err(BadNext::Priority(priority));
+    }
+    let destination = Destination::new(&context, &exten)?;
+    match allowed.is_none_or(|allowed| allowed.admits(&destination)) {
+        true => Ok(Some(destination)),
+        false => Err(BadNext::NotListed { context, exten }),
+    }
+}
+
+#[derive(Deserialize)]
+struct GivenNext {
+    context: Name,
+    exten: Name,
+    priority: Option<Name>,
+}
+
+/// As people write names: `"100"`, or `100`.
+#[derive(Deserialize)]
+#[serde(from = "WrittenName")]
+struct Name(String);
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a string")]
+enum WrittenName {
+    Text(String),
+    Number(u64),
+}
+
+impl From<WrittenName> for Name {
+    fn from(written: WrittenName) -> Self {
+        match written {
+            WrittenName::Text(text) => Self(text),
+            WrittenName::Number(number) => Self(number.to_string()),
+        }
+    }
 }
 
 /// In bytes: answers with an `sts_url` have some hundred.
@@ -232,7 +354,7 @@ const MOST_KEPT: usize = 4096;
 /// takes longer than all else about an answer.
 #[derive(Debug)]
 pub struct DecisionReader {
-    allowed: AllowedHosts,
+    rules: RouteRules,
     last: Mutex<Option<KeptDecision>>,
 }
 
@@ -244,24 +366,23 @@ struct KeptDecision {
 }
 
 impl DecisionReader {
-    pub fn new(allowed: AllowedHosts) -> Self {
-        Self { allowed, last: Mutex::new(None) }
+    pub fn new(rules: RouteRules) -> Self {
+        Self { rules, last: Mutex::new(None) }
     }
 
-    /// As [`decision`].
-    ///
-    /// # Errors
-    /// Those of [`decision`].
-    pub fn read(&self, body: &[u8]) -> Result<Option<Arc<Decision>>, BadDecision> {
+    /// As [`decision`], with its faults.
+    pub fn read(&self, body: &[u8]) -> (Option<Arc<Decision>>, Vec<BadDecision>) {
         if let Some(kept) = self.last().as_ref().filter(|kept| *kept.answer == *body) {
-            return Ok(Some(Arc::clone(&kept.decision)));
+            return (Some(Arc::clone(&kept.decision)), Vec::new());
         }
-        let decision = decision(body, &self.allowed)?.map(Arc::new);
-        if let Some(decision) = decision.as_ref().filter(|_| body.len() <= MOST_KEPT) {
+        let Reading { decision, faults } = decision(body, &self.rules);
+        let decision = decision.map(Arc::new);
+        let worth_keeping = faults.is_empty() && body.len() <= MOST_KEPT;
+        if let Some(decision) = decision.as_ref().filter(|_| worth_keeping) {
             let (answer, decision) = (body.into(), Arc::clone(decision));
             *self.last() = Some(KeptDecision { answer, decision });
         }
-        Ok(decision)
+        (decision, faults)
     }
 
     fn last(&self) -> MutexGuard<'_, Option<KeptDecision>> {
@@ -269,7 +390,7 @@ impl DecisionReader {
     }
 }
 
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDecision {
     #[error("the answer is invalid JSON: {0}")]
     Json(String),
@@ -282,27 +403,61 @@ pub enum BadDecision {
     Url(#[from] BadStsUrl),
     #[error("{0} is not among STS_ALLOWED_HOSTS")]
     HostNotAllowed(String),
+    #[error(transparent)]
+    Next(BadNext),
+}
+
+impl BadDecision {
+    /// The field that is ignored.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Json(_)
+            | Self::Twice
+            | Self::NotText
+            | Self::Url(_)
+            | Self::HostNotAllowed(_) => "sts_url",
+            Self::Next(_) => "next",
+        }
+    }
+}
+
+/// Why callers are not sent to the people whom a receiver names.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadNext {
+    #[error("expected {{\"context\":\"people\",\"exten\":\"100\"}} ({0})")]
+    Json(String),
+    #[error("duplicate key \"next\"")]
+    Twice,
+    #[error("priority {0:?}: expected {PRIORITY}, or none")]
+    Priority(String),
+    #[error(transparent)]
+    Destination(#[from] BadDestination),
+    #[error("{context}/{exten} is not among ROUTE_TO")]
+    NotListed { context: String, exten: String },
 }
 
 /// The answer of `POST /call`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Route {
-    /// `None` if there is neither a decision nor `STS_URL`.
+    /// `None` if there is neither a decision nor `STS_URL`, and for who goes to people.
     pub sts_url: Option<String>,
     /// Whether it is the receiver's decision.
     #[serde(rename = "override")]
     pub overridden: bool,
+    /// The people whom the caller is sent to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<Destination>,
 }
 
-/// The decision's URL, else the fallback's, with the payload as query parameters.
+/// The decision's URL, else the fallback's, with the payload as query parameters; neither for who goes to people.
 pub fn route(decision: Option<&Decision>, fallback: Option<&StsUrl>, payload: &Payload) -> Route {
-    Route {
-        sts_url: decision
-            .map(|decision| &decision.url)
-            .or(fallback)
-            .map(|base| effective_url(base, payload)),
-        overridden: decision.is_some(),
-    }
+    let (base, next) = match decision {
+        Some(Decision::Agent { url, .. }) => (Some(url), None),
+        Some(Decision::People(people)) => (None, Some(people.clone())),
+        None => (fallback, None),
+    };
+    let sts_url = base.map(|base| effective_url(base, payload));
+    Route { sts_url, overridden: decision.is_some(), next }
 }
 
 /// Appends each payload field as a query parameter, encoded as the URL standard encodes forms
@@ -363,6 +518,12 @@ mod tests {
         Payload::from_json(serde_json::from_str(text).unwrap()).unwrap()
     }
 
+    fn faults(answer: &[u8]) -> Vec<BadDecision> {
+        let Reading { decision, faults } = decision(answer, &RouteRules::ANYWHERE);
+        assert_eq!(decision, None);
+        faults
+    }
+
     fn effective(base: &str, fields: &str) -> String {
         effective_url(&base.parse().unwrap(), &payload(fields))
     }
@@ -393,7 +554,7 @@ mod tests {
     fn values_keep_their_digits_and_no_key_has_a_meaning_of_its_own() {
         let private = r#"{"$serde_json::private::RawValue":"\"ws://evil\""}"#;
         let answer = format!(r#"{{"sts_url":{private}}}"#);
-        assert_eq!(decision(answer.as_bytes(), &AllowedHosts::Any), Err(BadDecision::NotText));
+        assert_eq!(faults(answer.as_bytes()), [BadDecision::NotText]);
         assert_eq!(parameter(private).as_deref(), Some(private));
         let spaced = r#"{ "a b" : [ 1.50, "x \" y" , 123456789012345678901234567890 ] }"#;
         let compact = r#"{"a b":[1.50,"x \" y",123456789012345678901234567890]}"#;
@@ -408,7 +569,11 @@ mod tests {
     #[test]
     fn an_answer_without_a_usable_sts_url_is_no_decision() {
         for body in ["", "OK", "[]", "{}", "12", r#"{"sts_url":null}"#, r#"{"sts_url":""}"#] {
-            assert_eq!(decision(body.as_bytes(), &AllowedHosts::Any), Ok(None), "{body}");
+            assert_eq!(
+                decision(body.as_bytes(), &RouteRules::ANYWHERE),
+                Reading::default(),
+                "{body}"
+            );
         }
         for body in [
             r#"{"sts_url":"#,
@@ -418,7 +583,9 @@ mod tests {
             r#"{"sts_url":"ws://"}"#,
             r#"{"sts_url":"nonsense"}"#,
         ] {
-            assert!(decision(body.as_bytes(), &AllowedHosts::Any).is_err(), "{body}");
+            let read = decision(body.as_bytes(), &RouteRules::ANYWHERE);
+            assert_eq!((read.decision, read.faults.len()), (None, 1), "{body}");
+            assert_eq!(read.faults[0].field(), "sts_url");
         }
     }
 
@@ -431,16 +598,16 @@ mod tests {
             br#"{"note":"party \ud83c","sts_url":"ws://h"}"#,
             br#"{"sts_url":"ws://h","\udc00":{"\ud800":1E400}}"#,
         ] {
-            let decided = decision(body, &AllowedHosts::Any).unwrap();
-            assert_eq!(decided.unwrap().url.as_str(), "ws://h/", "{}", body.escape_ascii());
+            let decided = decision(body, &RouteRules::ANYWHERE).decision.unwrap();
+            assert_eq!(decided.given(), Some("ws://h"), "{}", body.escape_ascii());
         }
     }
 
     #[test]
     fn only_allowed_hosts_are_routed_to() {
-        let rules =
-            |text: &str| AllowedHosts::Only(text.split(',').map(|t| t.parse().unwrap()).collect());
-        let allowed = rules("Good.example,10.0.0.1:6030,[::1],[::2]:7");
+        let hosts = "Good.example,10.0.0.1:6030,[::1],[::2]:7".split(',');
+        let hosts = AllowedHosts::Only(hosts.map(|host| host.parse().unwrap()).collect());
+        let rules = RouteRules { hosts, people: None };
         for (url, expected) in [
             ("wss://good.example/x", true),
             ("ws://good.example:9999", true),
@@ -454,8 +621,12 @@ mod tests {
             ("ws://good.example@evil.example", false),
         ] {
             let body = format!(r#"{{"sts_url":"{url}"}}"#);
-            let decided = decision(body.as_bytes(), &allowed);
-            assert_eq!(decided.is_ok(), expected, "{url}");
+            let read = decision(body.as_bytes(), &rules);
+            assert_eq!(
+                (read.decision.is_some(), read.faults.is_empty()),
+                (expected, expected),
+                "{url}"
+            );
         }
         for bad in ["", "a:b", "a:70000", "a b", ":6030"] {
             assert_eq!(bad.parse::<HostRule>(), Err(BadHostRule), "{bad:?}");
@@ -464,8 +635,11 @@ mod tests {
 
     #[test]
     fn an_answer_means_the_same_again_and_no_other_answer_means_it() {
-        let allowed = AllowedHosts::Only(vec!["h".parse().unwrap()]);
-        let reader = DecisionReader::new(allowed.clone());
+        let rules = RouteRules {
+            hosts: AllowedHosts::Only(vec!["h".parse().unwrap()]),
+            people: Some(Destinations::new(vec!["people/100".parse().unwrap()])),
+        };
+        let reader = DecisionReader::new(rules.clone());
         let long = format!(r#"{{"sts_url":"ws://h/long","note":"{}"}}"#, "x".repeat(MOST_KEPT));
         let answers = [
             r#"{"sts_url":"ws://h/1"}"#,
@@ -473,6 +647,8 @@ mod tests {
             r#"{"sts_url":"ws://h/2"} "#,
             r#"{"sts_url":"ws://elsewhere"}"#,
             r#"{"sts_url":1}"#,
+            r#"{"next":{"context":"people","exten":"100"}}"#,
+            r#"{"sts_url":"ws://h/1","next":{"context":"people","exten":"200"}}"#,
             &long,
             "OK",
             "",
@@ -481,15 +657,16 @@ mod tests {
             answers.iter().flat_map(|one| answers.iter().map(move |other| [one, other, one]))
         {
             for body in pair.map(|answer| answer.as_bytes()) {
-                let expected = decision(body, &allowed);
-                assert_eq!(reader.read(body).map(|read| read.as_deref().cloned()), expected);
+                let expected = decision(body, &rules);
+                let (decision, faults) = reader.read(body);
+                assert_eq!(Reading { decision: decision.as_deref().cloned(), faults }, expected);
             }
         }
-        let kept = reader.read(answers[0].as_bytes()).unwrap().unwrap();
-        let again = reader.read(answers[0].as_bytes()).unwrap().unwrap();
+        let read = |answer: &str| reader.read(answer.as_bytes()).0.unwrap();
+        let (kept, again) = (read(answers[0]), read(answers[0]));
         assert!(Arc::ptr_eq(&kept, &again));
-        reader.read(long.as_bytes()).unwrap();
-        let again = reader.read(answers[0].as_bytes()).unwrap().unwrap();
+        read(&long);
+        let again = read(answers[0]);
         assert!(Arc::ptr_eq(&kept, &again), "what is too long to be kept leaves the last one");
     }
 
@@ -503,7 +680,7 @@ mod tests {
     #[test]
     fn the_receivers_decision_overrides_the_fallback() {
         let fallback: StsUrl = "ws://base:1".parse().unwrap();
-        let chosen = decision(br#"{"sts_url":"ws://chosen:2"}"#, &AllowedHosts::Any).unwrap();
+        let chosen = Decision::recall("ws://chosen:2");
         let to = |decision: Option<&Decision>, fallback: Option<&StsUrl>| {
             let route = route(decision, fallback, &Payload::empty());
             (route.sts_url, route.overridden)
@@ -511,5 +688,57 @@ mod tests {
         assert_eq!(to(chosen.as_ref(), Some(&fallback)), (Some("ws://chosen:2/".into()), true));
         assert_eq!(to(None, Some(&fallback)), (Some("ws://base:1/".into()), false));
         assert_eq!(to(None, None), (None, false));
+        let people = Decision::People(Destination::new("people", "100").unwrap());
+        assert_eq!(to(Some(&people), Some(&fallback)), (None, true));
+        let route = route(Some(&people), Some(&fallback), &Payload::empty());
+        let json = r#"{"sts_url":null,"override":true,"next":{"context":"people","exten":"100","priority":1}}"#;
+        assert_eq!(serde_json::to_string(&route).unwrap(), json);
+    }
+
+    #[test]
+    fn a_caller_is_sent_to_people_who_are_listed_at_once_or_if_the_agent_fails() {
+        let people = Some(Destinations::new(vec!["people/100".parse().unwrap()]));
+        let rules = RouteRules { hosts: AllowedHosts::Any, people };
+        let listed = Destination::new("people", "100").unwrap();
+        for next in [
+            r#"{"context":"people","exten":"100"}"#,
+            r#"{"exten":100,"context":"people","priority":1,"more":[]}"#,
+            r#"{"context":"people","exten":"\u0031\u0030\u0030","priority":"1"}"#,
+        ] {
+            let alone = decision(format!(r#"{{"next":{next}}}"#).as_bytes(), &rules);
+            let decided = Some(Decision::People(listed.clone()));
+            assert_eq!(alone, Reading { decision: decided, faults: vec![] }, "{next}");
+            let beside = format!(r#"{{"sts_url":"ws://h","next":{next}}}"#);
+            let beside = decision(beside.as_bytes(), &rules).decision;
+            let Some(Decision::Agent { otherwise, .. }) = beside else { panic!("{next}") };
+            assert_eq!(otherwise.as_ref(), Some(&listed), "{next}");
+        }
+    }
+
+    #[test]
+    fn a_next_that_is_no_place_or_not_listed_costs_the_agent_nothing() {
+        let people = Some(Destinations::new(vec!["people/*".parse().unwrap()]));
+        let rules = RouteRules { hosts: AllowedHosts::Any, people };
+        for (next, told) in [
+            (r#"{"context":"people"}"#, "missing field `exten`"),
+            (r#""people""#, "expected {\"context\""),
+            (r#"[]"#, "expected {\"context\""),
+            (r#"{"context":"people","exten":["100"]}"#, "expected a string"),
+            (r#"{"context":"people","exten":"100","priority":2}"#, "priority \"2\": expected 1"),
+            (r#"{"context":"people","exten":"100","exten":"200"}"#, "duplicate field `exten`"),
+            (r#"{"context":"people","exten":"h"}"#, "one letter"),
+            (r#"{"context":"people","exten":"100,1)"}"#, "an extension has"),
+            (r#"{"context":"","exten":"100"}"#, "a context has"),
+            (r#"{"context":"out","exten":"100"}"#, "out/100 is not among ROUTE_TO"),
+        ] {
+            let body = format!(r#"{{"sts_url":"ws://h","next":{next}}}"#);
+            let Reading { decision, faults } = decision(body.as_bytes(), &rules);
+            assert_eq!(decision, Decision::recall("ws://h"), "{next}");
+            let [fault] = &faults[..] else { panic!("{next}: {faults:?}") };
+            assert_eq!(fault.field(), "next");
+            assert!(fault.to_string().contains(told), "{next}: {fault}");
+        }
+        let twice = r#"{"next":{"context":"people","exten":"1"},"next":null}"#;
+        assert_eq!(faults(twice.as_bytes()), [BadDecision::Next(BadNext::Twice)]);
     }
 }

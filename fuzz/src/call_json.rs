@@ -4,7 +4,8 @@
 
 use callhook::event::{CallId, Event, EventId, EventType, Payload};
 use callhook::http::call;
-use callhook::routing::{self, AllowedHosts, Decision, StsUrl};
+use callhook::routing::destination::{Destination, Destinations};
+use callhook::routing::{self, AllowedHosts, Decision, Reading, RouteRules, StsUrl};
 use callhook::time::timestamp_now;
 use url::Url;
 
@@ -60,8 +61,12 @@ fn accepted(call: CallId, payload: &Payload, body: &Item<'_>) {
     {
         let route = routing::route(decision, fallback, payload);
         assert_eq!(route.overridden, decision.is_some());
-        let base = decision.map(|decision| decision.url.as_str());
-        let base = base.or(fallback.map(StsUrl::as_str));
+        let base = match decision {
+            Some(Decision::Agent { url, .. }) => Some(url.as_str()),
+            Some(Decision::People(_)) => None,
+            None => fallback.map(StsUrl::as_str),
+        };
+        assert_eq!(route.next.is_some(), matches!(decision, Some(Decision::People(_))));
         assert_eq!(route.sts_url.is_some(), base.is_some());
         if let (Some(url), Some(base)) = (&route.sts_url, base) {
             assert_parameters(url, base, &fields);
@@ -71,32 +76,52 @@ fn accepted(call: CallId, payload: &Payload, body: &Item<'_>) {
 
 /// Takes the payload as a receiver's answer.
 fn decide(answer: &Payload, fields: &Item<'_>) -> Option<Decision> {
-    let given = fields.field("sts_url");
-    let allowed = AllowedHosts::Only(vec!["sts.example:6030".parse().expect("a host and port")]);
-    let strict = routing::decision(answer.as_str().as_bytes(), &allowed);
-    match routing::decision(answer.as_str().as_bytes(), &AllowedHosts::Any) {
-        Ok(Some(decision)) => {
-            assert_eq!(given.and_then(Item::text), Some(&*decision.given));
-            let url = Url::parse(decision.url.as_str()).expect("a decision is a URL");
-            assert!(matches!(url.scheme(), "ws" | "wss") && url.has_host(), "{url}");
-            assert_eq!(Decision::recall(&decision.given).as_ref(), Some(&decision));
-            let place = (url.host_str(), url.port_or_known_default());
-            let admitted = place == (Some("sts.example"), Some(6030));
-            assert_eq!(strict.is_ok(), admitted, "{url}");
-            let shown = decision.url.to_string();
-            assert!(!shown.contains('@') || without_user(&url).contains('@'), "{shown}");
-            Some(decision)
+    let (given, next) = (fields.field("sts_url"), fields.field("next"));
+    let Reading { decision, faults } =
+        routing::decision(answer.as_str().as_bytes(), &RouteRules::ANYWHERE);
+    for fault in &faults {
+        assert!(fields.field(fault.field()).is_some(), "{fault}, though there is no such field");
+    }
+    match &decision {
+        Some(Decision::Agent { given: text, url, otherwise }) => {
+            assert_eq!(given.and_then(Item::text), Some(&**text));
+            assert!(otherwise.is_none() || next.is_some());
+            follow(answer, text, url);
         }
-        Ok(None) => {
+        Some(Decision::People(people)) => {
+            assert!(next.is_some());
+            send_on(answer, people);
+        }
+        None if faults.is_empty() => {
             let is_empty = given.is_none_or(|given| given.text() == Some(""));
             assert!(is_empty, "no decision in {given:?}");
-            None
         }
-        Err(fault) => {
-            assert!(given.is_some(), "{fault}, though there is no sts_url");
-            None
-        }
+        None => {}
     }
+    decision
+}
+
+/// To an agent, if its host is allowed.
+fn follow(answer: &Payload, given: &str, shown: &StsUrl) {
+    let url = Url::parse(shown.as_str()).expect("a decision is a URL");
+    assert!(matches!(url.scheme(), "ws" | "wss") && url.has_host(), "{url}");
+    assert_eq!(Decision::recall(given).as_ref().and_then(Decision::given), Some(given));
+    let host = "sts.example:6030".parse().expect("a host and port");
+    let rules = RouteRules { hosts: AllowedHosts::Only(vec![host]), people: None };
+    let strict = routing::decision(answer.as_str().as_bytes(), &rules).decision;
+    let place = (url.host_str(), url.port_or_known_default());
+    let admitted = place == (Some("sts.example"), Some(6030));
+    assert_eq!(matches!(strict, Some(Decision::Agent { .. })), admitted, "{url}");
+    let shown = shown.to_string();
+    assert!(!shown.contains('@') || without_user(&url).contains('@'), "{shown}");
+}
+
+/// To people, if they are listed.
+fn send_on(answer: &Payload, people: &Destination) {
+    let listed = Destinations::new(vec!["people/100".parse().expect("a place")]);
+    let rules = RouteRules { hosts: AllowedHosts::Any, people: Some(listed) };
+    let strict = routing::decision(answer.as_str().as_bytes(), &rules).decision;
+    assert_eq!(strict.is_some(), (people.context(), people.exten()) == ("people", "100"));
 }
 
 fn without_user(url: &Url) -> String {

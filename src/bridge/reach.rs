@@ -61,7 +61,19 @@ pub async fn reach(
         Some(announcement) => announcement.route(fallback).await,
         None => routing::route(None, fallback, &Payload::empty()),
     };
-    let Route { sts_url: Some(url), overridden } = first else {
+    let first = match (&announcement, &first.next) {
+        (Some(announcement), Some(people)) => {
+            warn!(
+                uuid = %call,
+                next = %people,
+                "the receiver sends this caller to people, and the dialplan dialled the agent all the same; \
+                 the call goes to STS_URL"
+            );
+            announcement.without_decision(fallback)
+        }
+        _ => first,
+    };
+    let Route { sts_url: Some(url), overridden, .. } = first else {
         warn!(
             uuid = %call,
             "no speech-to-speech server for this call, the caller hears silence; set STS_URL to have one"

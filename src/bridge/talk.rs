@@ -28,6 +28,7 @@ use super::report::Reporter;
 use super::response::{Response, Waited};
 use super::settings::CallSettings;
 use crate::audiosocket::{FRAME_AUDIO, Frame};
+use crate::calls::Announcement;
 use crate::calls::asked::Asked;
 use crate::event::CallId;
 use crate::sts::{self, Close, Incoming, Said, Socket};
@@ -57,6 +58,7 @@ pub struct Talk<'a> {
     deadlines: Deadlines,
     response: Response,
     asked: Arc<Asked>,
+    announced: Option<Announcement>,
     metrics: &'a CallMetrics,
     ends: &'a Ends,
     audio: CallerAudio,
@@ -91,7 +93,7 @@ impl<'a> Talk<'a> {
         settings: &CallSettings,
         metrics: &'a CallMetrics,
         ends: &'a Ends,
-        asked: Arc<Asked>,
+        (asked, announced): (Arc<Asked>, Option<Announcement>),
     ) -> Self {
         let begun = Instant::now();
         let deadlines = Deadlines::new(settings.idle_timeout, settings.max_duration, begun);
@@ -104,6 +106,7 @@ impl<'a> Talk<'a> {
             deadlines,
             response: Response::of_call(begun),
             asked,
+            announced,
             metrics,
             ends,
             audio: CallerAudio::new(settings.codec),
@@ -384,7 +387,22 @@ impl<'a> Talk<'a> {
 
     async fn note_end(&mut self, reason: EndReason) {
         let (lasted, at, close) = (self.begun.elapsed(), unix_millis(), self.close.take());
-        let next = self.asked.destination().filter(|_| reason == EndReason::Transfer);
+        let next = match reason {
+            EndReason::Transfer => self.asked.destination(),
+            EndReason::StsFailed | EndReason::StsLost => {
+                self.announced.as_ref().and_then(Announcement::people_instead)
+            }
+            EndReason::Hangup
+            | EndReason::AgentHangup
+            | EndReason::StsClosed
+            | EndReason::ProtocolError
+            | EndReason::Idle
+            | EndReason::Limit
+            | EndReason::NotAnnounced
+            | EndReason::MaxDuration
+            | EndReason::Shutdown
+            | EndReason::Restart => None,
+        };
         let end = self.end.insert(CallEnd { reason, lasted, at, close, next });
         self.ends.note(self.call, end).await;
     }

@@ -99,7 +99,7 @@ pub async fn variables(
     let payload = payload.map_err(|not_taken| error_of(call, not_taken))?;
     debug!(uuid = %call, "an agent asks what was announced");
     let json = HeaderValue::from_static("application/json");
-    Ok(([(CONTENT_TYPE, json)], with_uuid(call, payload.as_deref())).into_response())
+    Ok(([(CONTENT_TYPE, json)], with_uuid(call, payload.as_ref())).into_response())
 }
 
 /// `POST /originate`, `POST /setvar`: not callhook's to do.

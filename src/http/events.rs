@@ -95,7 +95,7 @@ async fn answer_one(front: &Front, receipt: Receipt, routed: bool) -> Result<Res
     match accepted.slot {
         Some(slot) if routed => {
             let decision = front.decision_of(&slot).await;
-            let sts_url = decision.map(|decision| decision.given.clone().into_string());
+            let sts_url = decision.and_then(|decision| decision.given().map(ToOwned::to_owned));
             Ok(Json(EventAnswer { id, sts_url }).into_response())
         }
         Some(_) | None => {

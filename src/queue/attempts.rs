@@ -142,25 +142,26 @@ impl Shared {
 
     fn decide(&self, item: &Item, slot: &Slot, answer: Option<&[u8]>, now: Instant) {
         let call = item.event.call;
-        match self.decisions.read(answer.unwrap_or_default()) {
-            Ok(Some(decision)) => {
-                let place = decision.url.host_and_port();
-                if slot.decide(Arc::clone(&decision), now) {
-                    self.parts.history.routed(call, &place);
-                    // Whoever repeats the event's id is answered the same, also after a restart.
-                    if let EventId::Given(_) = item.event.id {
-                        self.parts.journal.decided(item.event.id.clone(), decision.given.clone());
-                    }
-                } else {
-                    self.parts.metrics.routing.late.inc();
-                    warn!(uuid = %call, place, "routing decision came too late and is ignored");
-                }
-            }
-            Ok(None) => slot.close(NoDecision::NotGiven),
-            Err(fault) => {
-                warn!(uuid = %call, error = %fault, "sts_url of the receiver is invalid and is ignored");
-                slot.close(NoDecision::Invalid);
-            }
+        let (decision, faults) = self.decisions.read(answer.unwrap_or_default());
+        for fault in &faults {
+            let field = fault.field();
+            warn!(uuid = %call, error = %fault, "{field} of the receiver is invalid and is ignored");
+        }
+        let Some(decision) = decision else {
+            return slot.close(match faults.is_empty() {
+                true => NoDecision::NotGiven,
+                false => NoDecision::Invalid,
+            });
+        };
+        let place = decision.place();
+        if !slot.decide(Arc::clone(&decision), now) {
+            self.parts.metrics.routing.late.inc();
+            return warn!(uuid = %call, place, "routing decision came too late and is ignored");
+        }
+        self.parts.history.routed(call, &place);
+        // Whoever repeats the event's id is answered the same, also after a restart.
+        if let (EventId::Given(_), Some(given)) = (&item.event.id, decision.given()) {
+            self.parts.journal.decided(item.event.id.clone(), given.into());
         }
     }
 

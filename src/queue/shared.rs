@@ -22,7 +22,7 @@ use crate::expiring::Expiring;
 use crate::history::History;
 use crate::journal::{DiskError, Journal, Ticket};
 use crate::retry::RetryPolicy;
-use crate::routing::{AllowedHosts, DecisionReader};
+use crate::routing::{DecisionReader, RouteRules};
 
 /// How long an id that a client gave is remembered.
 pub const ID_KEPT: Duration = Duration::from_secs(60 * 60);
@@ -41,7 +41,7 @@ pub struct QueueSettings {
     /// How long a relay waits for a decision, in place of `limits.routing_timeout`.
     pub relay_timeout: Duration,
     /// Where a receiver may route to.
-    pub allowed_hosts: AllowedHosts,
+    pub rules: RouteRules,
     /// The receiver's URL without userinfo, for the failure log.
     pub receiver: String,
 }

@@ -80,6 +80,14 @@ impl Slot {
         self.settle(Settled::Without(why));
     }
 
+    /// `None` while the slot is open, and if there is none.
+    pub fn decision(&self) -> Option<Arc<Decision>> {
+        match self.0.settled.get() {
+            Some(Settled::Decided(decision)) => Some(Arc::clone(decision)),
+            Some(Settled::Without(_)) | None => None,
+        }
+    }
+
     /// `None` while the slot is open, and if there is a decision.
     pub fn no_decision(&self) -> Option<NoDecision> {
         match self.0.settled.get() {
@@ -116,7 +124,7 @@ mod tests {
     use std::time::Duration;
 
     fn decision() -> Arc<Decision> {
-        Decision { given: "ws://h".into(), url: "ws://h".parse().unwrap() }.into()
+        Decision::recall("ws://h").unwrap().into()
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,6 +14,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+
 /// As long as Asterisk's own names may be: its `AST_MAX_EXTENSION` and `AST_MAX_CONTEXT` are 80.
 pub const MAX_NAME: usize = 80;
 
@@ -52,6 +54,17 @@ impl Destination {
 
     pub fn exten(&self) -> &str {
         &self.exten
+    }
+}
+
+/// As the answer of `POST /call` has it.
+impl Serialize for Destination {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut fields = to.serialize_struct("Destination", 3)?;
+        fields.serialize_field("context", &self.context)?;
+        fields.serialize_field("exten", &self.exten)?;
+        fields.serialize_field("priority", &PRIORITY)?;
+        fields.end()
     }
 }
 

@@ -41,7 +41,7 @@ use crate::journal::{Journal, Recovered};
 use crate::output::{complain, print, print_line};
 use crate::queue::{Limits, Queue, QueueParts, QueueSettings};
 use crate::retry::{Delays, RetryPolicy};
-use crate::routing::AllowedHosts;
+use crate::routing::RouteRules;
 use crate::text::innermost;
 
 /// Attempts in flight in all, as `WEBHOOK_CONCURRENCY` is by default; in a call there is one.
@@ -137,7 +137,7 @@ impl SimulateOptions {
             },
             retry,
             relay_timeout: ROUTING,
-            allowed_hosts: AllowedHosts::Any,
+            rules: RouteRules::ANYWHERE,
             receiver: settings.shown_url(),
         };
         let parts = QueueParts {

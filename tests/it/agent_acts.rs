@@ -1,9 +1,10 @@
 //! The agent acts: it ends its call and is heard to the end of its goodbye, or sends the caller on. Here, what the caller
 //! hears; `agent_acts/races.rs` has what else may happen meanwhile, `agent_acts/requests.rs` what is asked and answered,
-//! `agent_acts/next.rs` what the dialplan is told, `agent_acts/limits.rs` the calls that are not taken, or too long.
+//! `agent_acts/next.rs` what the dialplan is told, `agent_acts/people.rs` whom a receiver sends callers to, `agent_acts/limits.rs` the calls that are not taken, or too long.
 
 mod limits;
 mod next;
+mod people;
 mod races;
 mod requests;
 

@@ -10,7 +10,7 @@ use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
 use callhook::queue::{Limits, Queue, QueueParts, QueueSettings};
 use callhook::retry::RetryPolicy;
-use callhook::routing::AllowedHosts;
+use callhook::routing::RouteRules;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
@@ -24,7 +24,7 @@ pub fn settings() -> QueueSettings {
         limits: Limits { concurrency: 4, queue: 1000, routing_timeout: LIMIT, ..Limits::default() },
         retry: RetryPolicy::once(),
         relay_timeout: LIMIT,
-        allowed_hosts: AllowedHosts::Any,
+        rules: RouteRules::ANYWHERE,
         receiver: String::new(),
     }
 }

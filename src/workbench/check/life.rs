@@ -4,7 +4,7 @@ use super::exchange::{Answer, Call, Came};
 use super::rules::{ACCEPTED, ACCEPTED_AGAIN, Complaint, ROUTED};
 use super::trial::{Ruling, Stop, Trial};
 use crate::event::EventType;
-use crate::routing::{self, AllowedHosts, BadDecision, Decision};
+use crate::routing::{self, BadDecision, Decision, Reading, RouteRules};
 
 /// The types that AVR documents, as a call brings them.
 const DOCUMENTED: [EventType; 6] = [
@@ -46,20 +46,29 @@ pub async fn event_types(trial: &mut Trial) -> Ruling {
 
 pub async fn call_initiated(trial: &mut Trial) -> Ruling {
     let answer = trial.expect(Call::fresh().next(EventType::CallInitiated), ROUTED).await?;
-    match decision(&answer) {
-        Ok(Some(decision)) => Ok(format!("it routes the call to {}", decision.url.host_and_port())),
-        Ok(None) => Ok("no sts_url in the answer: such a call goes to STS_URL".to_owned()),
-        Err(error) => {
-            let advice = "Answer {\"sts_url\":\"ws://HOST:PORT\"}, or wss://; leave the field out \
-                          where the call goes to STS_URL.";
-            let reason = format!("its sts_url cannot be followed: {error}");
-            Err(Complaint::new(reason, advice).into())
-        }
+    let Reading { decision, faults } = reading(&answer);
+    if let Some(fault) = faults.first() {
+        let advice = match fault {
+            BadDecision::Next(_) => {
+                "Answer {\"next\":{\"context\":\"people\",\"exten\":\"100\"}}; leave the field out where \
+                 the call goes to an agent."
+            }
+            _ => {
+                "Answer {\"sts_url\":\"ws://HOST:PORT\"}, or wss://; leave the field out \
+                 where the call goes to STS_URL."
+            }
+        };
+        let reason = format!("its {} cannot be followed: {fault}", fault.field());
+        return Err(Complaint::new(reason, advice).into());
     }
+    Ok(match decision {
+        Some(decision) => format!("it routes the call to {}", decision.place()),
+        None => "no sts_url in the answer: such a call goes to STS_URL".to_owned(),
+    })
 }
 
-fn decision(answer: &Answer) -> Result<Option<Decision>, BadDecision> {
-    routing::decision(&answer.body, &AllowedHosts::Any)
+fn reading(answer: &Answer) -> Reading {
+    routing::decision(&answer.body, &RouteRules::ANYWHERE)
 }
 
 /// Sends two events twice each, with the same `webhook-id` and the same bytes.
@@ -72,7 +81,7 @@ pub async fn repeat(trial: &mut Trial) -> Ruling {
         let sending = call.next(kind.clone());
         let first = trial.expect(sending.clone(), ACCEPTED).await?;
         let second = trial.expect(sending.again(), ACCEPTED_AGAIN).await?;
-        let [first, second] = [decision(&first), decision(&second)];
+        let [first, second] = [reading(&first), reading(&second)];
         if kind == EventType::CallInitiated && first != second {
             let (first, second) = (named(&first), named(&second));
             let reason = format!("call_initiated was decided as {first}, its repeat as {second}");
@@ -84,10 +93,11 @@ pub async fn repeat(trial: &mut Trial) -> Ruling {
     Ok(format!("both events were taken twice with 2xx{decided}"))
 }
 
-fn named(decision: &Result<Option<Decision>, BadDecision>) -> String {
-    match decision {
-        Ok(Some(decision)) => decision.url.to_string(),
-        Ok(None) => "nothing".to_owned(),
-        Err(error) => format!("nothing that can be followed ({error})"),
+fn named(Reading { decision, faults }: &Reading) -> String {
+    match (decision, faults.first()) {
+        (Some(Decision::Agent { url, .. }), _) => url.to_string(),
+        (Some(people @ Decision::People(_)), _) => people.place(),
+        (None, None) => "nothing".to_owned(),
+        (None, Some(fault)) => format!("nothing that can be followed ({fault})"),
     }
 }

@@ -16,7 +16,7 @@ use strum::EnumCount as _;
 use super::faults::Fault;
 use crate::attempt::{Failure, Outcome};
 use crate::event::EventType;
-use crate::routing::{self, AllowedHosts};
+use crate::routing::{self, Reading, RouteRules};
 use crate::workbench::by_name::ByName;
 use crate::workbench::scenario::Plan;
 
@@ -196,13 +196,15 @@ impl Decisions {
             self.failed += 1;
             return;
         };
-        match routing::decision(answer.as_deref().unwrap_or_default(), &AllowedHosts::Any) {
-            Ok(Some(decision)) => {
+        let answer = answer.as_deref().unwrap_or_default();
+        let Reading { decision, faults } = routing::decision(answer, &RouteRules::ANYWHERE);
+        match decision {
+            Some(decision) => {
                 self.routed += 1;
-                *self.places.of(&decision.url.host_and_port()) += 1;
+                *self.places.of(&decision.place()) += 1;
             }
-            Ok(None) => self.fallback += 1,
-            Err(_) => self.invalid += 1,
+            None if faults.is_empty() => self.fallback += 1,
+            None => self.invalid += 1,
         }
     }
 }
