@@ -10,7 +10,7 @@ use crate::support::stage::{Call, Stage};
 use crate::support::sts::{Manner, Sts};
 
 /// Where the receiver sends its caller, beside the agent or alone.
-fn answer(sts: Option<&Sts>, next: Value) -> Reply {
+fn answer(sts: Option<&Sts>, next: &Value) -> Reply {
     let mut answer = json!({ "next": next });
     if let Some(sts) = sts {
         answer["sts_url"] = json!(sts.url);
@@ -51,7 +51,7 @@ async fn warned(stage: &Stage, message: &str) -> Value {
 
 #[tokio::test]
 async fn a_receiver_sends_a_caller_to_people_before_any_agent() {
-    let stage = stage(|_| answer(None, people("100")), &[PEOPLE]).await;
+    let stage = stage(|_| answer(None, &people("100")), &[PEOPLE]).await;
     let uuid = new_uuid();
     let next = json!({ "context": "people", "exten": "100", "priority": 1 });
     let routed = json!({ "sts_url": null, "override": true, "next": next });
@@ -75,7 +75,7 @@ async fn a_receiver_sends_a_caller_to_people_before_any_agent() {
 
 #[tokio::test]
 async fn people_beside_an_agent_are_for_callers_whose_agent_fails() {
-    let stage = stage(|sts| answer(Some(sts), people("200")), &[("ROUTE_TO", "people/200")]).await;
+    let stage = stage(|sts| answer(Some(sts), &people("200")), &[("ROUTE_TO", "people/200")]).await;
     let failed = call(&stage).await;
     failed.session.close().await;
     failed.ear.hung_up().await;
@@ -100,7 +100,7 @@ async fn people_beside_an_agent_are_for_callers_whose_agent_fails() {
 #[tokio::test]
 async fn what_the_receiver_may_not_name_is_ignored_with_a_warning() {
     let route_to = [PEOPLE, ("ROUTE_TO", "people/200")];
-    let stage = stage(|sts| answer(Some(sts), people("100")), &route_to).await;
+    let stage = stage(|sts| answer(Some(sts), &people("100")), &route_to).await;
     let call = call(&stage).await;
     let line = warned(&stage, "next of the receiver is invalid and is ignored").await;
     assert_eq!(line["error"], "people/100 is not among ROUTE_TO");
@@ -113,7 +113,7 @@ async fn what_the_receiver_may_not_name_is_ignored_with_a_warning() {
 #[tokio::test]
 async fn a_next_alone_that_is_ignored_leaves_the_call_to_sts_url() {
     let stage =
-        stage(|_| answer(None, json!({ "context": "people", "exten": "h" })), &[PEOPLE]).await;
+        stage(|_| answer(None, &json!({ "context": "people", "exten": "h" })), &[PEOPLE]).await;
     let uuid = new_uuid();
     let answer = stage.announce(&uuid, json!({})).await.json();
     assert_eq!((&answer["override"], answer.get("next")), (&json!(false), None), "{answer}");
