@@ -169,6 +169,7 @@ impl App {
         let serving = Front {
             queue,
             calls,
+            history: parts.history.clone(),
             fallback: settings.fallback,
             secrets: settings.front.secrets,
             agent_secrets: settings.front.agent_secrets,

@@ -14,7 +14,7 @@
 //! what Asterisk sends into frames, [`caller`] turns those into audio at 8 kHz ([`codec`] says what they
 //! are, [`g722`] what one that cannot be read is), [`playout`] paces the agent's audio. [`deadlines`] says what the time
 //! alone brings, [`response`] how long callers wait for the agent. [`mod@reach`] connects to the STS server, [`report`]
-//! takes the events to the queue, and [`ending`] lets it be known how the call ended. Calls that cannot begin are
+//! takes the events to the queue and the waits to the history, and [`ending`] lets it be known how the call ended. Calls that cannot begin are
 //! [`refused`]'s.
 //!
 //! Invariants:
@@ -218,7 +218,8 @@ impl Bridge {
     where
         F: Future<Output = CallEnd>,
     {
-        let (reporter, reported) = Reporter::new(call, Arc::clone(&self.metrics));
+        let (metrics, history) = (Arc::clone(&self.metrics), self.history.clone());
+        let (reporter, reported) = Reporter::new(call, metrics, history);
         // A task of its own: it wakes for events, and the call for each of its frames.
         let recording = self.recording.spawn(record(self.queue.clone(), reported));
         let begun = Instant::now();

@@ -1,7 +1,8 @@
 //! History: what happened lately?
 //!
-//! Remembers recent calls with their events and attempts, for the inspector. The queue and the bridge report
-//! to it; nothing flows back. Views are built on request, from a copy, outside the lock.
+//! Remembers recent calls with their events and attempts, what was asked about them, and how long their callers waited,
+//! for the inspector. The queue, the bridge and the agent's routes report to it; nothing flows back. Views are built on
+//! request, from a copy, outside the lock.
 //!
 //! Invariants:
 //! - A cache, in memory only: nothing depends on it.
@@ -10,10 +11,12 @@
 //!
 //! Limits: `INSPECTOR_CALLS` calls and 64 MiB in all, where the calls first seen are forgotten first; 256 KiB
 //! per call, where its oldest events are forgotten first; 32 attempts per event, where those after the first
-//! are forgotten first.
+//! are forgotten first; 20 requests per call, where the oldest are forgotten first.
 
 mod memory;
 mod record;
+mod requests;
+mod waits;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -22,6 +25,7 @@ use self::memory::{ChangedCalls, HistorySize, Memory};
 pub use self::record::{
     AttemptRecord, CallPhase, CallRecord, EventCounts, EventRecord, EventState,
 };
+pub use self::requests::RequestRecord;
 use crate::attempt::{Attempt, Failure};
 use crate::event::{CallId, Event, Item};
 use crate::time::unix_millis;
@@ -90,6 +94,22 @@ impl History {
     /// callhook bridges the call.
     pub fn started(&self, call: CallId) {
         self.tell(|memory| memory.started(call, unix_millis()));
+    }
+
+    /// Something was asked about a call, and answered. Forgotten where the call is not known: whoever asks about others
+    /// must not push out calls.
+    pub fn asked(&self, call: CallId, request: RequestRecord) {
+        self.tell(|memory| memory.asked(call, request));
+    }
+
+    /// The caller heard the agent for the first time.
+    pub fn first_heard(&self, call: CallId, waited: Duration) {
+        self.tell(|memory| memory.first_heard(call, waited));
+    }
+
+    /// The agent answered what the user had said.
+    pub fn responded(&self, call: CallId, waited: Duration) {
+        self.tell(|memory| memory.responded(call, waited));
     }
 
     pub fn ended(&self, call: CallId, reason: &'static str, lasted: Duration, at: u64) {

@@ -451,6 +451,7 @@ impl<'a> Talk<'a> {
     }
 
     fn note_wait(&self, waited: Waited) {
+        self.reporter.waited(waited);
         match waited {
             Waited::First(time) => {
                 self.metrics.first_audio_seconds.observe(time.as_secs_f64());

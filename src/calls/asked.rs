@@ -22,7 +22,8 @@ pub enum Ask {
 }
 
 /// One request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum CallRequest {
     HangUp,
     /// `None` where callers may not be sent there.
@@ -41,7 +42,8 @@ pub enum Taken {
 }
 
 /// Why a request is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum NotTaken {
     /// There is no such call, or not any more.
     NotLive,

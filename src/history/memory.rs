@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::record::{AttemptRecord, CallRecord, EventRecord, EventState};
+use super::requests::RequestRecord;
+use super::waits::Waits;
 use crate::event::{CallId, Event, Item, Origin, Spent};
 
 /// Payloads included: a thousand calls of 64 KiB.
@@ -133,7 +135,20 @@ impl Memory {
             call.bridged = true;
             call.live_at = Some(now);
             (call.ended_at, call.end) = (None, None);
+            call.waits = Waits::default();
         });
+    }
+
+    pub fn asked(&mut self, call: CallId, request: RequestRecord) {
+        self.change(call, |call| call.keep_request(request));
+    }
+
+    pub fn first_heard(&mut self, call: CallId, waited: Duration) {
+        self.change(call, |call| call.waits.first_audio = Some(waited));
+    }
+
+    pub fn responded(&mut self, call: CallId, waited: Duration) {
+        self.change(call, |call| call.waits.responded(waited));
     }
 
     pub fn ended(&mut self, call: CallId, reason: &'static str, lasted: Duration, now: u64) {
@@ -237,6 +252,7 @@ fn is_live(call: &CallRecord) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::record::{CALL_BYTES, MOST_ATTEMPTS, MOST_CALL_BYTES};
+    use super::super::requests::MOST_REQUESTS;
     use super::*;
     use crate::attempt::Attempt;
     use crate::event::{EventId, EventType, Payload};
@@ -314,6 +330,59 @@ mod tests {
         memory.withdrawn(call, 1);
         assert!(before > 0);
         assert_eq!((memory.size().calls, memory.size().bytes), (0, 0));
+    }
+
+    fn request(at: u64, next: Option<&str>) -> RequestRecord {
+        let next = next.map(Into::into);
+        RequestRecord { at, by: "agent", asked: "transfer", next, answer: "taken" }
+    }
+
+    #[test]
+    fn the_last_requests_are_kept_and_their_bytes_counted() {
+        let mut memory = Memory::new(2);
+        let call = CallId::random();
+        memory.accepted(&item(call, 10, 1), 1);
+        let before = memory.size().bytes;
+        memory.asked(call, request(0, None));
+        let one = memory.size().bytes - before;
+        memory.asked(call, request(1, Some("people,100,1")));
+        assert_eq!(memory.size().bytes - before, 2 * one + "people,100,1".len());
+        let most = MOST_REQUESTS as u64;
+        for at in 2..most + 5 {
+            memory.asked(call, request(at, None));
+        }
+        assert_eq!(memory.size().bytes - before, MOST_REQUESTS * one);
+        let seen = memory.call(call).unwrap();
+        let times: Vec<u64> = seen.requests.kept.iter().map(|request| request.at).collect();
+        assert_eq!(times, (5..most + 5).collect::<Vec<u64>>());
+        assert_eq!(seen.requests.omitted, 5);
+        assert!(memory.calls_before(u64::MAX, 9)[0].requests.kept.is_empty());
+    }
+
+    #[test]
+    fn a_request_about_a_call_that_is_not_known_is_forgotten() {
+        let mut memory = Memory::new(1);
+        memory.asked(CallId::random(), request(1, None));
+        assert_eq!((memory.size().calls, memory.size().bytes), (0, 0));
+    }
+
+    #[test]
+    fn waits_are_those_of_the_last_connection() {
+        let mut memory = Memory::new(1);
+        let (call, millis) = (CallId::random(), Duration::from_millis);
+        memory.started(call, 1);
+        memory.first_heard(call, millis(700));
+        for waited in [300, 900, 500] {
+            memory.responded(call, millis(waited));
+        }
+        let waits = memory.call(call).unwrap().waits;
+        assert_eq!((waits.first_audio, waits.responses), (Some(millis(700)), 3));
+        assert_eq!(
+            (waits.last_response, waits.worst_response),
+            (Some(millis(500)), Some(millis(900)))
+        );
+        memory.started(call, 2);
+        assert_eq!(memory.call(call).unwrap().waits, Waits::default());
     }
 
     #[test]

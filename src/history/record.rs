@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::requests::{RequestRecord, Requests};
+use super::waits::Waits;
 use crate::attempt::{Attempt, Failure};
 use crate::event::{CallId, Event, EventId, EventType, Item};
 use crate::time::{millis, unix_millis};
@@ -17,8 +19,8 @@ pub const MOST_CALL_BYTES: usize = 256 * 1024;
 /// Per event: the first attempt and the last ones.
 pub const MOST_ATTEMPTS: usize = 32;
 
-/// Estimated size of a call without its events, with its share of the index.
-pub const CALL_BYTES: usize = 640;
+/// Estimated size of a call without its events and requests, with its share of the index.
+pub const CALL_BYTES: usize = 720;
 
 /// Estimated size without the body.
 const EVENT_BYTES: usize = 256;
@@ -124,6 +126,9 @@ pub struct CallRecord {
     pub events: VecDeque<EventRecord>,
     /// Events that were forgotten.
     pub events_omitted: u32,
+    /// Empty in a copy made without events.
+    pub requests: Requests,
+    pub waits: Waits,
     /// Dead letters among the forgotten events.
     dead_omitted: u32,
     /// A bit for each of [`EventType::KNOWN`].
@@ -242,6 +247,8 @@ impl CallRecord {
             counts: EventCounts::default(),
             events: VecDeque::new(),
             events_omitted: 0,
+            requests: Requests::default(),
+            waits: Waits::default(),
             dead_omitted: 0,
             known_types: 0,
             other_types: Vec::new(),
@@ -284,7 +291,7 @@ impl CallRecord {
         known.map(|(_, kind)| kind.name()).chain(self.other_types.iter().map(AsRef::as_ref))
     }
 
-    /// Estimated, with all events.
+    /// Estimated, with all events and requests.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -292,6 +299,7 @@ impl CallRecord {
     pub fn without_events(&self) -> Self {
         Self {
             events: VecDeque::new(),
+            requests: Requests::default(),
             other_types: self.other_types.clone(),
             routed_to: self.routed_to.clone(),
             announcement: self.announcement.clone(),
@@ -315,6 +323,13 @@ impl CallRecord {
         self.bytes += kept.bytes();
         self.counts.add(kept.count());
         self.events.push_back(kept);
+        self.forget_beyond_limit();
+    }
+
+    pub fn keep_request(&mut self, request: RequestRecord) {
+        let before = self.requests.bytes();
+        self.requests.keep(request);
+        self.bytes = self.bytes - before + self.requests.bytes();
         self.forget_beyond_limit();
     }
 

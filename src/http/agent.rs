@@ -28,8 +28,10 @@ use super::front::Front;
 use crate::calls::asked::{CallRequest, NotTaken, Taken};
 use crate::calls::{Calls, MOST_REQUESTS};
 use crate::event::{CallId, JsonString, Payload, fields};
+use crate::history::{History, RequestRecord};
 use crate::routing::destination::{Destination, Destinations, MAX_NAME, PRIORITY};
 use crate::text::{excerpt, printable};
+use crate::time::unix_millis;
 
 /// The longest body, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -52,14 +54,21 @@ pub enum Asker {
     Inspector,
 }
 
+/// Of whose calls something is asked, who asks, and where that is remembered.
+pub struct Asking<'a> {
+    pub calls: &'a Calls,
+    pub history: &'a History,
+    pub by: Asker,
+}
+
 pub async fn hang_up(
     State(front): State<Arc<Front>>,
     request: Request,
 ) -> Result<Response, HttpError> {
     let body = read(&front, request).await?;
     let call = call_of(body::strict_json(&body)?).map_err(HttpError::bad_request)?;
-    let message = ask_to_hang_up(&front.calls, call, Asker::Agent)?;
-    Ok(Json(AgentAnswer { message, refused: None }).into_response())
+    let answer = Asking::of_agent(&front).hang_up(call)?;
+    Ok(Json(answer).into_response())
 }
 
 pub async fn transfer(
@@ -71,7 +80,8 @@ pub async fn transfer(
     let call = call_of(json).map_err(HttpError::bad_request)?;
     let wish = Wish::read(json).map_err(HttpError::bad_request)?;
     let request = CallRequest::Transfer(wish.destination(&front.transfer_to));
-    let answer = match front.calls.ask(call, request, Instant::now()) {
+    let asking = Asking::of_agent(&front);
+    let answer = match asking.ask(call, request, Some(wish.shown())) {
         Err(NotTaken::NotAllowed) => {
             let (context, exten) = (shown(&wish.context), shown(&wish.exten));
             warn!(
@@ -84,7 +94,7 @@ pub async fn transfer(
             let message = not_allowed(&context, &exten, &front.transfer_to);
             AgentAnswer { message, refused: Some("not_allowed") }
         }
-        answered => answer_of(call, "transfer", Asker::Agent, answered)?,
+        answered => answer_of(call, "transfer", asking.by, answered)?,
     };
     Ok(Json(answer).into_response())
 }
@@ -95,7 +105,9 @@ pub async fn variables(
 ) -> Result<Response, HttpError> {
     let body = read(&front, request).await?;
     let call = call_of(body::strict_json(&body)?).map_err(HttpError::bad_request)?;
+    let at = unix_millis();
     let payload = front.calls.payload_of(call, Instant::now());
+    Asking::of_agent(&front).remember(call, at, "variables", None, &payload);
     let payload = payload.map_err(|not_taken| error_of(call, not_taken))?;
     debug!(uuid = %call, "an agent asks what was announced");
     let json = HeaderValue::from_static("application/json");
@@ -128,13 +140,52 @@ pub fn shaped(mut answer: Response) -> Response {
     answer
 }
 
-/// Asks a call to end, and returns what its agent is to be told of that.
+impl<'a> Asking<'a> {
+    fn of_agent(front: &'a Front) -> Self {
+        Self { calls: &front.calls, history: &front.history, by: Asker::Agent }
+    }
+
+    fn hang_up(&self, call: CallId) -> Result<AgentAnswer, HttpError> {
+        answer_of(call, "hang_up", self.by, self.ask(call, CallRequest::HangUp, None))
+    }
+
+    /// `next` is where a transfer should lead.
+    fn ask(
+        &self,
+        call: CallId,
+        request: CallRequest,
+        next: Option<String>,
+    ) -> Result<Taken, NotTaken> {
+        // Before what follows from it.
+        let (at, asked) = (unix_millis(), <&str>::from(&request));
+        let answered = self.calls.ask(call, request, Instant::now());
+        self.remember(call, at, asked, next, &answered);
+        answered
+    }
+
+    fn remember<T>(
+        &self,
+        call: CallId,
+        at: u64,
+        asked: &'static str,
+        next: Option<String>,
+        answered: &Result<T, NotTaken>,
+    ) {
+        let answer = match answered {
+            Ok(_) => "taken",
+            Err(not_taken) => not_taken.into(),
+        };
+        let next = next.map(Into::into);
+        self.history.asked(call, RequestRecord { at, by: self.by.into(), asked, next, answer });
+    }
+}
+
+/// Asks a call to end, and returns what is to be said of that.
 ///
 /// # Errors
 /// 404 where it is not live, 429 for too many requests.
-pub fn ask_to_hang_up(calls: &Calls, call: CallId, by: Asker) -> Result<String, HttpError> {
-    let answered = calls.ask(call, CallRequest::HangUp, Instant::now());
-    answer_of(call, "hang_up", by, answered).map(|answer| answer.message)
+pub fn ask_to_hang_up(asking: &Asking<'_>, call: CallId) -> Result<String, HttpError> {
+    asking.hang_up(call).map(|answer| answer.message)
 }
 
 fn answer_of(
@@ -268,6 +319,11 @@ impl<'a> Wish<'a> {
         }
         let destination = Destination::new(&self.context, &self.exten).ok()?;
         allowed.admits(&destination).then_some(destination)
+    }
+
+    /// As a dialplan would be told it.
+    fn shown(&self) -> String {
+        format!("{},{},{}", shown(&self.context), shown(&self.exten), shown(&self.priority))
     }
 }
 

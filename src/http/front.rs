@@ -14,6 +14,7 @@ use super::repeats::Repeats;
 use super::secret::{Secrets, basic_passwords, bearer};
 use crate::calls::Calls;
 use crate::delivery::trace::{ProcessId, VIA_HEADER};
+use crate::history::History;
 use crate::listener::ListenAddress;
 use crate::queue::Queue;
 use crate::queue::metrics::RoutingAnswer;
@@ -44,6 +45,8 @@ pub struct Requests {
 pub struct Front {
     pub queue: Queue,
     pub calls: Arc<Calls>,
+    /// Where it is remembered what agents asked.
+    pub history: History,
     /// `STS_URL`.
     pub fallback: Option<StsUrl>,
     /// `HTTP_SECRET`.

@@ -17,10 +17,12 @@ use super::admin::{Inspector, page_size, read_parameter};
 use super::dead::timestamp_and_payload;
 use crate::attempt::{Attempt, Deliver};
 use crate::event::{CallId, EventType, Item, Spent};
-use crate::history::{AttemptRecord, CallPhase, CallRecord, EventRecord, EventState};
+use crate::history::{
+    AttemptRecord, CallPhase, CallRecord, EventRecord, EventState, RequestRecord,
+};
 use crate::http::HttpError;
-use crate::http::agent::{Asker, ask_to_hang_up};
-use crate::time::{timestamp_of, unix_millis};
+use crate::http::agent::{Asker, Asking, ask_to_hang_up};
+use crate::time::{millis, timestamp_of, unix_millis};
 
 /// The most calls that are looked at for a page: all there can be.
 const MOST_SEARCHED: usize = 20_000;
@@ -95,7 +97,30 @@ pub struct Timeline {
     attempts_allowed: u32,
     /// The oldest events, no longer remembered.
     events_omitted: u32,
+    /// From its first frame to its agent's first audio.
+    first_audio_ms: Option<u64>,
+    /// How often the user said something and the agent answered.
+    responses: u32,
+    /// From a transcript of the user's to the agent's next audio.
+    last_response_ms: Option<u64>,
+    worst_response_ms: Option<u64>,
+    /// Oldest first.
+    requests: Vec<RequestItem>,
+    /// The oldest requests, no longer remembered.
+    requests_omitted: u32,
     timeline: Vec<TimelineItem>,
+}
+
+/// What was asked about the call.
+#[derive(Debug, Serialize)]
+struct RequestItem {
+    at: String,
+    by: &'static str,
+    asked: &'static str,
+    /// Where a transfer should lead: `context,exten,priority`.
+    next: Option<Box<str>>,
+    /// `taken`, or why it was not.
+    answer: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -200,6 +225,33 @@ impl CallSummary {
     }
 }
 
+impl Timeline {
+    fn of(call: &CallRecord, inspector: &Inspector) -> Self {
+        let (parts, settings, waits) = (&inspector.parts, &inspector.settings, &call.waits);
+        let events = call.events.iter();
+        Self {
+            summary: CallSummary::of(call, unix_millis()),
+            url: settings.receiver.clone(),
+            attempts_allowed: settings.retry.attempts(),
+            events_omitted: call.events_omitted,
+            first_audio_ms: waits.first_audio.map(millis),
+            responses: waits.responses,
+            last_response_ms: waits.last_response.map(millis),
+            worst_response_ms: waits.worst_response.map(millis),
+            requests: call.requests.kept.iter().map(RequestItem::of).collect(),
+            requests_omitted: call.requests.omitted,
+            timeline: events.map(|kept| TimelineItem::of(kept, parts.deliver.as_deref())).collect(),
+        }
+    }
+}
+
+impl RequestItem {
+    fn of(request: &RequestRecord) -> Self {
+        let RequestRecord { at, by, asked, next, answer } = request;
+        Self { at: timestamp_of(*at), by, asked, next: next.clone(), answer }
+    }
+}
+
 impl TimelineItem {
     fn of(kept: &EventRecord, deliver: Option<&dyn Deliver>) -> Self {
         let item = &kept.item;
@@ -284,7 +336,8 @@ pub async fn hang_up(
     Path(uuid): Path<String>,
 ) -> Result<Json<HangUpAnswer>, HttpError> {
     let call: CallId = read_parameter("uuid", &uuid, str::parse)?;
-    ask_to_hang_up(&inspector.calls, call, Asker::Inspector)?;
+    let (calls, history) = (&inspector.calls, &inspector.parts.history);
+    ask_to_hang_up(&Asking { calls, history, by: Asker::Inspector }, call)?;
     let message = "the call ends as soon as its agent has said goodbye, within 20 s".to_owned();
     Ok(Json(HangUpAnswer { message }))
 }
@@ -295,22 +348,12 @@ pub async fn timeline(
     Path(uuid): Path<String>,
 ) -> Result<Json<Timeline>, HttpError> {
     let id: CallId = read_parameter("uuid", &uuid, str::parse)?;
-    let (parts, settings) = (&inspector.parts, &inspector.settings);
-    let Some(call) = parts.history.call(id) else {
-        let most = parts.history.size().limit;
+    let history = &inspector.parts.history;
+    let Some(call) = history.call(id) else {
+        let most = history.size().limit;
         return Err(HttpError::not_found(format!(
             "{id} is not among the last calls; INSPECTOR_CALLS={most} are kept"
         )));
     };
-    Ok(Json(Timeline {
-        summary: CallSummary::of(&call, unix_millis()),
-        url: settings.receiver.clone(),
-        attempts_allowed: settings.retry.attempts(),
-        events_omitted: call.events_omitted,
-        timeline: call
-            .events
-            .iter()
-            .map(|kept| TimelineItem::of(kept, parts.deliver.as_deref()))
-            .collect(),
-    }))
+    Ok(Json(Timeline::of(&call, &inspector)))
 }
