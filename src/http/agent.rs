@@ -4,6 +4,8 @@
 //! Every answer has a `message`, a sentence that a model can act on: the tools hand it back to theirs. Those tools pass
 //! on only a 2xx's words, so a request that is understood and not allowed is a 200, with `refused`.
 //!
+//! What is asked about a call is remembered in the history with its answer, also where an operator asks.
+//!
 //! Limits: [`MAX_BODY`]; [`MOST_REQUESTS`] a second and call.
 
 use std::borrow::Cow;
