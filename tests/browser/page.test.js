@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { enter, newCall, pause } from "./stage.js";
+import { enter, newCall, pause, speech } from "./stage.js";
 
 const LIMIT = { timeout: 60_000 };
 const hostile = `<img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
@@ -219,6 +219,46 @@ scene("the token is asked for, kept in the tab, and sent to the stream too",
     await page.getByRole("alert").getByText("events wait").waitFor({ state: "hidden" });
     await row(page, call).locator(".health.ok").waitFor();
   });
+}
+
+{
+  const server = await speech();
+  const settings = { ADMIN_TOKEN: "open-sesame", STS_URL: `ws://127.0.0.1:${server.address().port}`, TRANSFER_TO: "people/100" };
+  scene("what an agent asks is shown in its place, and a live call hung up once that is confirmed", { settings, expected: /401/ },
+    async (stage) => {
+      const { page } = stage;
+      const call = newCall();
+      await stage.announce(call, { from: "+39055", to: "2000" });
+      stage.dial(call);
+      await page.goto(`${stage.url}#call=${call}`);
+      await page.locator("#token").fill("open-sesame");
+      await page.keyboard.press("Enter");
+      await page.locator("#detail .pill.live").waitFor();
+      await page.locator("#detail .facts", { hasText: "none yet" }).waitFor();
+      await stage.ask("/transfer", { uuid: call, exten: hostile });
+      // What comes later is listed later.
+      await pause(5);
+      await stage.send(call, "dtmf_digit", { digit: "1" });
+      await page.locator("#detail .event", { hasText: "dtmf_digit" }).waitFor();
+      const events = page.locator("#detail .event");
+      const listed = await events.locator(".title b").allTextContents();
+      assert.deepEqual(listed, ["call_initiated", "call_started", "Agent asks to transfer to", "dtmf_digit"]);
+      const refused = page.locator("#detail .event.request.refused");
+      await refused.getByText("demo,<img src=x").waitFor();
+      await refused.getByText("TRANSFER_TO does not list it").waitFor();
+      const button = page.locator("#detail .hang-up");
+      await button.click();
+      await page.getByRole("button", { name: "Cancel" }).click();
+      await button.click();
+      await page.locator("#confirm-yes").click();
+      await page.locator("#toast", { hasText: "the call ends as soon as its agent has said goodbye" }).waitFor();
+      await page.locator("#detail .event.request", { hasText: "Inspector asks to hang up" }).getByText("taken").waitFor();
+      await page.locator("#detail .pill.ended").waitFor();
+      await page.locator("#detail .facts", { hasText: "agent said goodbye" }).waitFor();
+      assert.ok(await button.isHidden(), "it is over");
+      assert.equal(await page.locator("#detail .event.request").count(), 2, "a cancelled question asks nothing");
+      assert.equal(await page.title(), "callhook inspector");
+    });
 }
 
 scene("a narrow screen shows one thing at a time", { context: { viewport: { width: 390, height: 760 } } }, async (stage) => {

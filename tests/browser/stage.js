@@ -99,6 +99,8 @@ export async function enter({ answer = () => [200], settings = {}, context = {} 
     send: (uuid, type, payload = {}) => post("/events", { uuid, type, payload }),
     sendAll: (events) => post("/events", events),
     announce: (uuid, payload) => post("/call", { uuid, payload }),
+    /** What a tool of the call's agent asks. */
+    ask: (path, body) => post(path, body),
     /** A caller on AudioSocket, who stays on the line until told to hang up. */
     dial: (uuid) => {
       const line = connect(service.ports.audio, "127.0.0.1");

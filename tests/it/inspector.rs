@@ -2,6 +2,7 @@
 //! watches slowly holds anything up. The page itself is tested in a browser (`tests/browser/`).
 
 mod access;
+mod requests;
 mod stream;
 
 use std::net::SocketAddr;

@@ -62,7 +62,7 @@ async function reload() {
   ({ samples } = report);
   take({ name: "state", data: report });
   await calls.load();
-  timeline.refresh(failed);
+  timeline.refresh();
 }
 
 function paintSoon() {
@@ -73,7 +73,7 @@ function paintSoon() {
     const changed = [...pending.values()];
     pending = new Map();
     if (changed.length > 0) calls.change(changed);
-    if (changed.some((call) => timeline.isShown(call.uuid))) timeline.refresh(failed);
+    if (changed.some((call) => timeline.isShown(call.uuid))) timeline.refresh();
     if (state) paintState();
   });
 }
@@ -192,6 +192,7 @@ function linked(isLinked) {
 function begin() {
   calls.begin(failed);
   dead.begin(failed);
+  timeline.begin(failed);
   addEventListener("hashchange", route);
   get("login-form").addEventListener("submit", signIn);
   get("login").addEventListener("cancel", (event) => event.preventDefault());

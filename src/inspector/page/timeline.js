@@ -1,18 +1,29 @@
-// One call: its events in order, and how each reached the receiver.
+// One call: its events in order, how each reached the receiver, and what was asked about it meanwhile. A live one is
+// ended from here.
 
 import { ask } from "/api.js";
 import { REASONS, lengthOf, parties, pillOf } from "/calls.js";
-import { clock, foreign, get, json, make, readable, setText, span } from "/show.js";
+import { clock, confirmed, foreign, get, json, make, readable, setText, span, toast } from "/show.js";
 
 const AT_MOST_EVERY = 400;
 const STATES = {
   waiting: "waiting", delivered: "delivered", dead: "dead letter", deleted: "deleted", dropped: "not sent",
+};
+const ASKERS = { agent: "Agent", inspector: "Inspector" };
+const REQUESTS = { hang_up: "asks to hang up", transfer: "asks to transfer to", variables: "asks what was announced" };
+const ANSWERS = {
+  taken: "taken",
+  not_allowed: "refused: TRANSFER_TO does not list it",
+  no_next: "refused: the dialplan never asks where to",
+  not_live: "refused: the call was not live",
+  too_many: "refused: too many requests",
 };
 
 let uuid = null;
 let shown = null;
 let items = new Map();
 let timer = null;
+let failed = () => {};
 
 /** Shows this call, or none. */
 export async function open(wanted) {
@@ -31,7 +42,7 @@ export async function open(wanted) {
 }
 
 /** The call that is shown has changed. Many changes in a short time are one fetch. */
-export function refresh(failed) {
+export function refresh() {
   if (!uuid || timer !== null) return;
   timer = setTimeout(() => {
     timer = null;
@@ -66,20 +77,24 @@ function paint(call) {
   get("detail-empty").hidden = true;
   body.hidden = false;
   if (!body.firstChild) {
-    body.append(make("div", { class: "head" }), make("p", { class: "omitted" }), make("ol", { class: "events" }));
+    // The button stays the same element, so that an update in mid-click does not lose the click.
+    body.append(
+      make("button", { type: "button", class: "hang-up", on: { click: () => hangUp().catch(failed) } }, "Hang up"),
+      make("div", { class: "head" }), make("p", { class: "omitted" }), make("ol", { class: "events" }));
   }
-  const [head, omitted, list] = body.children;
+  const [button, head, omitted, list] = body.children;
+  button.hidden = !(call.bridged && call.state === "live");
   head.replaceChildren(...headOf(call));
-  omitted.hidden = call.events_omitted === 0;
-  setText(omitted, `${call.events_omitted} older events of this long call are not remembered.`);
+  const forgotten = omittedOf(call);
+  omitted.hidden = forgotten === "";
+  setText(omitted, forgotten);
   const begun = Date.parse(call.timeline[0]?.accepted_at ?? call.first_at);
   const seen = new Map();
-  for (const item of call.timeline) {
-    const key = `${item.id} ${item.accepted_at}`;
+  for (const { key, item, show } of inOrder(call)) {
     const text = JSON.stringify(item);
     let known = items.get(key);
     if (known?.text !== text) {
-      const element = eventOf(item, call, begun);
+      const element = show(item, call, begun);
       const details = known?.element.querySelector("details");
       if (details?.open) element.querySelector("details").open = true;
       known?.element.replaceWith(element);
@@ -94,26 +109,84 @@ function paint(call) {
   });
 }
 
+/** Asks the user, then the server, to end the call that is shown. */
+async function hangUp() {
+  const wanted = uuid;
+  const text = "Its agent may say goodbye first. The caller is not sent on, unless a transfer was asked for already.";
+  if (!await confirmed("Hang up this call?", text, "Hang up", true)) return;
+  const { message } = await ask("POST", `/api/calls/${encodeURIComponent(wanted)}/hangup`);
+  toast(message);
+}
+
+function omittedOf(call) {
+  const said = [];
+  if (call.events_omitted > 0) said.push(`${call.events_omitted} older events of this long call are not remembered.`);
+  if (call.requests_omitted > 0) said.push(`${call.requests_omitted} older requests about this call are not remembered.`);
+  return said.join(" ");
+}
+
+/** The events, and between them the requests: each after what was there when it came. */
+function inOrder(call) {
+  const requests = call.requests.map((item, index) =>
+    ({ key: `request ${call.requests_omitted + index}`, item, show: requestOf }));
+  const ordered = [];
+  for (const item of call.timeline) {
+    const at = Date.parse(item.accepted_at);
+    while (requests.length > 0 && Date.parse(requests[0].item.at) < at) ordered.push(requests.shift());
+    ordered.push({ key: `${item.id} ${item.accepted_at}`, item, show: eventOf });
+  }
+  return ordered.concat(requests);
+}
+
+/** "+3.2 s", or the time of day of what comes first. */
+function when(time, title, begun) {
+  const offset = Date.parse(time) - begun;
+  return make("time", { dateTime: time, title }, offset < 50 ? clock(time) : `+${span(offset)}`);
+}
+
+function waitsOf(call) {
+  const facts = [];
+  if (call.first_audio_ms !== null) facts.push(["First audio", `after ${span(call.first_audio_ms)}`]);
+  else if (call.bridged) facts.push(["First audio", call.state === "live" ? "none yet" : "none"]);
+  if (call.responses === 1) facts.push(["Response", span(call.last_response_ms)]);
+  if (call.responses > 1) {
+    facts.push(["Responses", `${span(call.last_response_ms)}, worst of ${call.responses} ${span(call.worst_response_ms)}`]);
+  }
+  return facts;
+}
+
 function headOf(call) {
   const facts = [
     ["Began", clock(call.first_at)],
     ["Routed", call.routed_to ? foreign(call.routed_to) : "not by the receiver"],
     ["Audio", call.bridged ? "through callhook" : "elsewhere"],
   ];
+  facts.push(...waitsOf(call));
   if (call.reason) facts.push(["Ended", REASONS[call.reason] ?? call.reason]);
   return [
     make("a", { class: "back", href: "#calls" }, "← All calls"),
     make("h1", {}, ...parties(call)),
     make("p", { class: "line" }, pillOf(call), make("span", { class: "length" }, lengthOf(call)),
       make("code", { class: "uuid" }, call.uuid)),
-    make("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
+    make("dl", { class: "facts" }, ...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))),
   ];
 }
 
+function requestOf({ at, by, asked, next, answer }, call, begun) {
+  const words = `${ASKERS[by] ?? by} ${REQUESTS[asked] ?? asked}`;
+  const isTaken = answer === "taken";
+  return make("li", { class: isTaken ? "event request" : "event request refused" },
+    when(at, at, begun),
+    make("div", { class: "card" },
+      make("p", { class: "title" },
+        make("b", {}, words),
+        next === null ? null : foreign(next),
+        make("span", { class: isTaken ? "mark" : "mark dead" }, ANSWERS[answer] ?? answer))));
+}
+
 function eventOf(item, call, begun) {
-  const offset = Date.parse(item.accepted_at) - begun;
   return make("li", { class: `event ${item.state}`, data: { id: item.id } },
-    make("time", { dateTime: item.accepted_at, title: item.timestamp }, offset < 50 ? clock(item.accepted_at) : `+${span(offset)}`),
+    when(item.accepted_at, item.timestamp, begun),
     make("div", { class: "card" },
       make("p", { class: "title" },
         make("b", {}, readable(item.type)),
@@ -168,4 +241,9 @@ function more(item, call) {
     failed.length === 0 ? null : make("table", {}, ...failed.map((attempt) =>
       make("tr", {}, make("th", {}, `attempt ${attempt.number}${attempt.probe ? " (probe)" : ""}, ${clock(attempt.at)}`),
         make("td", {}, make("b", {}, attempt.code), " ", readable(attempt.error))))));
+}
+
+/** `tell` is told of errors. */
+export function begin(tell) {
+  failed = tell;
 }
