@@ -59,7 +59,7 @@ async fn what_is_asked_about_a_call_is_shown_with_who_asked_and_the_answer() {
     assert_eq!(asked.admin.ask("POST", &path, &[HOST]).await.status, 200);
     tools.transferred(uuid, "100").await;
     tools.hung_up(uuid).await;
-    asked.call.asterisk.hang_up().await;
+    asked.call.session.close().await;
     asked.admin.call(asked.uuid, |call| call["timeline"][1]["type"] == "call_ended").await;
     complaint(&tools.hang_up(uuid).await, 404);
     let shown = asked.with_requests(7).await;
