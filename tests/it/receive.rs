@@ -13,8 +13,8 @@ use std::process::Stdio;
 
 use crate::support::event::{bare, new_uuid};
 use crate::support::record::LIMIT;
-use crate::support::service::{Answer, Service, Wire, command, request, serve, signal};
-use serde_json::Value;
+use crate::support::service::{Answer, Service, Wire, command, request, run, serve, signal};
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
@@ -167,5 +167,42 @@ async fn receive_routes_call_initiated_and_nothing_else() {
         let answer = receive.post(&[], &bare(&new_uuid(), kind)).await;
         assert_eq!(answer.status, 200);
         assert!(!answer.body.contains("sts_url"), "{kind}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn receive_sends_callers_to_people_alone_or_beside_an_agent() {
+    let people = json!({ "context": "people", "exten": "100", "priority": 1 });
+    let agent = "ws://sts.test";
+    for (args, expected) in [
+        (&["--next", "people/100"][..], json!({ "next": people })),
+        (
+            &["--next", "people/100,1", "--sts-url", agent],
+            json!({ "sts_url": agent, "next": people }),
+        ),
+        (&["--next", "people/100", "--status", "500"], json!({})),
+    ] {
+        let receive = Receive::start(args).await;
+        let answer = receive.post(&[], &bare(&new_uuid(), "call_initiated")).await;
+        assert_eq!(answer.json(), expected, "{args:?}");
+        let answer = receive.post(&[], &bare(&new_uuid(), "call_started")).await;
+        assert_eq!(answer.json(), json!({}), "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_next_that_is_no_place_is_refused_in_words() {
+    for (text, said) in [
+        ("people", "expected CONTEXT/EXTEN"),
+        ("people/100,2", "can only be 1"),
+        ("people/100,1,1", "can only be 1"),
+        ("people/", "an extension has 1 to 80"),
+        ("people/*/1", "an extension has 1 to 80"),
+        ("/100", "a context has 1 to 80"),
+        ("people/h", "one letter"),
+    ] {
+        let (code, stdout, stderr) = run(&["receive", "--port", "0", "--next", text], &[]).await;
+        assert_eq!((code, stdout.as_str()), (64, ""), "{text}: {stderr}");
+        assert!(stderr.contains(said) && stderr.contains("--next"), "{text}: {stderr}");
     }
 }

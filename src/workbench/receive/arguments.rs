@@ -9,6 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::orders::{self, FaultOrder};
 use super::reply::Ending;
+use crate::routing::destination::{Destination, PRIORITY};
 use crate::workbench::credentials::{Hushed, KeyText, Secret};
 
 /// The longest `--for`: a week.
@@ -28,6 +29,7 @@ TYPE is an event type. TIME is milliseconds, or a number with a unit: 300, 2s, 1
 Examples:
   callhook receive --port 9000 --sts-url ws://localhost:6030
                             and, for callhook: WEBHOOK_URL=http://localhost:9000/events
+  callhook receive --next people/100                 no agent: callers go to people
   callhook receive --fail 10%:503 --retry-after 2    one request in ten
   callhook receive --fail call_started:2:500         the first two attempts at each call_started
   callhook receive --fail 5%:500 --fail 5%:429       one in ten in all
@@ -47,6 +49,10 @@ pub struct ReceiveOptions {
     /// Answer call_initiated with this sts_url
     #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub sts_url: Option<String>,
+    /// Answer call_initiated with this place in the dialplan as next: in place of an agent, or, beside
+    /// --sts-url, where the agent fails
+    #[arg(long, value_name = "CONTEXT/EXTEN[,1]", value_parser = next)]
+    pub next: Option<Destination>,
     /// Answer every event with this status
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
     pub status: u16,
@@ -96,6 +102,16 @@ pub struct FaultOptions {
     /// Strikes the same requests again, by their place in their call and the call's place
     #[arg(long)]
     pub seed: Option<u64>,
+}
+
+fn next(text: &str) -> Result<Destination, String> {
+    let (place, priority) = text.split_once(',').map_or((text, None), |(p, n)| (p, Some(n)));
+    let (context, exten) =
+        place.split_once('/').ok_or("expected CONTEXT/EXTEN, such as people/100")?;
+    if priority.is_some_and(|priority| priority != PRIORITY.to_string()) {
+        return Err(format!("the priority after the comma can only be {PRIORITY}"));
+    }
+    Destination::new(context, exten).map_err(|error| error.to_string())
 }
 
 fn run_time(text: &str) -> Result<Duration, &'static str> {

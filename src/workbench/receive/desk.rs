@@ -24,12 +24,15 @@ use super::report::ReceiveReport;
 use super::server::{Conduct, Notice};
 use super::trust::Trust;
 use super::watch::{Sighting, Watch};
+use crate::routing::destination::Destination;
 
 #[derive(Debug)]
 pub struct Desk {
     status: StatusCode,
     /// For `call_initiated`, where the status is 2xx.
     sts_url: Option<String>,
+    /// As `sts_url`.
+    next: Option<Destination>,
     /// In seconds, where the status is 429 or 503.
     retry_after: Option<u32>,
     trust: Trust,
@@ -60,6 +63,7 @@ impl Desk {
         Ok(Self {
             status: StatusCode::from_u16(options.status).expect("clap checked the range"),
             sts_url: options.sts_url.clone(),
+            next: options.next.clone(),
             retry_after: orders.retry_after,
             trust: Trust {
                 secret: options.secret.clone().map(|secret| secret.0),
@@ -129,8 +133,9 @@ impl Conduct for Desk {
         let (delay, fault) = seen.faults.fate(call, kind);
         let routes = fault.is_none() && kind == "call_initiated" && self.status.is_success();
         let sts_url = self.sts_url.clone().filter(|_| routes);
+        let next = self.next.clone().filter(|_| routes);
         let ending = fault.unwrap_or(Ending::Usual(self.status));
-        Reply { sts_url, delay, remarks, ..self.reply(ending) }
+        Reply { sts_url, next, delay, remarks, ..self.reply(ending) }
     }
 
     fn noticed(&self, notice: &Notice) {

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 
 use super::remark::Remark;
 use super::trust::Distrust;
+use crate::routing::destination::Destination;
 
 /// What an event is answered, and when.
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ pub struct Reply {
     pub ending: Ending,
     /// `sts_url` in the body of a usual answer.
     pub sts_url: Option<String>,
+    /// `next` in the body of a usual answer.
+    pub next: Option<Destination>,
     /// `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
     pub delay: Duration,
@@ -53,7 +56,7 @@ impl Ending {
 impl From<Ending> for Reply {
     /// At once, and without anything else.
     fn from(ending: Ending) -> Self {
-        let (sts_url, retry_after, delay, remarks) = (None, None, Duration::ZERO, Vec::new());
-        Self { ending, sts_url, retry_after, delay, remarks }
+        let (delay, remarks) = (Duration::ZERO, Vec::new());
+        Self { ending, sts_url: None, next: None, retry_after: None, delay, remarks }
     }
 }

@@ -256,10 +256,7 @@ async fn read_body(method: &Method, body: Incoming) -> Result<Bytes, (StatusCode
 
 fn response(reply: &Reply) -> Result<Response<Full<Bytes>>, ClosedOnOrder> {
     let body = match &reply.ending {
-        Ending::Usual(_) => match &reply.sts_url {
-            Some(sts_url) => json!({"sts_url": sts_url}),
-            None => json!({}),
-        },
+        Ending::Usual(_) => usual(reply),
         Ending::Fault(_) => json!({"error": "a fault on order"}),
         Ending::Refused(refusal) => json!({"error": refusal.to_string()}),
         Ending::Closed | Ending::Gone => json!(null),
@@ -270,6 +267,17 @@ fn response(reply: &Reply) -> Result<Response<Full<Bytes>>, ClosedOnOrder> {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }
     Ok(response)
+}
+
+fn usual(reply: &Reply) -> Value {
+    let mut body = json!({});
+    if let Some(sts_url) = &reply.sts_url {
+        body["sts_url"] = json!(sts_url);
+    }
+    if let Some(next) = &reply.next {
+        body["next"] = json!(next);
+    }
+    body
 }
 
 fn json_response(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
