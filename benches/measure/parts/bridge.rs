@@ -12,7 +12,7 @@ use crate::stage::{AUDIO, Server, Stage};
 use crate::table::{Table, Wanted, median};
 
 const CALLS: u32 = 300;
-const CPU: Wanted = Wanted::AtMost(1.1);
+const CPU: Wanted = Wanted::AtMost(1.0);
 /// Milliseconds, as are the following.
 const GAP_MS: f64 = 25.0;
 const GAP: Wanted = Wanted::Below(GAP_MS);
@@ -181,7 +181,7 @@ pub async fn find_break(stage: &Stage, table: &mut Table) -> anyhow::Result<()> 
     }
     let [(_, bare), (_, callhook)] = carried.map(|(side, calls)| (side, f64::from(calls)));
     let name = "calls carried, until frames are lost or the gap's p99 is over 25 ms";
-    table.figure((name, 0), Some(bare), callhook, Wanted::AtLeast(bare));
+    table.figure((name, 0), Some(bare), callhook, Wanted::AtLeast((1.1 * bare).round()));
     if bare == 0.0 {
         table.fault(format!("the bare bridge does not carry {CALLS} calls"));
     }

@@ -17,7 +17,7 @@ use crate::table::{Table, Wanted, median};
 const CONNECTIONS: [usize; 3] = [1, 32, 256];
 /// From how many on something is wanted of callhook.
 const JUDGED_FROM: usize = 32;
-const RATE: Wanted = Wanted::AtLeast(0.75);
+const RATE: Wanted = Wanted::AtLeast(0.7);
 const P99: Wanted = Wanted::AtMost(1.5);
 
 /// Calls of a round, one at a time; without a pause, and with one in which the processor may go to

@@ -20,9 +20,9 @@ const SENDERS: usize = 32;
 const RELAYS: usize = 4;
 const ROOM: (&str, &str) = ("QUEUE_LIMIT", "10000000");
 
-const ACKNOWLEDGED: Wanted = Wanted::AtLeast(0.65);
+const ACKNOWLEDGED: Wanted = Wanted::AtLeast(0.75);
 /// Events in a second, unless the receiver takes fewer.
-const DELIVERED: f64 = 25_000.0;
+const DELIVERED: f64 = 45_000.0;
 
 /// Arrays of 1000 that are acknowledged one after the other, and within how many milliseconds.
 const BATCHES: usize = 20;
