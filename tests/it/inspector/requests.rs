@@ -74,7 +74,7 @@ async fn what_is_asked_about_a_call_is_shown_with_who_asked_and_the_answer() {
         told,
         [
             [agent, Some("variables"), None, taken],
-            [agent, transfer, Some(r"demo,9\u{fffd}9,2"), Some("not_allowed")],
+            [agent, transfer, Some("demo,9\u{fffd}9,2"), Some("not_allowed")],
             [agent, transfer, people, Some("no_next")],
             [Some("inspector"), hang_up, None, taken],
             [agent, transfer, people, taken],
