@@ -355,7 +355,7 @@ impl WebhookClient {
         let event = &attempt.item.event;
         headers.insert(ATTEMPT_HEADER, attempt.number().into());
         headers.insert(SEQUENCE_HEADER, attempt.item.sequence.into());
-        let own = event.agent.as_deref().map(|agent| {
+        let own = event.agent().map(|agent| {
             HeaderValue::from_str(agent).expect("an event's agent was a header value")
         });
         if let Some(agent) = own.or_else(|| self.agent.clone()) {

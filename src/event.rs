@@ -356,14 +356,28 @@ pub struct Event {
     pub id: EventId,
     pub call: CallId,
     pub kind: EventType,
-    /// `X-AVR-AGENT-ID` in place of `AGENT_ID`; visible ASCII.
-    pub agent: Option<Box<str>>,
-    /// The `traceparent` that it came with; known until the next restart.
-    pub trace: Option<Box<str>>,
-    /// The `X-Callhook-Via` that it came with; visible ASCII, known until the next restart.
-    pub via: Option<Box<str>>,
+    /// Of the request that it came with, if it had any; shared by the events of an array.
+    pub headers: Option<Arc<EventHeaders>>,
     /// The envelope, ready to be sent.
     pub body: Bytes,
+}
+
+/// What the headers of a request say about its events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventHeaders {
+    /// `X-AVR-AGENT-ID` in place of `AGENT_ID`; visible ASCII.
+    pub agent: Option<Box<str>>,
+    /// `traceparent`; known until the next restart.
+    pub trace: Option<Box<str>>,
+    /// `X-Callhook-Via`; visible ASCII, known until the next restart.
+    pub via: Option<Box<str>>,
+}
+
+impl EventHeaders {
+    /// `None` where they say nothing.
+    pub fn shared(self) -> Option<Arc<Self>> {
+        (self != Self::default()).then(|| Arc::new(self))
+    }
 }
 
 impl Event {
@@ -381,7 +395,22 @@ impl Event {
         payload: &Payload,
     ) -> Self {
         let body = envelope(call, kind.name(), timestamp, payload);
-        Self { id, call, kind, agent: None, trace: None, via: None, body }
+        Self { id, call, kind, headers: None, body }
+    }
+
+    /// `X-AVR-AGENT-ID` in place of `AGENT_ID`.
+    pub fn agent(&self) -> Option<&str> {
+        self.headers.as_ref()?.agent.as_deref()
+    }
+
+    /// The `traceparent` that it came with.
+    pub fn trace(&self) -> Option<&str> {
+        self.headers.as_ref()?.trace.as_deref()
+    }
+
+    /// The `X-Callhook-Via` that it came with.
+    pub fn via(&self) -> Option<&str> {
+        self.headers.as_ref()?.via.as_deref()
     }
 }
 

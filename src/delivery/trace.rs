@@ -28,7 +28,7 @@ impl ProcessId {
     }
 
     pub(super) fn via(&self, event: &Event) -> HeaderValue {
-        let Some(came) = &event.via else { return self.0.clone() };
+        let Some(came) = event.via() else { return self.0.clone() };
         let via = [came.as_bytes(), b", ", self.0.as_bytes()].concat();
         HeaderValue::try_from(via).expect("an event's via was a header value")
     }
@@ -50,7 +50,7 @@ pub(super) fn shown_traceparent(event: &Event) -> Option<String> {
 }
 
 fn traceparent_with(event: &Event, span: &str) -> Option<String> {
-    match &event.trace {
+    match event.trace() {
         Some(own) => Some(own.to_string()),
         None if event.call == CallId::from_bytes([0; 16]) => None,
         None => {
@@ -89,7 +89,7 @@ pub fn is_traceparent(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{EventType, Payload};
+    use crate::event::{EventHeaders, EventType, Payload};
 
     const OWN: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
 
@@ -106,7 +106,8 @@ mod tests {
             assert!(is_traceparent(text) && text.ends_with("-01"), "{text}");
         }
         assert_ne!(one, other);
-        let own = Event { trace: Some(OWN.into()), ..event() };
+        let headers = EventHeaders { trace: Some(OWN.into()), ..EventHeaders::default() };
+        let own = Event { headers: headers.shared(), ..event() };
         assert_eq!(traceparent(&own).unwrap(), OWN);
         let zero = Event { call: CallId::from_bytes([0; 16]), ..event() };
         assert_eq!(traceparent(&zero), None);
@@ -140,7 +141,9 @@ mod tests {
         let (one, other) = (ProcessId::random(), ProcessId::random());
         let first = one.via(&event());
         assert!(one.is_in(first.to_str().unwrap()) && !other.is_in(first.to_str().unwrap()));
-        let passed_on = Event { via: Some(first.to_str().unwrap().into()), ..event() };
+        let via = Some(first.to_str().unwrap().into());
+        let headers = EventHeaders { via, ..EventHeaders::default() };
+        let passed_on = Event { headers: headers.shared(), ..event() };
         let second = other.via(&passed_on);
         let second = second.to_str().unwrap();
         assert!(one.is_in(second) && other.is_in(second) && !ProcessId::random().is_in(second));

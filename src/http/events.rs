@@ -13,7 +13,7 @@ use super::body::{self, RawEvent};
 use super::error::HttpError;
 use super::front::Front;
 use crate::delivery::trace::{TRACE_HEADER, VIA_HEADER, is_traceparent};
-use crate::event::{Event, EventId, EventType};
+use crate::event::{Event, EventHeaders, EventId, EventType};
 use crate::queue::{Accepted, Receipt, Refused};
 use crate::time::timestamp_now;
 
@@ -32,12 +32,10 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const AGENT_ID: HeaderName = HeaderName::from_static("x-avr-agent-id");
 
-/// What a request's headers say about its events.
-struct EventHeaders {
+/// What a request says about all of its events.
+struct Sent {
     key: Option<String>,
-    agent: Option<Box<str>>,
-    trace: Option<Box<str>>,
-    via: Option<Box<str>>,
+    headers: Option<Arc<EventHeaders>>,
 }
 
 #[derive(Serialize)]
@@ -57,7 +55,7 @@ pub async fn take(
     request: Request,
 ) -> Result<Response, HttpError> {
     front.authorise(request.headers())?;
-    let sent = EventHeaders::read(request.headers()).map_err(HttpError::bad_request)?;
+    let sent = Sent::read(request.headers()).map_err(HttpError::bad_request)?;
     let body = body::read(request.into_body(), MAX_BODY, &front.requests.bodies).await?;
     let json = body::strict_json(&body)?;
     if json.trim_start().starts_with('[') {
@@ -76,7 +74,7 @@ impl Front {
     /// `stamped`: whether a body that equals this one is a repeat.
     fn taken(
         &self,
-        sent: &EventHeaders,
+        sent: &Sent,
         body: &[u8],
         events: Vec<Event>,
         stamped: bool,
@@ -112,7 +110,7 @@ async fn answer_many(receipt: Receipt) -> Result<Response, HttpError> {
 }
 
 /// The events of an array, and whether each of them is stamped.
-fn read_many(sent: &EventHeaders, json: &str) -> Result<(Vec<Event>, bool), HttpError> {
+fn read_many(sent: &Sent, json: &str) -> Result<(Vec<Event>, bool), HttpError> {
     let items = body::items(json).map_err(|error| HttpError::bad_request(error.to_string()))?;
     if items.len() > MAX_EVENTS {
         let count = items.len();
@@ -129,7 +127,7 @@ fn read_many(sent: &EventHeaders, json: &str) -> Result<(Vec<Event>, bool), Http
     Ok((events, all_stamped))
 }
 
-impl EventHeaders {
+impl Sent {
     fn read(headers: &HeaderMap) -> Result<Self, String> {
         let text = |name: &HeaderName| {
             let value = headers.get(name).map(|value| value.to_str());
@@ -140,12 +138,12 @@ impl EventHeaders {
         let agent = text(&AGENT_ID)?.filter(|agent| !matches!(*agent, "" | "undefined" | "null"));
         // What is no valid one is ignored, as the specification wants it.
         let trace = text(&TRACE_HEADER).unwrap_or_default().filter(|trace| is_traceparent(trace));
-        Ok(Self {
-            key: key.map(ToOwned::to_owned),
+        let headers = EventHeaders {
             agent: agent.map(Into::into),
             trace: trace.map(Into::into),
             via: text(&VIA_HEADER).unwrap_or_default().map(Into::into),
-        })
+        };
+        Ok(Self { key: key.map(ToOwned::to_owned), headers: headers.shared() })
     }
 
     /// `index` is the event's in an array.
@@ -173,9 +171,7 @@ impl EventHeaders {
         }
         let (mut event, stamped) =
             read(id, json).map_err(|error| HttpError::bad_request(format!("{place}{error}")))?;
-        event.agent.clone_from(&self.agent);
-        event.trace.clone_from(&self.trace);
-        event.via.clone_from(&self.via);
+        event.headers.clone_from(&self.headers);
         Ok((event, stamped))
     }
 }

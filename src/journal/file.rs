@@ -40,7 +40,7 @@ use super::row::{Changes, DeadLetter, End, EndedCall, GivenId};
 use super::store::{
     Committed, DiskError, ENDED_KEPT, LiveCall, OpenError, Opener, Recovered, Store,
 };
-use crate::event::{CallId, Event, EventId, EventType, Item, Origin, Spent};
+use crate::event::{CallId, Event, EventHeaders, EventId, EventType, Item, Origin, Spent};
 use crate::routing::destination::Destination;
 
 /// The version of the layout; another one is refused, not guessed at.
@@ -376,7 +376,7 @@ fn write_calls(write: &WriteTransaction, changes: &Changes) -> Result<(), redb::
 fn event_row<'a>(item: &'a Item, id: &'a str) -> EventRow<'a> {
     let event = &*item.event;
     let (call, kind) = (event.call.to_bytes(), event.kind.name());
-    (item.sequence, call, id, kind, event.agent.as_deref(), &event.body)
+    (item.sequence, call, id, kind, event.agent(), &event.body)
 }
 
 fn dead_row<'a>(letter: &'a DeadLetter, id: &'a str) -> DeadRow<'a> {
@@ -395,9 +395,7 @@ fn item(place: u64, row: EventRow<'_>, spent: (u32, u64)) -> Result<Item, redb::
         id: EventId::from_text(id),
         call: CallId::from_bytes(call),
         kind,
-        agent: agent.map(Into::into),
-        trace: None,
-        via: None,
+        headers: EventHeaders { agent: agent.map(Into::into), ..EventHeaders::default() }.shared(),
         body: Bytes::copy_from_slice(body),
     };
     let (attempts, first_at) = spent;
