@@ -150,7 +150,7 @@ function waitsOf(call) {
   else if (call.bridged) facts.push(["First audio", call.state === "live" ? "none yet" : "none"]);
   if (call.responses === 1) facts.push(["Response", span(call.last_response_ms)]);
   if (call.responses > 1) {
-    facts.push(["Responses", `${span(call.last_response_ms)}, worst of ${call.responses} ${span(call.worst_response_ms)}`]);
+    facts.push(["Responses", `last ${span(call.last_response_ms)}, worst ${span(call.worst_response_ms)} of ${call.responses}`]);
   }
   return facts;
 }
@@ -175,13 +175,14 @@ function headOf(call) {
 function requestOf({ at, by, asked, next, answer }, call, begun) {
   const words = `${ASKERS[by] ?? by} ${REQUESTS[asked] ?? asked}`;
   const isTaken = answer === "taken";
+  const said = isTaken && asked === "variables" ? "answered" : ANSWERS[answer] ?? answer;
   return make("li", { class: isTaken ? "event request" : "event request refused" },
     when(at, at, begun),
     make("div", { class: "card" },
       make("p", { class: "title" },
         make("b", {}, words),
         next === null ? null : foreign(next),
-        make("span", { class: isTaken ? "mark" : "mark dead" }, ANSWERS[answer] ?? answer))));
+        make("span", { class: isTaken ? "mark" : "mark dead" }, said))));
 }
 
 function eventOf(item, call, begun) {
