@@ -17,6 +17,9 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Child;
 use tokio::time::timeout;
 
+/// What a receiver answers that sends a caller to people.
+const TO_PEOPLE: &str = r#"{"next":{"context":"people","exten":"100"}}"#;
+
 /// How a simulation ended.
 struct Ended {
     code: i32,
@@ -88,6 +91,7 @@ async fn the_summarys_counts_are_those_of_the_receiver() {
             Reply::route("wss://vip.test/a?key=hush")
         }
         Some(from) if from.ends_with('5') => Reply::route("http://no-sts.test"),
+        Some(from) if from.ends_with('6') => Reply::status(200).body(TO_PEOPLE),
         Some(_) => Reply::status(204),
         None => Reply::status(201),
     })
@@ -110,15 +114,19 @@ async fn the_summarys_counts_are_those_of_the_receiver() {
     };
     let routed = count(&last(&['0', '1', '2', '3', '4']));
     let invalid = count(&last(&['5']));
-    let other = count(&last(&['6', '7', '8', '9']));
+    let people = count(&last(&['6']));
+    let other = count(&last(&['7', '8', '9']));
     assert_eq!(
         summary["decisions"],
-        json!({"routed": routed, "fallback": other, "invalid": invalid, "failed": 0, "places": {"vip.test": routed}})
+        json!({
+            "routed": routed, "people": people, "fallback": other, "invalid": invalid, "failed": 0,
+            "places": {"people/100": people, "vip.test": routed},
+        })
     );
     let initiated = count(&|seen| seen.kind() == "call_initiated");
     assert_eq!(
         summary["answers"],
-        json!({"200": routed + invalid, "201": events - initiated, "204": other})
+        json!({"200": routed + invalid + people, "201": events - initiated, "204": other})
     );
     for kind in ["call_initiated", "call_started", "transcription", "call_ended"] {
         let latency = &summary["latency_ms"][kind];
@@ -320,6 +328,18 @@ async fn ctrl_c_prints_the_summary_so_far() {
     receiver.seen(2 * planned).await;
     let (_, out) = interrupt(child).await;
     assert!(out.contains("interrupted; so far:") && out.contains("3 unanswered"), "{out}");
+}
+
+#[tokio::test]
+async fn callers_who_are_sent_to_people_are_told_beside_those_who_are_routed() {
+    let receiver = Receiver::start(|seen| match seen.kind() {
+        "call_initiated" => Reply::status(200).body(TO_PEOPLE),
+        _ => Reply::ok(),
+    })
+    .await;
+    let ended = simulate(&receiver.url, &["--calls", "3", "--seed", "9"]).await;
+    let told = "decisions     0 routed, 3 sent to people (people/100: 3), 0 left to STS_URL\n";
+    assert!(ended.out.contains(told), "{}", ended.out);
 }
 
 #[tokio::test]

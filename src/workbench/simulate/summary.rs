@@ -154,13 +154,17 @@ fn counted(counts: &BTreeMap<String, u64>) -> String {
 fn decisions(numbers: &Numbers) -> String {
     let decisions = &numbers.decisions;
     let mut text = format!("{} routed", decisions.routed);
+    if decisions.people > 0 {
+        text.push_str(&format!(", {} sent to people", decisions.people));
+    }
     if !decisions.places.is_empty() {
         text.push_str(&format!(" ({})", counted(&decisions.places)));
     }
     text.push_str(&format!(", {} left to STS_URL", decisions.fallback));
-    for (count, what) in
-        [(decisions.invalid, "with an invalid sts_url"), (decisions.failed, "not answered 2xx")]
-    {
+    for (count, what) in [
+        (decisions.invalid, "with an invalid sts_url or next"),
+        (decisions.failed, "not answered 2xx"),
+    ] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));
         }

@@ -16,14 +16,14 @@ use strum::EnumCount as _;
 use super::faults::Fault;
 use crate::attempt::{Failure, Outcome};
 use crate::event::EventType;
-use crate::routing::{self, Reading, RouteRules};
+use crate::routing::{self, Decision, Reading, RouteRules};
 use crate::workbench::by_name::ByName;
 use crate::workbench::scenario::Plan;
 
 /// The most event types whose latency is told apart: each takes some 20 KB.
 const MOST_KINDS: usize = 32;
 
-/// The most places that calls are routed to which are told apart.
+/// The most places that calls are sent to which are told apart.
 const MOST_PLACES: usize = 32;
 
 /// The longest latency that is told apart, in microseconds: an hour, above any `--timeout`.
@@ -66,9 +66,11 @@ pub struct Numbers {
 /// What the receiver decided about the calls that it was asked about.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Decisions {
-    /// It named a place to go to.
+    /// It named a speech-to-speech server.
     pub routed: u64,
-    /// It answered 2xx and named none: callhook would take `STS_URL`.
+    /// It sent the caller to people, before any agent.
+    pub people: u64,
+    /// It answered 2xx and named neither: callhook would take `STS_URL`.
     pub fallback: u64,
     /// It named one that cannot be followed.
     pub invalid: u64,
@@ -198,11 +200,12 @@ impl Decisions {
         };
         let answer = answer.as_deref().unwrap_or_default();
         let Reading { decision, faults } = routing::decision(answer, &RouteRules::ANYWHERE);
+        if let Some(decision) = &decision {
+            *self.places.of(&decision.place()) += 1;
+        }
         match decision {
-            Some(decision) => {
-                self.routed += 1;
-                *self.places.of(&decision.place()) += 1;
-            }
+            Some(Decision::Agent { .. }) => self.routed += 1,
+            Some(Decision::People(_)) => self.people += 1,
             None if faults.is_empty() => self.fallback += 1,
             None => self.invalid += 1,
         }
