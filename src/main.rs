@@ -63,7 +63,8 @@ enum Command {
     Receive(Box<receive::ReceiveOptions>),
     /// Check a receiver: all that a call can bring, repeats, secrets, odd input, load
     #[command(
-        after_help = "Example: callhook check http://localhost:9000/events --secret \"$SECRET\"\n\
+        after_help = "Examples: callhook check http://localhost:9000/events --secret \"$SECRET\"\n\
+                            \x20         callhook check http://localhost:9000/events --route-to people/100,people/200\n\
                             Exit code: 0, or 1 where a required check fails."
     )]
     Check(Box<check::CheckOptions>),

@@ -46,6 +46,8 @@ use self::trial::{ReceiverTraits, Ruling, Stop, Trial};
 use super::receiver_options::ReceiverOptions;
 use crate::delivery::WebhookSettings;
 use crate::output::{print, print_line};
+use crate::routing::RouteRules;
+use crate::routing::destination::{DestinationRule, Destinations};
 use crate::text::printable;
 use crate::time::{millis, timestamp_now};
 
@@ -64,6 +66,9 @@ const SILENT_CHECKS: u32 = 2;
 pub struct CheckOptions {
     #[command(flatten)]
     pub receiver: ReceiverOptions,
+    /// Where it may send callers, as in ROUTE_TO (people/100,people/200); anywhere, if not given
+    #[arg(long, value_name = "CONTEXT/EXTEN", value_delimiter = ',')]
+    pub route_to: Vec<DestinationRule>,
     /// Print one JSON document in place of text
     #[arg(long)]
     pub json: bool,
@@ -75,6 +80,13 @@ pub struct CheckOptions {
     pub html: Option<PathBuf>,
 }
 
+impl CheckOptions {
+    fn rules(&self) -> RouteRules {
+        let people = (!self.route_to.is_empty()).then(|| Destinations::new(self.route_to.clone()));
+        RouteRules { people, ..RouteRules::ANYWHERE }
+    }
+}
+
 /// Judges the receiver, prints what was found and writes the files that were asked for.
 ///
 /// # Errors
@@ -82,7 +94,7 @@ pub struct CheckOptions {
 pub async fn run(options: &CheckOptions) -> anyhow::Result<()> {
     let settings = options.receiver.settings();
     let key = options.receiver.signing_key.as_ref().map(|signing| &signing.text);
-    let mut course = Course::new(settings, key)?;
+    let mut course = Course::new(settings, key, options.rules())?;
     let report = course.run(!options.json).await;
     if options.json {
         print_line(serde_json::to_string_pretty(&report)?);
@@ -124,6 +136,7 @@ struct Course {
     sender: CheckSender,
     scribe: Scribe,
     known: ReceiverTraits,
+    rules: RouteRules,
     reached: bool,
     /// Checks in a row that ended in silence.
     silent: u32,
@@ -132,12 +145,17 @@ struct Course {
 }
 
 impl Course {
-    fn new(settings: WebhookSettings, key: Option<&SecretString>) -> anyhow::Result<Self> {
+    fn new(
+        settings: WebhookSettings,
+        key: Option<&SecretString>,
+        rules: RouteRules,
+    ) -> anyhow::Result<Self> {
         let sender = CheckSender::new(settings)?;
         Ok(Self {
             scribe: Scribe::new(sender.settings(), key, sender.patience()),
             sender,
             known: ReceiverTraits::default(),
+            rules,
             reached: false,
             silent: 0,
             halted: None,
@@ -175,7 +193,7 @@ impl Course {
             return self.finding(check, Err(Stop::Skip(why)), None, Duration::ZERO);
         }
         let begun = Instant::now();
-        let mut trial = Trial::new(self.sender.clone(), self.known.clone());
+        let mut trial = Trial::new(self.sender.clone(), self.known.clone(), self.rules.clone());
         let ruling = check.judge(&mut trial).await;
         let took = begun.elapsed();
         let Trial { exchanges, telling, .. } = trial;

@@ -12,7 +12,7 @@ use crate::support::flawed::{
 };
 use crate::support::receiver::{Receiver, Reply, Seen, nobody, of_call};
 use crate::support::service::run;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -105,6 +105,57 @@ async fn an_sts_url_that_cannot_be_followed_fails_call_initiated() {
     judged(Flaw::RoutesNowhere).await.fails_only(&["call-initiated"], &[]);
 }
 
+/// Judges a receiver that answers each `call_initiated` so.
+async fn judged_routing(answer: &Value, args: &[&str]) -> Judged {
+    let answer = answer.to_string();
+    let receiver = Receiver::start(move |seen| match (&seen.body, seen.kind()) {
+        (Value::Object(_), "call_initiated") => Reply::status(200).body(answer.clone()),
+        (Value::Object(_), _) => Reply::ok(),
+        _ => Reply::status(400),
+    })
+    .await;
+    check(&receiver.url, args).await
+}
+
+#[tokio::test]
+async fn a_receiver_that_sends_callers_to_people_passes_and_is_told_where_to() {
+    let people = json!({ "context": "people", "exten": "100" });
+    let beside = json!({ "sts_url": "ws://sts.test", "next": people });
+    let listed = ["--route-to", "people/200,people/100"];
+    for (answer, args, said) in [
+        (json!({ "next": people }), &[][..], "to people/100, which ROUTE_TO has to list, before"),
+        (json!({ "next": people }), &listed, "to people/100, which --route-to lists, before"),
+        (beside, &listed, "to sts.test, and to people/100, which --route-to lists, if the agent"),
+    ] {
+        let judged = judged_routing(&answer, args).await;
+        judged.fails_only(&[], &[]);
+        let reason = judged.check("call-initiated")["reason"].as_str().expect("a reason");
+        assert!(reason.contains(said), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_next_that_callhook_would_ignore_fails_call_initiated_with_the_reason() {
+    let place = |exten: Value, priority: u32| json!({ "context": "people", "exten": exten, "priority": priority });
+    for (next, said, advised) in [
+        (json!("people/100"), r#"expected {"context":"people","exten":"100"}"#, "Answer {"),
+        (place(json!(["100"]), 1), r#"expected {"context":"people","exten":"100"}"#, "Answer {"),
+        (place(json!("1 00"), 1), "an extension has 1 to 80 characters", "Answer {"),
+        (place(json!("h"), 1), "an extension of one letter is Asterisk's own", "Answer {"),
+        (place(json!("100"), 2), "priority \"2\": expected 1", "Answer {"),
+        (place(json!("300"), 1), "people/300 is not among ROUTE_TO", "--route-to"),
+    ] {
+        let answer = json!({ "sts_url": "ws://sts.test", "next": next });
+        let judged = judged_routing(&answer, &["--route-to", "people/100"]).await;
+        judged.fails_only(&["call-initiated"], &[]);
+        let found = judged.check("call-initiated");
+        let reason = found["reason"].as_str().expect("a reason");
+        assert!(reason.starts_with("its next cannot be followed: "), "{reason}");
+        assert!(reason.contains(said), "{reason}");
+        assert!(found["advice"].as_str().expect("advice").contains(advised), "{found}");
+    }
+}
+
 #[tokio::test]
 async fn a_receiver_that_ignores_the_secret_fails_the_checks_of_the_secret() {
     judged(Flaw::IgnoresTheSecret).await.fails_only(&["secret-wrong", "secret-missing"], &[]);
@@ -137,6 +188,25 @@ async fn a_receiver_that_routes_a_repeat_elsewhere_fails_repeat() {
     judged.fails_only(&["repeat"], &[]);
     let reason = judged.check("repeat")["reason"].as_str().expect("a reason");
     assert_eq!(reason.matches("ws://sts-").count(), 2, "{reason}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_sends_a_repeat_to_other_people_fails_repeat() {
+    let receiver = Receiver::start(|seen| match (&seen.body, seen.kind()) {
+        (Value::Object(_), "call_initiated") => {
+            let exten = seen.header("x-avr-webhook-attempt");
+            let next = json!({ "context": "people", "exten": exten });
+            Reply::status(200).body(json!({ "sts_url": "ws://sts.test", "next": next }).to_string())
+        }
+        (Value::Object(_), _) => Reply::ok(),
+        _ => Reply::status(400),
+    })
+    .await;
+    let judged = check(&receiver.url, &[]).await;
+    judged.fails_only(&["repeat"], &[]);
+    let reason = judged.check("repeat")["reason"].as_str().expect("a reason");
+    let [first, second] = [1, 2].map(|exten| format!("ws://sts.test/, and people/{exten} if it"));
+    assert!(reason.contains(&first) && reason.contains(&second), "{reason}");
 }
 
 #[tokio::test]
@@ -276,6 +346,8 @@ async fn wrong_usage_is_64_and_never_repeats_what_may_be_secret() {
         &["check", url, "--secret", "pass-word\u{7f}"],
         &["check", url, "--timeout", "0"],
         &["check", url, "--timeout", "600001"],
+        &["check", url, "--route-to", "people"],
+        &["check", url, "--route-to", "people/100,"],
     ] {
         let (code, stdout, stderr) = run(args, &[]).await;
         assert_eq!((code, stdout.as_str()), (64, ""), "{args:?}: {stderr}");

@@ -174,7 +174,8 @@ pub const CATALOGUE: [Check; 22] = [
         name: CALL_INITIATED,
         claim: "call_initiated is answered with a route or with none",
         rule: "Passes with a 2xx whose body is a JSON object with an sts_url (a ws:// or wss:// URL), \
-               or anything without an sts_url. The caller waits for this answer.",
+               a next (context, exten and, if any, priority 1, as --route-to lists them where it is \
+               given) or both, or anything without either. The caller waits for this answer.",
         own: Some(|trial| Box::pin(life::call_initiated(trial))),
         ..LIFE
     },

@@ -1,10 +1,10 @@
 //! The life of a call: each type of event, the routing decision, and repeats.
 
-use super::exchange::{Answer, Call, Came};
+use super::exchange::{Call, Came};
 use super::rules::{ACCEPTED, ACCEPTED_AGAIN, Complaint, ROUTED};
 use super::trial::{Ruling, Stop, Trial};
 use crate::event::EventType;
-use crate::routing::{self, BadDecision, Decision, Reading, RouteRules};
+use crate::routing::{self, BadDecision, BadNext, Decision, Reading};
 
 /// The types that AVR documents, as a call brings them.
 const DOCUMENTED: [EventType; 6] = [
@@ -46,29 +46,55 @@ pub async fn event_types(trial: &mut Trial) -> Ruling {
 
 pub async fn call_initiated(trial: &mut Trial) -> Ruling {
     let answer = trial.expect(Call::fresh().next(EventType::CallInitiated), ROUTED).await?;
-    let Reading { decision, faults } = reading(&answer);
-    if let Some(fault) = faults.first() {
-        let advice = match fault {
-            BadDecision::Next(_) => {
-                "Answer {\"next\":{\"context\":\"people\",\"exten\":\"100\"}}; leave the field out where \
-                 the call goes to an agent."
-            }
-            _ => {
-                "Answer {\"sts_url\":\"ws://HOST:PORT\"}, or wss://; leave the field out \
-                 where the call goes to STS_URL."
-            }
-        };
-        let reason = format!("its {} cannot be followed: {fault}", fault.field());
-        return Err(Complaint::new(reason, advice).into());
+    let Reading { decision, faults } = routing::decision(&answer.body, &trial.rules);
+    if let Some(first) = faults.first() {
+        let reasons: Vec<String> = faults.iter().map(unfollowed).collect();
+        return Err(Complaint::new(reasons.join("; "), advice(first)).into());
     }
+    let listed = match trial.rules.people {
+        Some(_) => "which --route-to lists",
+        None => "which ROUTE_TO has to list",
+    };
     Ok(match decision {
-        Some(decision) => format!("it routes the call to {}", decision.place()),
-        None => "no sts_url in the answer: such a call goes to STS_URL".to_owned(),
+        Some(Decision::Agent { url, otherwise: None, .. }) => {
+            format!("it routes the call to {}", url.host_and_port())
+        }
+        Some(Decision::Agent { url, otherwise: Some(people), .. }) => {
+            let (agent, people) = (url.host_and_port(), Decision::People(people).place());
+            format!("it routes the call to {agent}, and to {people}, {listed}, if the agent fails")
+        }
+        Some(people @ Decision::People(_)) => {
+            format!("it sends the caller to {}, {listed}, before any agent", people.place())
+        }
+        None => "neither sts_url nor next in the answer: such a call goes to STS_URL".to_owned(),
     })
 }
 
-fn reading(answer: &Answer) -> Reading {
-    routing::decision(&answer.body, &RouteRules::ANYWHERE)
+fn unfollowed(fault: &BadDecision) -> String {
+    format!("its {} cannot be followed: {fault}", fault.field())
+}
+
+fn advice(fault: &BadDecision) -> &'static str {
+    match fault {
+        BadDecision::Next(BadNext::NotListed { .. }) => {
+            "Callers are sent only where ROUTE_TO lists: add this place to it, and here to --route-to, or \
+             answer with one that is listed."
+        }
+        BadDecision::Next(
+            BadNext::Json(_) | BadNext::Twice | BadNext::Priority(_) | BadNext::Destination(_),
+        ) => {
+            "Answer {\"next\":{\"context\":\"people\",\"exten\":\"100\"}}; leave the field out where the \
+             call goes to an agent only."
+        }
+        BadDecision::Json(_)
+        | BadDecision::Twice
+        | BadDecision::NotText
+        | BadDecision::Url(_)
+        | BadDecision::HostNotAllowed(_) => {
+            "Answer {\"sts_url\":\"ws://HOST:PORT\"}, or wss://; leave the field out where the call goes to \
+             STS_URL."
+        }
+    }
 }
 
 /// Sends two events twice each, with the same `webhook-id` and the same bytes.
@@ -81,7 +107,8 @@ pub async fn repeat(trial: &mut Trial) -> Ruling {
         let sending = call.next(kind.clone());
         let first = trial.expect(sending.clone(), ACCEPTED).await?;
         let second = trial.expect(sending.again(), ACCEPTED_AGAIN).await?;
-        let [first, second] = [reading(&first), reading(&second)];
+        let [first, second] =
+            [first, second].map(|answer| routing::decision(&answer.body, &trial.rules));
         if kind == EventType::CallInitiated && first != second {
             let (first, second) = (named(&first), named(&second));
             let reason = format!("call_initiated was decided as {first}, its repeat as {second}");
@@ -94,10 +121,16 @@ pub async fn repeat(trial: &mut Trial) -> Ruling {
 }
 
 fn named(Reading { decision, faults }: &Reading) -> String {
-    match (decision, faults.first()) {
-        (Some(Decision::Agent { url, .. }), _) => url.to_string(),
-        (Some(people @ Decision::People(_)), _) => people.place(),
-        (None, None) => "nothing".to_owned(),
-        (None, Some(fault)) => format!("nothing that can be followed ({fault})"),
+    let mut named = match decision {
+        Some(Decision::Agent { url, otherwise: None, .. }) => url.to_string(),
+        Some(Decision::Agent { url, otherwise: Some(people), .. }) => {
+            format!("{url}, and {} if it fails", Decision::People(people.clone()).place())
+        }
+        Some(people @ Decision::People(_)) => people.place(),
+        None => "nothing".to_owned(),
+    };
+    for fault in faults {
+        named.push_str(&format!(" ({})", unfollowed(fault)));
     }
+    named
 }

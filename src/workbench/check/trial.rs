@@ -13,6 +13,7 @@ use hyper::StatusCode;
 use super::exchange::{Answer, Came, Exchange, Sending};
 use super::rules::{Complaint, Rule};
 use super::sender::CheckSender;
+use crate::routing::RouteRules;
 
 /// Why a check did not pass.
 #[derive(Debug)]
@@ -95,6 +96,7 @@ impl ReceiverTraits {
 pub struct Trial {
     pub sender: CheckSender,
     pub known: ReceiverTraits,
+    pub rules: RouteRules,
     /// Every exchange of this check.
     pub exchanges: Vec<Exchange>,
     /// The exchange that settles it; the last one unless it is said.
@@ -102,8 +104,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    pub fn new(sender: CheckSender, known: ReceiverTraits) -> Self {
-        Self { sender, known, exchanges: Vec::new(), telling: None }
+    pub fn new(sender: CheckSender, known: ReceiverTraits, rules: RouteRules) -> Self {
+        Self { sender, known, rules, exchanges: Vec::new(), telling: None }
     }
 
     /// Sends one request and holds the answer against the rule.
