@@ -185,6 +185,37 @@ async fn a_receivers_url_is_followed_exactly_where_the_schema_admits_it() {
 }
 
 #[tokio::test]
+async fn a_receivers_next_is_followed_exactly_where_the_schema_admits_it() {
+    let document = Document::read();
+    let schema = document.at("#/components/schemas/RoutingAnswer");
+    let name = |length: usize| "1".repeat(length);
+    for (next, followed) in [
+        (json!({"context": "people", "exten": "100"}), true),
+        (json!({"context": "people", "exten": 100, "priority": 1, "more": []}), true),
+        (json!({"context": "people", "exten": "100", "priority": "1"}), true),
+        (json!({"context": "people", "exten": name(80), "priority": null}), true),
+        (json!({"context": "people", "exten": name(81)}), false),
+        (json!({"context": "people", "exten": "h"}), false),
+        (json!({"context": "people", "exten": "-h-"}), false),
+        (json!({"context": "people", "exten": "1,1"}), false),
+        (json!({"context": "people", "exten": -1}), false),
+        (json!({"context": "people", "exten": "100", "priority": 2}), false),
+        (json!({"context": "people"}), false),
+        (json!("people"), false),
+    ] {
+        let answer = json!({"next": next});
+        assert_eq!(document.faults(schema, &answer).is_empty(), followed, "{answer}");
+        let reply = Reply::status(200).body(answer.to_string());
+        let receiver = Receiver::start(move |_| reply.clone()).await;
+        let vars = [("WEBHOOK_URL", &*receiver.url), ("ROUTE_TO", "people/*")];
+        let running = Running::start(&vars).await;
+        let body = json!({"uuid": UUID}).to_string();
+        let routed = running.ask("POST", "/call", &[], &body).await;
+        assert_eq!(routed.json()["override"], followed, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_of_dead_letters_has_at_most_and_usually_the_documented_items() {
     let document = Document::read();
     let limit = document.at("#/components/parameters/Limit");
