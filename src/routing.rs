@@ -212,10 +212,10 @@ pub struct Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum NoDecision {
-    /// The receiver answered without an `sts_url`.
+    /// The receiver answered without an `sts_url` or `next`.
     #[strum(serialize = "none")]
     NotGiven,
-    /// The receiver's `sts_url` cannot be followed.
+    /// What the receiver named cannot be followed.
     Invalid,
     /// `call_initiated` failed and will not be tried again in time.
     Failed,
@@ -306,6 +306,10 @@ fn people_in(
     let Some(next) = only(fields, "next", BadNext::Twice)? else {
         return Ok(None);
     };
+    // As a struct, serde would take an array, too.
+    if !next.starts_with('{') {
+        return Err(BadNext::Json("it is no object".to_owned()));
+    }
     let GivenNext { context, exten, priority } =
         serde_json::from_str(next).map_err(|error| BadNext::Json(error.to_string()))?;
     let (Name(context), Name(exten)) = (context, exten);
@@ -721,8 +725,8 @@ mod tests {
         let rules = RouteRules { hosts: AllowedHosts::Any, people };
         for (next, told) in [
             (r#"{"context":"people"}"#, "missing field `exten`"),
-            (r#""people""#, "expected {\"context\""),
-            (r#"[]"#, "expected {\"context\""),
+            (r#""people""#, "it is no object"),
+            (r#"["people","100",1]"#, "it is no object"),
             (r#"{"context":"people","exten":["100"]}"#, "expected a string"),
             (r#"{"context":"people","exten":"100","priority":2}"#, "priority \"2\": expected 1"),
             (r#"{"context":"people","exten":"100","exten":"200"}"#, "duplicate field `exten`"),
