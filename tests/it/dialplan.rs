@@ -19,9 +19,11 @@ use tokio::time::timeout;
 use self::reader::{Caller, Dialplan, End, LONGEST, Line, Outside, Query, Run};
 use self::reader::{characters, closing, set_and_text};
 use crate::support::asterisk::Asterisk;
+use crate::support::receiver::{Receiver, Reply};
 use crate::support::service::{Wire, request};
 use crate::support::stage::Stage;
 use crate::support::sts::{Manner, Session, Sts};
+use crate::support::tools::Tools;
 
 const TEXT: &str = include_str!("../../config/extensions.conf");
 static PLAN: LazyLock<Dialplan> = LazyLock::new(|| Dialplan::read(TEXT));
@@ -608,6 +610,44 @@ async fn a_caller_is_with_people_if_callhook_dies_in_the_call() {
     .await;
     assert_eq!(run.end, led_to_people());
     assert_eq!(statuses[2..], [None, None]);
+}
+
+#[tokio::test]
+async fn a_caller_whom_the_agent_transfers_is_led_there_after_its_goodbye() {
+    let stage = Stage::set(&[("TRANSFER_TO", "people/100")]).await;
+    let (run, statuses) = run_with(stage, TEXT, async |stage, asterisk, uuid| {
+        let session = agent_of(stage, uuid).await;
+        Tools::of(&stage.service).transferred(uuid, "100").await;
+        session.audio(&[1; 320]).await;
+        asterisk.ear().hung_up().await;
+    })
+    .await;
+    assert_eq!(run.end, led_to_people());
+    assert_eq!(statuses, [Some(200); 3], "nobody asks why the call ended");
+}
+
+#[tokio::test]
+async fn a_call_that_its_agent_ends_is_over() {
+    let stage = Stage::set(&[]).await;
+    let (run, _) = run_with(stage, TEXT, async |stage, asterisk, uuid| {
+        agent_of(stage, uuid).await;
+        Tools::of(&stage.service).hung_up(uuid).await;
+        asterisk.ear().hung_up().await;
+    })
+    .await;
+    assert_eq!(run.end, End::HungUp, "{:?}", run.steps);
+    assert!(run.variables["CALL_END"].contains("agent_hangup"), "{:?}", run.variables);
+}
+
+#[tokio::test]
+async fn a_caller_whom_the_receiver_wants_with_people_never_reaches_an_agent() {
+    let people = json!({ "next": { "context": "people", "exten": "100" } }).to_string();
+    let receiver = Receiver::start(move |_| Reply::status(200).body(people.clone())).await;
+    let sts = Sts::start(Manner::Usual).await;
+    let stage = Stage::of(receiver, sts, &[("ROUTE_TO", "people/100")]).await;
+    let (run, statuses) =
+        run_with(stage, TEXT, async |_, _, _| panic!("nobody dials an agent")).await;
+    assert_eq!((run.end, statuses), (led_to_people(), vec![Some(200); 2]));
 }
 
 /// The line that an operator switches on, with the secret.
