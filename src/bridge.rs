@@ -252,23 +252,10 @@ impl Bridge {
         self.history.ended(call, name, *lasted, *at);
         let sts_code = close.as_ref().and_then(Close::code);
         let sts_reason = close.as_ref().and_then(Close::reason);
-        match reason {
-            EndReason::StsFailed | EndReason::StsLost => {
-                warn!(uuid = %call, reason = name, duration_ms, sts_code, sts_reason, "call ended");
-            }
-            EndReason::Hangup
-            | EndReason::AgentHangup
-            | EndReason::Transfer
-            | EndReason::StsClosed
-            | EndReason::ProtocolError
-            | EndReason::Idle
-            | EndReason::Limit
-            | EndReason::NotAnnounced
-            | EndReason::MaxDuration
-            | EndReason::Shutdown
-            | EndReason::Restart => {
-                info!(uuid = %call, reason = name, duration_ms, sts_code, sts_reason, "call ended");
-            }
+        if reason.is_agents_failure() {
+            warn!(uuid = %call, reason = name, duration_ms, sts_code, sts_reason, "call ended");
+        } else {
+            info!(uuid = %call, reason = name, duration_ms, sts_code, sts_reason, "call ended");
         }
         let payload = if self.settings.ended_details {
             Payload::of(&json!({"reason": name, "duration_ms": duration_ms}))

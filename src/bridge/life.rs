@@ -95,6 +95,11 @@ impl EndReason {
         if self == Self::Transfer { Self::Hangup } else { self }
     }
 
+    /// Whether the caller had no agent, or lost it.
+    pub fn is_agents_failure(self) -> bool {
+        matches!(self, Self::StsFailed | Self::StsLost)
+    }
+
     /// Whether calls of this reason never begin.
     pub fn is_refusal(self) -> bool {
         matches!(self, Self::Limit | Self::NotAnnounced)

@@ -387,21 +387,11 @@ impl<'a> Talk<'a> {
 
     async fn note_end(&mut self, reason: EndReason) {
         let (lasted, at, close) = (self.begun.elapsed(), unix_millis(), self.close.take());
-        let next = match reason {
-            EndReason::Transfer => self.asked.destination(),
-            EndReason::StsFailed | EndReason::StsLost => {
-                self.announced.as_ref().and_then(Announcement::people_instead)
-            }
-            EndReason::Hangup
-            | EndReason::AgentHangup
-            | EndReason::StsClosed
-            | EndReason::ProtocolError
-            | EndReason::Idle
-            | EndReason::Limit
-            | EndReason::NotAnnounced
-            | EndReason::MaxDuration
-            | EndReason::Shutdown
-            | EndReason::Restart => None,
+        let next = if reason == EndReason::Transfer {
+            self.asked.destination()
+        } else {
+            let failed = self.announced.as_ref().filter(|_| reason.is_agents_failure());
+            failed.and_then(Announcement::people_instead)
         };
         let end = self.end.insert(CallEnd { reason, lasted, at, close, next });
         self.ends.note(self.call, end).await;
