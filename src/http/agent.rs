@@ -24,7 +24,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::body::{self, RawEvent};
+use super::body;
 use super::error::{HttpError, Reason};
 use super::front::Front;
 use crate::calls::asked::{CallRequest, NotTaken, Taken};
@@ -68,9 +68,8 @@ pub async fn hang_up(
     request: Request,
 ) -> Result<Response, HttpError> {
     let body = read(&front, request).await?;
-    let call = call_of(body::strict_json(&body)?).map_err(HttpError::bad_request)?;
-    let answer = Asking::of_agent(&front).hang_up(call)?;
-    Ok(Json(answer).into_response())
+    let message = Asking::of_agent(&front).hang_up(call_in(&body)?)?;
+    Ok(Json(AgentAnswer { message, refused: None }).into_response())
 }
 
 pub async fn transfer(
@@ -78,9 +77,8 @@ pub async fn transfer(
     request: Request,
 ) -> Result<Response, HttpError> {
     let body = read(&front, request).await?;
-    let json = body::strict_json(&body)?;
-    let call = call_of(json).map_err(HttpError::bad_request)?;
-    let wish = Wish::read(json).map_err(HttpError::bad_request)?;
+    let call = call_in(&body)?;
+    let wish = Wish::read(body::strict_json(&body)?).map_err(HttpError::bad_request)?;
     let request = CallRequest::Transfer(wish.destination(&front.transfer_to));
     let asking = Asking::of_agent(&front);
     let answer = match asking.ask(call, request, Some(wish.shown())) {
@@ -106,7 +104,7 @@ pub async fn variables(
     request: Request,
 ) -> Result<Response, HttpError> {
     let body = read(&front, request).await?;
-    let call = call_of(body::strict_json(&body)?).map_err(HttpError::bad_request)?;
+    let call = call_in(&body)?;
     let at = unix_millis();
     let payload = front.calls.payload_of(call, Instant::now());
     Asking::of_agent(&front).remember(call, at, "variables", None, &payload);
@@ -147,8 +145,13 @@ impl<'a> Asking<'a> {
         Self { calls: &front.calls, history: &front.history, by: Asker::Agent }
     }
 
-    fn hang_up(&self, call: CallId) -> Result<AgentAnswer, HttpError> {
-        answer_of(call, "hang_up", self.by, self.ask(call, CallRequest::HangUp, None))
+    /// Asks a call to end, and returns what is to be said of that.
+    ///
+    /// # Errors
+    /// 404 where it is not live, 429 for too many requests.
+    pub fn hang_up(&self, call: CallId) -> Result<String, HttpError> {
+        let answered = self.ask(call, CallRequest::HangUp, None);
+        answer_of(call, "hang_up", self.by, answered).map(|answer| answer.message)
     }
 
     /// `next` is where a transfer should lead.
@@ -180,14 +183,6 @@ impl<'a> Asking<'a> {
         let next = next.map(Into::into);
         self.history.asked(call, RequestRecord { at, by: self.by.into(), asked, next, answer });
     }
-}
-
-/// Asks a call to end, and returns what is to be said of that.
-///
-/// # Errors
-/// 404 where it is not live, 429 for too many requests.
-pub fn ask_to_hang_up(asking: &Asking<'_>, call: CallId) -> Result<String, HttpError> {
-    asking.hang_up(call).map(|answer| answer.message)
 }
 
 fn answer_of(
@@ -282,9 +277,8 @@ async fn read(front: &Front, request: Request) -> Result<Bytes, HttpError> {
     body::read(request.into_body(), MAX_BODY, &front.requests.bodies).await
 }
 
-/// The text must be strict JSON already.
-fn call_of(json: &str) -> Result<CallId, String> {
-    RawEvent::from_json(json)?.call()
+fn call_in(body: &[u8]) -> Result<CallId, HttpError> {
+    body::event(body)?.call().map_err(HttpError::bad_request)
 }
 
 /// Where an agent wants to send its caller; it may be anything.

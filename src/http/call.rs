@@ -62,9 +62,9 @@ pub async fn standing(
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     front.authorise(&headers)?;
-    let unknown = || HttpError::not_found(format!("no call {uuid:?} is known"));
-    let call: CallId = uuid.parse().map_err(|_| unknown())?;
-    let (state, ended) = match front.calls.settled_standing(call).await.ok_or_else(unknown)? {
+    let call = uuid.parse().map_err(|_| unknown(&uuid))?;
+    let standing = front.calls.settled_standing(call).await.ok_or_else(|| unknown(&uuid))?;
+    let (state, ended) = match standing {
         Standing::Announced => ("announced", None),
         Standing::Live => ("live", None),
         Standing::Ended(call) => ("ended", Some(call)),
@@ -72,6 +72,10 @@ pub async fn standing(
     let duration_ms = ended.as_ref().map(|call| call.duration_ms);
     let reason = ended.map(|call| call.reason.to_string());
     Ok(Json(StandingAnswer { state, reason, duration_ms }).into_response())
+}
+
+pub fn unknown(uuid: &str) -> HttpError {
+    HttpError::not_found(format!("no call {uuid:?} is known"))
 }
 
 /// # Errors

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use tracing::info;
 
+use super::call::unknown;
 use super::error::HttpError;
 use super::front::Front;
 use crate::event::CallId;
@@ -22,9 +23,8 @@ pub async fn next(
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     front.authorise(&headers)?;
-    let unknown = || HttpError::not_found(format!("no call {uuid:?} is known"));
-    let call: CallId = uuid.parse().map_err(|_| unknown())?;
-    let Some(next) = front.calls.next_of(call).await.ok_or_else(unknown)? else {
+    let call: CallId = uuid.parse().map_err(|_| unknown(&uuid))?;
+    let Some(next) = front.calls.next_of(call).await.ok_or_else(|| unknown(&uuid))? else {
         return Ok(String::new().into_response());
     };
     info!(uuid = %call, %next, "the dialplan is told where to send the caller");

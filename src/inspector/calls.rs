@@ -21,7 +21,7 @@ use crate::history::{
     AttemptRecord, CallPhase, CallRecord, EventRecord, EventState, RequestRecord,
 };
 use crate::http::HttpError;
-use crate::http::agent::{Asker, Asking, ask_to_hang_up};
+use crate::http::agent::{Asker, Asking};
 use crate::time::{millis, timestamp_of, unix_millis};
 
 /// The most calls that are looked at for a page: all there can be.
@@ -337,7 +337,7 @@ pub async fn hang_up(
 ) -> Result<Json<HangUpAnswer>, HttpError> {
     let call: CallId = read_parameter("uuid", &uuid, str::parse)?;
     let (calls, history) = (&inspector.calls, &inspector.parts.history);
-    ask_to_hang_up(&Asking { calls, history, by: Asker::Inspector }, call)?;
+    Asking { calls, history, by: Asker::Inspector }.hang_up(call)?;
     let message = "the call ends as soon as its agent has said goodbye, within 20 s".to_owned();
     Ok(Json(HangUpAnswer { message }))
 }
