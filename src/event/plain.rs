@@ -218,3 +218,23 @@ impl<'a> Scanner<'a> {
         rest.starts_with(word).then_some(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nests_deeper_or_has_more_keys_than_the_limits_is_not_plain() {
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(is_value(&nested(DEEPEST)) && !is_value(&nested(DEEPEST + 1)));
+        let object = |count| {
+            let fields: Vec<String> = (0..count).map(|key| format!(r#""{key}":0"#)).collect();
+            format!("{{{}}}", fields.join(","))
+        };
+        assert!(is_value(&object(MOST_KEYS)) && !is_value(&object(MOST_KEYS + 1)));
+        let beside = format!("[{0},{0}]", object(MOST_KEYS));
+        assert!(is_value(&beside), "keys of an object that is closed do not count");
+        let within = format!(r#"{{"a":{}}}"#, object(MOST_KEYS));
+        assert!(!is_value(&within), "those of all that are open do");
+    }
+}
