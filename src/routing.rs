@@ -17,12 +17,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
-use self::destination::{BadDestination, Destination, Destinations, PRIORITY};
+use self::destination::{BadDestination, Destination, Destinations, Wish};
 use crate::event::{JsonString, Payload, fields};
 
 /// In bytes: Asterisk truncates the answer that carries the URL at about 4000.
@@ -306,48 +306,14 @@ fn people_in(
     let Some(next) = only(fields, "next", BadNext::Twice)? else {
         return Ok(None);
     };
-    // As a struct, serde would take an array, too.
-    if !next.starts_with('{') {
-        return Err(BadNext::Json("it is no object".to_owned()));
-    }
-    let GivenNext { context, exten, priority } =
-        serde_json::from_str(next).map_err(|error| BadNext::Json(error.to_string()))?;
-    let (Name(context), Name(exten)) = (context, exten);
-    if let Some(Name(priority)) = priority.filter(|Name(given)| *given != PRIORITY.to_string()) {
-        return Err(BadNext::Priority(priority));
-    }
-    let destination = Destination::new(&context, &exten)?;
+    let wish = Wish::read(next, None).map_err(BadNext::Fields)?;
+    let destination = wish.destination()?;
     match allowed.is_none_or(|allowed| allowed.admits(&destination)) {
         true => Ok(Some(destination)),
-        false => Err(BadNext::NotListed { context, exten }),
-    }
-}
-
-#[derive(Deserialize)]
-struct GivenNext {
-    context: Name,
-    exten: Name,
-    priority: Option<Name>,
-}
-
-/// As people write names: `"100"`, or `100`.
-#[derive(Deserialize)]
-#[serde(from = "WrittenName")]
-struct Name(String);
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a string")]
-enum WrittenName {
-    Text(String),
-    Number(u64),
-}
-
-impl From<WrittenName> for Name {
-    fn from(written: WrittenName) -> Self {
-        match written {
-            WrittenName::Text(text) => Self(text),
-            WrittenName::Number(number) => Self(number.to_string()),
-        }
+        false => Err(BadNext::NotListed {
+            context: destination.context().into(),
+            exten: destination.exten().into(),
+        }),
     }
 }
 
@@ -429,11 +395,9 @@ impl BadDecision {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadNext {
     #[error("expected {{\"context\":\"people\",\"exten\":\"100\"}} ({0})")]
-    Json(String),
+    Fields(String),
     #[error("duplicate key \"next\"")]
     Twice,
-    #[error("priority {0:?}: expected {PRIORITY}, or none")]
-    Priority(String),
     #[error(transparent)]
     Destination(#[from] BadDestination),
     #[error("{context}/{exten} is not among ROUTE_TO")]
@@ -724,12 +688,12 @@ mod tests {
         let people = Some(Destinations::new(vec!["people/*".parse().unwrap()]));
         let rules = RouteRules { hosts: AllowedHosts::Any, people };
         for (next, told) in [
-            (r#"{"context":"people"}"#, "missing field `exten`"),
-            (r#""people""#, "it is no object"),
-            (r#"["people","100",1]"#, "it is no object"),
-            (r#"{"context":"people","exten":["100"]}"#, "expected a string"),
+            (r#"{"context":"people"}"#, "exten: missing"),
+            (r#""people""#, "expected an object"),
+            (r#"["people","100",1]"#, "expected an object"),
+            (r#"{"context":"people","exten":["100"]}"#, "exten: expected a string"),
             (r#"{"context":"people","exten":"100","priority":2}"#, "priority \"2\": expected 1"),
-            (r#"{"context":"people","exten":"100","exten":"200"}"#, "duplicate field `exten`"),
+            (r#"{"context":"people","exten":"100","exten":"200"}"#, "exten: given twice"),
             (r#"{"context":"people","exten":"h"}"#, "one letter"),
             (r#"{"context":"people","exten":"100,1)"}"#, "an extension has"),
             (r#"{"context":"","exten":"100"}"#, "a context has"),

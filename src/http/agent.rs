@@ -8,7 +8,6 @@
 //!
 //! Limits: [`MAX_BODY`]; [`MOST_REQUESTS`] a second and call.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -20,7 +19,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -29,9 +27,9 @@ use super::error::{HttpError, Reason};
 use super::front::Front;
 use crate::calls::asked::{CallRequest, NotTaken, Taken};
 use crate::calls::{Calls, MOST_REQUESTS};
-use crate::event::{CallId, JsonString, Payload, fields};
+use crate::event::{CallId, Payload};
 use crate::history::{History, RequestRecord};
-use crate::routing::destination::{Destination, Destinations, MAX_NAME, PRIORITY};
+use crate::routing::destination::{Destination, Destinations, MAX_NAME, Wish};
 use crate::text::{excerpt, printable};
 use crate::time::unix_millis;
 
@@ -78,10 +76,11 @@ pub async fn transfer(
 ) -> Result<Response, HttpError> {
     let body = read(&front, request).await?;
     let call = call_in(&body)?;
-    let wish = Wish::read(body::strict_json(&body)?).map_err(HttpError::bad_request)?;
-    let request = CallRequest::Transfer(wish.destination(&front.transfer_to));
+    let json = body::strict_json(&body)?;
+    let wish = Wish::read(json, Some(USUAL_CONTEXT)).map_err(HttpError::bad_request)?;
+    let request = CallRequest::Transfer(granted(&wish, &front.transfer_to));
     let asking = Asking::of_agent(&front);
-    let answer = match asking.ask(call, request, Some(wish.shown())) {
+    let answer = match asking.ask(call, request, Some(shown_wish(&wish))) {
         Err(NotTaken::NotAllowed) => {
             let (context, exten) = (shown(&wish.context), shown(&wish.exten));
             warn!(
@@ -281,61 +280,14 @@ fn call_in(body: &[u8]) -> Result<CallId, HttpError> {
     body::event(body)?.call().map_err(HttpError::bad_request)
 }
 
-/// Where an agent wants to send its caller; it may be anything.
-#[derive(Debug, PartialEq, Eq)]
-struct Wish<'a> {
-    context: Cow<'a, str>,
-    exten: Cow<'a, str>,
-    priority: Cow<'a, str>,
+/// Where an agent may send its caller, if it wants that.
+fn granted(wish: &Wish<'_>, allowed: &Destinations) -> Option<Destination> {
+    wish.destination().ok().filter(|destination| allowed.admits(destination))
 }
 
-impl<'a> Wish<'a> {
-    /// The text must be strict JSON already.
-    fn read(json: &'a str) -> Result<Self, String> {
-        let (mut context, mut exten, mut priority) = (None, None, None);
-        for (name, value) in fields(json).map_err(|error| error.to_string())? {
-            match &*name.0 {
-                b"context" => context = text("context", value)?,
-                b"exten" => exten = text("exten", value)?,
-                b"priority" => priority = text("priority", value)?,
-                _ => {}
-            }
-        }
-        Ok(Self {
-            context: context.unwrap_or(Cow::Borrowed(USUAL_CONTEXT)),
-            exten: exten
-                .ok_or("exten: missing; expected the extension to transfer the caller to")?,
-            priority: priority.unwrap_or_else(|| PRIORITY.to_string().into()),
-        })
-    }
-
-    fn destination(&self, allowed: &Destinations) -> Option<Destination> {
-        if self.priority != PRIORITY.to_string() {
-            return None;
-        }
-        let destination = Destination::new(&self.context, &self.exten).ok()?;
-        allowed.admits(&destination).then_some(destination)
-    }
-
-    /// As a dialplan would be told it.
-    fn shown(&self) -> String {
-        format!("{},{},{}", shown(&self.context), shown(&self.exten), shown(&self.priority))
-    }
-}
-
-/// A name, which models also write as a number; `None` for `null`.
-fn text<'a>(field: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, String> {
-    let json = value.get();
-    match json.as_bytes() {
-        b"null" => Ok(None),
-        [b'"', ..] => {
-            let text: JsonString<'a> =
-                serde_json::from_str(json).map_err(|error| error.to_string())?;
-            Ok(Some(text.into_text()))
-        }
-        digits if digits.iter().all(u8::is_ascii_digit) => Ok(Some(json.into())),
-        _ => Err(format!("{field}: expected a string")),
-    }
+/// As a dialplan would be told it.
+fn shown_wish(wish: &Wish<'_>) -> String {
+    [&wish.context, &wish.exten, &wish.priority].map(|name| shown(name)).join(",")
 }
 
 fn shown(name: &str) -> String {
@@ -361,28 +313,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_is_read_as_models_write_it() {
-        let wish = |context: &'static str, exten: &'static str, priority: &'static str| Wish {
-            context: context.into(),
-            exten: exten.into(),
-            priority: priority.into(),
-        };
-        for (json, expected) in [
-            (r#"{"uuid":"x","exten":"100"}"#, wish("demo", "100", "1")),
-            (r#"{"exten":100,"context":"people","priority":1}"#, wish("people", "100", "1")),
-            (r#"{"exten":"\u0031","context":null,"priority":"2"}"#, wish("demo", "1", "2")),
-            (r#"{"exten":"","context":""}"#, wish("", "", "1")),
-        ] {
-            assert_eq!(Wish::read(json).unwrap(), expected, "{json}");
-        }
-        for json in
-            ["{}", r#"{"exten":null}"#, r#"{"exten":["1"]}"#, r#"{"exten":1.5}"#, r#"{"exten":-1}"#]
-        {
-            assert!(Wish::read(json).unwrap_err().starts_with("exten: "), "{json}");
-        }
-    }
-
-    #[test]
     fn a_wish_is_granted_only_if_it_is_listed_with_priority_1() {
         let allowed = Destinations::new(vec!["demo/100".parse().unwrap()]);
         for (json, granted) in [
@@ -395,11 +325,8 @@ mod tests {
             (r#"{"exten":"100 "}"#, false),
             (r#"{"exten":"0100"}"#, false),
         ] {
-            assert_eq!(
-                Wish::read(json).unwrap().destination(&allowed).is_some(),
-                granted,
-                "{json}"
-            );
+            let wish = Wish::read(json, Some(USUAL_CONTEXT)).unwrap();
+            assert_eq!(super::granted(&wish, &allowed).is_some(), granted, "{json}");
         }
     }
 
@@ -407,8 +334,7 @@ mod tests {
     fn what_was_announced_is_told_byte_for_byte_with_the_uuid() {
         let call: CallId = "7f9c1f3e-0d6c-4c7e-9f43-0b6f6a0f3d21".parse().unwrap();
         let told = |json: &str| {
-            let payload =
-                Payload::from_json(RawValue::from_string(json.to_owned()).unwrap()).unwrap();
+            let payload = Payload::from_strict(json).unwrap();
             with_uuid(call, Some(&payload))
         };
         let uuid = format!(r#"{{"uuid":"{call}""#);

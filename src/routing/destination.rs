@@ -11,10 +11,14 @@
 //!   one that Asterisk takes for such a one: it skips the dashes of an extension.
 //! - Empty [`Destinations`] admit nothing.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
+use serde_json::value::RawValue;
+
+use crate::event::{JsonString, fields};
 
 /// As long as Asterisk's own names may be: its `AST_MAX_EXTENSION` and `AST_MAX_CONTEXT` are 80.
 pub const MAX_NAME: usize = 80;
@@ -76,7 +80,7 @@ impl fmt::Display for Destination {
 }
 
 /// Why there is no such destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDestination {
     #[error("a context has 1 to {MAX_NAME} characters of A-Z a-z 0-9 _ + * # -")]
     Context,
@@ -84,6 +88,68 @@ pub enum BadDestination {
     Extension,
     #[error("an extension of one letter is Asterisk's own")]
     Special,
+    #[error("priority {0:?}: expected {PRIORITY}, or none")]
+    Priority(String),
+}
+
+/// Where an agent or a receiver wants to send a caller; it may be anything.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wish<'a> {
+    pub context: Cow<'a, str>,
+    pub exten: Cow<'a, str>,
+    pub priority: Cow<'a, str>,
+}
+
+impl<'a> Wish<'a> {
+    /// From an object in JSON that is strict already; `usual_context` is for those that name none.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn read(json: &'a str, usual_context: Option<&'a str>) -> Result<Self, String> {
+        let (mut context, mut exten, mut priority) = (None, None, None);
+        for (name, value) in fields(json).map_err(|error| error.to_string())? {
+            let (field, place) = match &*name.0 {
+                b"context" => ("context", &mut context),
+                b"exten" => ("exten", &mut exten),
+                b"priority" => ("priority", &mut priority),
+                _ => continue,
+            };
+            let Some(name) = written_name(field, value)? else { continue };
+            if place.replace(name).is_some() {
+                return Err(format!("{field}: given twice"));
+            }
+        }
+        Ok(Self {
+            context: context
+                .or(usual_context.map(Cow::Borrowed))
+                .ok_or("context: missing; expected the dialplan's context, such as people")?,
+            exten: exten.ok_or("exten: missing; expected the extension to send the caller to")?,
+            priority: priority.unwrap_or_else(|| PRIORITY.to_string().into()),
+        })
+    }
+
+    /// # Errors
+    /// [`BadDestination`].
+    pub fn destination(&self) -> Result<Destination, BadDestination> {
+        match self.priority == PRIORITY.to_string() {
+            true => Destination::new(&self.context, &self.exten),
+            false => Err(BadDestination::Priority(self.priority.to_string())),
+        }
+    }
+}
+
+/// A name, which people and models also write as a number; `None` for `null`.
+fn written_name<'a>(field: &str, value: &'a RawValue) -> Result<Option<Cow<'a, str>>, String> {
+    let json = value.get();
+    match json.as_bytes() {
+        b"null" => Ok(None),
+        [b'"', ..] => match JsonString::from_strict(json) {
+            Some(text) => Ok(Some(text.into_text())),
+            None => Err(format!("{field}: expected a string")),
+        },
+        digits if digits.iter().all(u8::is_ascii_digit) => Ok(Some(json.into())),
+        _ => Err(format!("{field}: expected a string")),
+    }
 }
 
 /// `TRANSFER_TO`, or `ROUTE_TO`: where callers may be sent.
@@ -200,6 +266,32 @@ fn is_special(exten: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_wish_is_read_as_models_write_it() {
+        let wish = |context: &'static str, exten: &'static str, priority: &'static str| Wish {
+            context: context.into(),
+            exten: exten.into(),
+            priority: priority.into(),
+        };
+        for (json, expected) in [
+            (r#"{"uuid":"x","exten":"100"}"#, wish("demo", "100", "1")),
+            (r#"{"exten":100,"context":"people","priority":1}"#, wish("people", "100", "1")),
+            (r#"{"exten":"\u0031","context":null,"priority":"2"}"#, wish("demo", "1", "2")),
+            (r#"{"exten":"","context":""}"#, wish("", "", "1")),
+        ] {
+            assert_eq!(Wish::read(json, Some("demo")).unwrap(), expected, "{json}");
+        }
+        for json in
+            ["{}", r#"{"exten":null}"#, r#"{"exten":["1"]}"#, r#"{"exten":1.5}"#, r#"{"exten":-1}"#]
+        {
+            assert!(Wish::read(json, Some("demo")).unwrap_err().starts_with("exten: "), "{json}");
+        }
+        let twice = Wish::read(r#"{"exten":"1","exten":"2"}"#, Some("demo"));
+        assert_eq!(twice.unwrap_err(), "exten: given twice");
+        let nowhere = Wish::read(r#"{"exten":"1"}"#, None).unwrap_err();
+        assert!(nowhere.starts_with("context: missing"), "{nowhere}");
+    }
 
     fn list(text: &str) -> Destinations {
         Destinations::new(text.split(',').map(|rule| rule.parse().unwrap()).collect())

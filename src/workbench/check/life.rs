@@ -80,9 +80,7 @@ fn advice(fault: &BadDecision) -> &'static str {
             "Callers are sent only where ROUTE_TO lists: add this place to it, and here to --route-to, or \
              answer with one that is listed."
         }
-        BadDecision::Next(
-            BadNext::Json(_) | BadNext::Twice | BadNext::Priority(_) | BadNext::Destination(_),
-        ) => {
+        BadDecision::Next(BadNext::Fields(_) | BadNext::Twice | BadNext::Destination(_)) => {
             "Answer {\"next\":{\"context\":\"people\",\"exten\":\"100\"}}; leave the field out where the \
              call goes to an agent only."
         }
