@@ -189,3 +189,30 @@ async fn an_agent_that_begins_to_speak_only_after_three_seconds_is_told() {
     assert!(line["took_ms"].as_u64().is_some_and(|took| took > 3000), "{line}");
     assert_eq!(stage.service.log_so_far().iter().filter(|line| told(line)).count(), 1);
 }
+
+#[tokio::test]
+async fn an_agent_that_does_not_stop_talking_is_heard_for_twenty_seconds() {
+    let stage = Stage::set(&[DETAILS]).await;
+    let call = stage.call().await;
+    Tools::of(&stage.service).hung_up(&call.uuid).await;
+    let asked = Instant::now();
+    let second = async |nth: usize| {
+        call.session.audio(&frames(1, 50)).await;
+        call.ear.at_least(50 * nth).await;
+    };
+    for nth in 1..=15 {
+        second(nth).await;
+    }
+    let talks_on = async {
+        for nth in 16.. {
+            second(nth).await;
+        }
+    };
+    let closed = tokio::select! {
+        () = talks_on => unreachable!("it never stops"),
+        closed = call.ear.hung_up() => closed - asked,
+    };
+    let limit = Duration::from_secs(20);
+    assert!((limit..limit + SLACK).contains(&closed), "{closed:?}");
+    ended_once(&stage, &call.uuid, "agent_hangup").await;
+}
