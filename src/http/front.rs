@@ -102,8 +102,7 @@ impl Front {
         if !self.secrets.are_set() {
             return Ok(());
         }
-        let own = headers.get("x-avr-webhook-secret").map(HeaderValue::as_bytes);
-        if [own, bearer(headers)].into_iter().flatten().any(|given| self.secrets.accept(given)) {
+        if sent_secrets(headers).any(|given| self.secrets.accept(given)) {
             return Ok(());
         }
         Err(HttpError::new(
@@ -122,12 +121,9 @@ impl Front {
         if !accepting.iter().any(|secrets| secrets.are_set()) {
             return Ok(());
         }
-        let own = headers.get("x-avr-webhook-secret").map(HeaderValue::as_bytes);
         let passwords = basic_passwords(headers);
-        let passwords = passwords.iter().map(Vec::as_slice);
-        let given: Vec<&[u8]> =
-            [own, bearer(headers)].into_iter().flatten().chain(passwords).collect();
-        if given.iter().any(|given| accepting.iter().any(|secrets| secrets.accept(given))) {
+        let mut given = sent_secrets(headers).chain(passwords.iter().map(Vec::as_slice));
+        if given.any(|given| accepting.iter().any(|secrets| secrets.accept(given))) {
             return Ok(());
         }
         Err(HttpError::new(
@@ -136,4 +132,10 @@ impl Front {
              password in AMI_URL (http://avr:SECRET@callhook:6001), as X-AVR-WEBHOOK-SECRET or Authorization: Bearer",
         ))
     }
+}
+
+/// The secrets in a request's headers.
+fn sent_secrets(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let own = headers.get("x-avr-webhook-secret").map(HeaderValue::as_bytes);
+    own.into_iter().chain(bearer(headers))
 }
