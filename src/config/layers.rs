@@ -18,7 +18,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::error::SettingError;
 
-/// What may be set by a variable with [`FILE_SUFFIX`].
+/// What is or may hold a secret: it may be set by a variable with [`FILE_SUFFIX`], and is not shown.
 pub const SECRETS: [&str; 6] = [
     "WEBHOOK_URL",
     "WEBHOOK_SECRET",

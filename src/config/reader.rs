@@ -11,7 +11,7 @@ use std::time::Duration;
 use url::{Position, Url};
 
 use super::error::SettingError;
-use super::layers::{DEFAULT_LAYER, Layers};
+use super::layers::{DEFAULT_LAYER, Layers, SECRETS};
 use crate::delivery::scheme_and_host;
 
 pub struct SettingsReader<'a> {
@@ -128,23 +128,13 @@ impl<'a> SettingsReader<'a> {
 pub fn shown(layers: &Layers, name: &str) -> String {
     let text = layers.text(name).unwrap_or_default();
     match name {
-        "WEBHOOK_SECRET"
-        | "WEBHOOK_SIGNING_KEY"
-        | "HTTP_SECRET"
-        | "AGENT_SECRET"
-        | "ADMIN_TOKEN" => {
-            if text.is_empty() {
-                text
-            } else {
-                "***".to_owned()
-            }
-        }
         "WEBHOOK_URL" if layers.is_from_file(name) && text != "none" => Url::parse(&text)
             .ok()
             .filter(Url::has_host)
             .map_or_else(|| "***".to_owned(), |url| scheme_and_host(&url)),
         "WEBHOOK_URL" | "STS_URL" => without_user_part(&text),
         "STS_ALLOWED_HOSTS" => masked(&text),
+        secret if SECRETS.contains(&secret) && !text.is_empty() => "***".to_owned(),
         _ => text,
     }
 }
