@@ -291,11 +291,10 @@ mod routing {
 mod queue {
     use super::*;
     use callhook::attempt::{Attempt, Deliver, Outcome};
-    use callhook::event::EventFilter;
     use callhook::history::History;
     use callhook::journal::{Journal, Recovered};
     use callhook::queue::dispatcher::Dispatcher;
-    use callhook::queue::{Limits, Queue, QueueParts, QueueSettings};
+    use callhook::queue::{Limits, Queue, QueueParts, QueueSettings, ReceiverRules};
     use callhook::retry::{Delays, RetryPolicy};
     use callhook::routing::RouteRules;
     use futures_util::FutureExt as _;
@@ -342,12 +341,9 @@ mod queue {
     #[divan::bench]
     fn whole(bencher: Bencher<'_, '_>) {
         let settings = QueueSettings {
-            filter: EventFilter::All,
-            limits: Limits::default(),
-            retry: policy(),
+            receivers: vec![ReceiverRules { retry: policy(), ..ReceiverRules::default() }],
             relay_timeout: std::time::Duration::from_secs(5),
             rules: RouteRules::ANYWHERE,
-            receiver: String::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.expect("a runtime can be built");

@@ -37,8 +37,8 @@ use crate::bridge::playout::Clock;
 use crate::bridge::{Bridge, Ends, RefusedCalls};
 use crate::calls::Calls;
 use crate::config::{Renewal, Settings};
-use crate::delivery::Webhook;
 use crate::delivery::trace::ProcessId;
+use crate::delivery::{Webhook, WebhookSettings};
 use crate::history::History;
 use crate::http::{self, Front, HttpAnswers, Requests, Routes, Secrets};
 use crate::inspector::Inspector;
@@ -47,6 +47,7 @@ use crate::listener::ListenAddress;
 use crate::metrics::{Metrics, process};
 use crate::queue::metrics::QueueMetrics;
 use crate::queue::{Queue, QueueParts};
+use crate::receiver::ReceiverName;
 use crate::text::innermost;
 use crate::time::millis;
 use crate::wire::tls;
@@ -101,7 +102,8 @@ pub struct App {
 /// What can change while callhook runs, and where it is in use.
 struct Renewing {
     renewal: Renewal,
-    webhook: Option<Webhook>,
+    /// As in [`Settings`].
+    webhooks: Vec<Option<Webhook>>,
     secrets: Secrets,
     agent_secrets: Secrets,
     tokens: Secrets,
@@ -109,10 +111,10 @@ struct Renewing {
 }
 
 impl Renewing {
-    fn of(settings: &Settings, webhook: Option<Webhook>, bridge: &Arc<Bridge>) -> Self {
+    fn of(settings: &Settings, webhooks: Vec<Option<Webhook>>, bridge: &Arc<Bridge>) -> Self {
         Self {
             renewal: settings.renewal.clone(),
-            webhook,
+            webhooks,
             secrets: settings.front.secrets.clone(),
             agent_secrets: settings.front.agent_secrets.clone(),
             tokens: settings.admin.tokens.clone(),
@@ -131,7 +133,7 @@ impl App {
             warn!("{warning}");
         }
         let process = ProcessId::random();
-        let webhook = receiver(&settings, &process)?;
+        let webhooks = receivers(&settings, &process)?;
         let (journal, mut recovered) = open_journal(&settings)?;
         let metrics = Arc::new(Metrics::new(journal.metrics().clone()));
         let (listener, front) = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
@@ -139,7 +141,7 @@ impl App {
         let (admin_listener, admin) = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
         let (unfinished, ended) = (take(&mut recovered.calls), take(&mut recovered.ended));
         let parts = QueueParts {
-            deliver: webhook.clone().map(|webhook| Arc::new(webhook) as Arc<dyn Deliver>),
+            deliver: webhooks[0].clone().map(|webhook| Arc::new(webhook) as Arc<dyn Deliver>),
             journal: Arc::new(journal),
             history: History::of_calls(settings.admin.calls),
             metrics: Arc::clone(&metrics.queue),
@@ -149,7 +151,7 @@ impl App {
         let ends = Ends::knowing(&ended, &calls, &parts.journal);
         let bridge = bridge(&settings, &queue, &parts.history, ends, &metrics.bridge);
         // Without a receiver their ends wait in the journal, as events do.
-        if settings.webhook.is_some() {
+        if settings.webhooks.iter().any(Option::is_some) {
             bridge.end_recovered(unfinished, &ended).await;
         }
         let app = Self {
@@ -164,7 +166,7 @@ impl App {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             register: Arc::clone(&calls),
-            renewing: Renewing::of(&settings, webhook, &bridge),
+            renewing: Renewing::of(&settings, webhooks, &bridge),
         };
         let serving = Front {
             queue,
@@ -249,15 +251,20 @@ impl App {
             None => self.renewing.bridge.renew(),
             Some(error) => warn!(error, "certificates cannot be read anew; the old ones stay"),
         }
-        match (&self.renewing.webhook, renewed.webhook) {
-            (Some(webhook), Some(settings)) => {
-                if let Err(error) = webhook.renew(settings) {
-                    let error = innermost(&error);
-                    warn!(error, "the receiver's client cannot be set up anew; the old one stays");
+        for (webhook, renewed) in self.renewing.webhooks.iter().zip(renewed.webhooks) {
+            match (webhook, renewed) {
+                (Some(webhook), Some(settings)) => {
+                    if let Err(error) = webhook.renew(settings) {
+                        let error = innermost(&error);
+                        warn!(
+                            error,
+                            "the receiver's client cannot be set up anew; the old one stays"
+                        );
+                    }
                 }
+                (None, None) => {}
+                _ => warn!("WEBHOOK_URL changed from or to none, which takes a restart"),
             }
-            (None, None) => {}
-            _ => warn!("WEBHOOK_URL changed from or to none, which takes a restart"),
         }
         info!(changed = renewed.changed.join(", "), "secrets and certificates are read anew");
     }
@@ -381,20 +388,32 @@ fn bridge(
     })
 }
 
-fn receiver(settings: &Settings, process: &ProcessId) -> Result<Option<Webhook>, StartError> {
-    let Some(webhook) = &settings.webhook else {
-        warn!("WEBHOOK_URL=none: calls are routed to STS_URL, and events are dropped");
+/// Their HTTP clients, as in [`Settings`].
+fn receivers(settings: &Settings, process: &ProcessId) -> Result<Vec<Option<Webhook>>, StartError> {
+    let names = settings.queue.receivers.iter().map(|rules| &rules.name);
+    let webhooks = names.zip(&settings.webhooks);
+    webhooks.map(|(name, webhook)| receiver(settings, name, webhook.as_ref(), process)).collect()
+}
+
+fn receiver(
+    settings: &Settings,
+    name: &ReceiverName,
+    webhook: Option<&WebhookSettings>,
+    process: &ProcessId,
+) -> Result<Option<Webhook>, StartError> {
+    let Some(webhook) = webhook else {
+        warn!("WEBHOOK_URL=none: calls are routed to STS_URL, and no event goes there");
         return Ok(None);
     };
     let client = Webhook::new(webhook.clone(), settings.agent.clone(), process.clone()).map_err(
         |error| {
             let cause = innermost(&error);
             StartError::System(format!(
-                "the HTTP client for the receiver cannot be set up: {cause}"
+                "the HTTP client for the receiver {name} cannot be set up: {cause}"
             ))
         },
     )?;
-    info!(url = webhook.shown_url(), "events go to this receiver");
+    info!(receiver = %name, url = webhook.shown_url(), "events go to this receiver");
     Ok(Some(client))
 }
 

@@ -270,10 +270,8 @@ impl Bridge {
 mod tests {
     use super::*;
     use crate::attempt::{Attempt, Deliver, Outcome};
-    use crate::event::EventFilter;
     use crate::journal::{Journal, Recovered};
-    use crate::queue::{Limits, QueueParts, QueueSettings};
-    use crate::retry::RetryPolicy;
+    use crate::queue::{QueueParts, QueueSettings, ReceiverRules};
     use crate::routing::RouteRules;
     use futures_util::future::BoxFuture;
     use std::sync::Mutex;
@@ -292,12 +290,9 @@ mod tests {
 
     fn bridge(notes: &Notes) -> Bridge {
         let settings = QueueSettings {
-            filter: EventFilter::All,
-            limits: Limits::default(),
-            retry: RetryPolicy::once(),
+            receivers: vec![ReceiverRules::default()],
             relay_timeout: Duration::from_secs(5),
             rules: RouteRules::ANYWHERE,
-            receiver: String::new(),
         };
         let journal = Arc::new(Journal::in_memory(1));
         let parts = QueueParts {

@@ -34,7 +34,8 @@ use crate::http::{FrontSettings, Secrets};
 use crate::inspector::AdminSettings;
 use crate::listener::ListenAddress;
 use crate::log::{LogFormat, LogSettings};
-use crate::queue::{Limits, QueueSettings};
+use crate::queue::{Limits, QueueSettings, ReceiverRules};
+use crate::receiver::ReceiverName;
 use crate::retry::{BadDelays, Delays, RetryPolicy};
 use crate::routing::destination::{DestinationRule, Destinations};
 use crate::routing::{AllowedHosts, HostRule, RouteRules, StsUrl};
@@ -49,8 +50,9 @@ const ONE_DAY: u32 = 86_400_000;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `None` = run without a receiver.
-    pub webhook: Option<WebhookSettings>,
+    /// By [`ReceiverId`](crate::receiver::ReceiverId), as in `queue`. `None`, which only the main one can be, = run
+    /// without it.
+    pub webhooks: Vec<Option<WebhookSettings>>,
     pub queue: QueueSettings,
     /// `STS_URL`: for calls that the receiver does not route.
     pub fallback: Option<StsUrl>,
@@ -85,7 +87,8 @@ pub struct Renewed {
     pub changed: Vec<&'static str>,
     /// Those that stay as they were, since their file is bad.
     pub errors: Vec<SettingError>,
-    pub webhook: Option<WebhookSettings>,
+    /// As in [`Settings`].
+    pub webhooks: Vec<Option<WebhookSettings>>,
     pub front: FrontSettings,
     pub admin: AdminSettings,
 }
@@ -100,8 +103,8 @@ impl Renewal {
         };
         let (changed, errors) = self.0.reread(|layers| checked(layers).map(drop));
         let settings = checked(&self.0).expect("what is bad was not taken");
-        let Settings { webhook, front, admin, .. } = settings;
-        Renewed { changed, errors, webhook, front, admin }
+        let Settings { webhooks, front, admin, .. } = settings;
+        Renewed { changed, errors, webhooks, front, admin }
     }
 }
 
@@ -150,7 +153,7 @@ impl Settings {
         let mut reader = SettingsReader::new(&layers, errors);
         let mut settings = read_all(&mut reader);
         let mut warnings = advice::unknown_names(environment, layers.names());
-        warnings.extend(advice::unknown_events(&settings.queue.filter));
+        warnings.extend(advice::unknown_events(&settings.queue.main().filter));
         settings.warnings.clone_from(&warnings);
         let mut errors = reader.into_errors();
         if errors.is_empty() {
@@ -206,7 +209,7 @@ fn read_all(reader: &mut SettingsReader<'_>) -> Settings {
     let (webhook, front) = (read_webhook(reader), read_front(reader));
     Settings {
         queue: read_queue(reader, webhook.as_ref(), &front.transfer_to),
-        webhook,
+        webhooks: vec![webhook],
         fallback: reader.value("STS_URL"),
         agent: reader.checked("AGENT_ID", header_value),
         rules: read_rules(reader),
@@ -273,22 +276,25 @@ fn read_queue(
     let routing_timeout = reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES);
     let is_default = reader.is_default("ROUTING_TIMEOUT");
     QueueSettings {
-        filter: read_events(reader),
-        retry: read_retry(reader),
-        limits: Limits {
-            concurrency: size(reader.number("WEBHOOK_CONCURRENCY", 1..=10_000)),
-            queue: size(reader.number("QUEUE_LIMIT", 1..=10_000_000)),
-            bytes: size(reader.number("QUEUE_BYTES", 1..=u32::MAX)),
-            timeout: webhook.map_or(Limits::default().timeout, |webhook| webhook.timeout),
-            routing_timeout,
-            breaker: reader.number("WEBHOOK_BREAKER", 0..=1_000_000),
-        },
+        receivers: vec![ReceiverRules {
+            name: ReceiverName::main(),
+            filter: read_events(reader),
+            retry: read_retry(reader),
+            limits: Limits {
+                concurrency: size(reader.number("WEBHOOK_CONCURRENCY", 1..=10_000)),
+                queue: size(reader.number("QUEUE_LIMIT", 1..=10_000_000)),
+                bytes: size(reader.number("QUEUE_BYTES", 1..=u32::MAX)),
+                timeout: webhook.map_or(Limits::default().timeout, |webhook| webhook.timeout),
+                routing_timeout,
+                breaker: reader.number("WEBHOOK_BREAKER", 0..=1_000_000),
+            },
+            url: webhook.map(WebhookSettings::shown_url).unwrap_or_default(),
+        }],
         relay_timeout: if is_default { RELAY_TIMEOUT } else { routing_timeout },
         rules: RouteRules {
             hosts: read_allowed_hosts(reader),
             people: Some(read_route_to(reader, transfer_to)),
         },
-        receiver: webhook.map(WebhookSettings::shown_url).unwrap_or_default(),
     }
 }
 
@@ -459,9 +465,9 @@ mod tests {
             ("STS_URL", "ws://sts"),
         ]))
         .unwrap();
-        assert_eq!(settings.webhook.unwrap().timeout, Duration::from_secs(3));
-        assert_eq!(settings.queue.filter, EventFilter::Only(EventType::KNOWN[..6].to_vec()));
-        assert_eq!(settings.queue.limits.queue, 100_000);
+        assert_eq!(settings.webhooks[0].as_ref().unwrap().timeout, Duration::from_secs(3));
+        assert_eq!(settings.queue.main().filter, EventFilter::Only(EventType::KNOWN[..6].to_vec()));
+        assert_eq!(settings.queue.main().limits.queue, 100_000);
         assert_eq!(settings.front.listen.to_string(), "0.0.0.0:6001");
         assert_eq!(settings.journal, Some(PathBuf::from("data/callhook.redb")));
         assert!(settings.warnings.is_empty());

@@ -40,6 +40,7 @@
 //! | 1 | [`wire`] | how does a connection come to be? |
 //! | 1 | [`listener`] | who connects? |
 //! | 1 | [`log`] | how is a line of the log written? |
+//! | 0 | [`receiver`] | which receiver is meant? |
 //! | 0 | [`retry`] | how long to wait? |
 //! | 0 | [`expiring`] | what is known for a while? |
 //! | 0 | [`label`] | what is a metric told apart by? |
@@ -73,6 +74,7 @@ pub mod log;
 pub mod metrics;
 pub mod output;
 pub mod queue;
+pub mod receiver;
 pub mod retry;
 pub mod routing;
 pub mod sts;

@@ -39,7 +39,7 @@ use self::failure_log::FailureLog;
 pub use self::intake::{Accepted, Receipt, Refused};
 use self::metrics::QueueMetrics;
 use self::shared::{ID_KEPT, Known, MOST_IDS, QueueState, Shared};
-pub use self::shared::{QueueParts, QueueSettings};
+pub use self::shared::{QueueParts, QueueSettings, ReceiverRules};
 use self::slot::Slot;
 pub use self::status::{QueueStatus, ReceiverStatus};
 use crate::event::{Event, EventId};
@@ -56,7 +56,7 @@ impl Queue {
     /// Starts a queue with what its journal recovered.
     pub fn start(settings: QueueSettings, parts: QueueParts, recovered: Recovered) -> Self {
         parts.metrics.events.recovered.inc_by(recovered.items.len() as u64);
-        tell_limits(&parts.metrics, settings.limits);
+        tell_limits(&parts.metrics, settings.main().limits);
         for item in &recovered.items {
             parts.history.accepted(item);
         }
@@ -65,7 +65,7 @@ impl Queue {
             state.dispatcher.stop();
         }
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let receiver = settings.receiver.clone();
+        let receiver = settings.main().url.clone();
         let shared = Arc::new(Shared {
             failure_log: FailureLog::new(receiver, tasks.clone(), stop.clone()),
             decisions: DecisionReader::new(settings.rules.clone()),
@@ -214,7 +214,7 @@ fn tell_limits(metrics: &QueueMetrics, limits: Limits) {
 
 fn restored(settings: &QueueSettings, journal: &Journal, recovered: Recovered) -> QueueState {
     let now = Instant::now();
-    let mut dispatcher = Dispatcher::new(settings.limits, settings.retry);
+    let mut dispatcher = Dispatcher::new(settings.main().limits, settings.main().retry);
     for item in recovered.items {
         let since = accepted_at(&item.event.id, now);
         dispatcher.restore(item, since, now);

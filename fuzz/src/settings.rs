@@ -75,7 +75,7 @@ fn print(environment: &Environment) -> Result<String, Vec<String>> {
         Ok(settings) => {
             assert_limits(&settings);
             let mut printed = described.expect("the settings are in order");
-            let webhook = settings.webhook.iter();
+            let webhook = settings.webhooks.iter().flatten();
             printed
                 .extend(webhook.flat_map(|webhook| [webhook.shown_url(), webhook.host_and_port()]));
             printed.extend(settings.fallback.map(|url| url.to_string()));
@@ -100,7 +100,7 @@ fn assert_limits(settings: &Settings) {
     let millis = |from: u128, to: u128, given: std::time::Duration| {
         assert!((from..=to).contains(&given.as_millis()), "{given:?}");
     };
-    if let Some(webhook) = &settings.webhook {
+    for webhook in settings.webhooks.iter().flatten() {
         assert!(matches!(webhook.url.scheme(), "http" | "https") && webhook.url.has_host());
         millis(1, 600_000, webhook.timeout);
     }
@@ -108,15 +108,17 @@ fn assert_limits(settings: &Settings) {
         let url = Url::parse(url.as_str()).expect("it was checked");
         assert!(matches!(url.scheme(), "ws" | "wss") && url.has_host(), "{url}");
     }
-    millis(1, 600_000, settings.queue.limits.routing_timeout);
     millis(1000, 86_400_000, settings.call.idle_timeout);
     millis(0, 86_400_000, settings.call_drain_timeout);
     millis(1, 3_600_000, settings.drain_timeout);
-    assert!((1..=101).contains(&settings.queue.retry.attempts()));
-    millis(0, 3_600_000, settings.queue.retry.delay_after(settings.queue.retry.attempts()));
-    assert!((1..=10_000).contains(&settings.queue.limits.concurrency));
-    assert!((1..=10_000_000).contains(&settings.queue.limits.queue));
-    assert!(settings.queue.limits.breaker <= 1_000_000);
+    for rules in &settings.queue.receivers {
+        millis(1, 600_000, rules.limits.routing_timeout);
+        assert!((1..=101).contains(&rules.retry.attempts()));
+        millis(0, 3_600_000, rules.retry.delay_after(rules.retry.attempts()));
+        assert!((1..=10_000).contains(&rules.limits.concurrency));
+        assert!((1..=10_000_000).contains(&rules.limits.queue));
+        assert!(rules.limits.breaker <= 1_000_000);
+    }
     assert!((1..=10_000_000).contains(&settings.dead_limit));
     for listen in [&settings.front.listen, &settings.call.listen, &settings.admin.listen] {
         assert!(!listen.host.is_empty());

@@ -231,8 +231,8 @@ impl Timeline {
         let events = call.events.iter();
         Self {
             summary: CallSummary::of(call, unix_millis()),
-            url: settings.receiver.clone(),
-            attempts_allowed: settings.retry.attempts(),
+            url: settings.main().url.clone(),
+            attempts_allowed: settings.main().retry.attempts(),
             events_omitted: call.events_omitted,
             first_audio_ms: waits.first_audio.map(millis),
             responses: waits.responses,

@@ -95,11 +95,11 @@ pub async fn current(inspector: &Arc<Inspector>) -> ServiceState {
     ServiceState {
         version: env!("CARGO_PKG_VERSION"),
         now: timestamp_of(millis),
-        receiver: receiver(&settings.receiver, &status, now, millis),
+        receiver: receiver(&settings.main().url, &status, now, millis),
         queue: QueueDepth {
             waiting: status.unsettled,
             in_flight: status.in_flight,
-            limit: settings.limits.queue,
+            limit: settings.main().limits.queue,
             oldest_ms: status.oldest_since.map(|since| millis_between(since, now)),
             draining: queue.is_draining(),
         },

@@ -179,10 +179,10 @@ impl Shared {
                     uuid = %attempt.item.event.call,
                     id = %attempt.item.event.id,
                     attempt = attempt.number(),
-                    attempts = self.settings.retry.attempts(),
+                    attempts = self.settings.main().retry.attempts(),
                     error = failure.error,
                     code = failure.code.name(),
-                    url = self.settings.receiver,
+                    url = self.settings.main().url,
                     method = "POST",
                     status = failure.status,
                     probe = attempt.probe.then_some(true),
@@ -198,7 +198,7 @@ impl Shared {
     }
 
     fn log_change(&self, change: ReceiverChange) {
-        let url = &self.settings.receiver;
+        let url = &self.settings.main().url;
         let waiting = self.lock().dispatcher.unsettled();
         match change {
             ReceiverChange::WentDown => {

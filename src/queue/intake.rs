@@ -183,7 +183,7 @@ impl Shared {
         if let Some(fault) = self.parts.journal.fault() {
             return Err(Refused::Disk(fault));
         }
-        letters.truncate(self.settings.limits.queue - state.dispatcher.unsettled());
+        letters.truncate(self.settings.main().limits.queue - state.dispatcher.unsettled());
         let items: Vec<(Item, u64)> = letters
             .into_iter()
             .map(|DeadLetter { item: dead, .. }| {
@@ -274,7 +274,7 @@ impl Shared {
     /// Keeps a bridged call's event that finds no room.
     fn bury_unsent(&self, mut item: Item) {
         let now = unix_millis();
-        let error = Refused::Full { limit: self.settings.limits.queue }.to_string();
+        let error = Refused::Full { limit: self.settings.main().limits.queue }.to_string();
         let event = Arc::clone(&item.event);
         error!(
             r#type = event.kind.name(),
@@ -300,11 +300,11 @@ impl Shared {
     }
 
     fn delivers(&self, kind: &EventType) -> bool {
-        self.parts.deliver.is_some() && self.settings.filter.admits(kind)
+        self.parts.deliver.is_some() && self.settings.main().filter.admits(kind)
     }
 
     fn check_room(&self, state: &QueueState, count: usize, bytes: usize) -> Result<(), Refused> {
-        let Limits { queue: limit, bytes: most_bytes, .. } = self.settings.limits;
+        let Limits { queue: limit, bytes: most_bytes, .. } = self.settings.main().limits;
         if state.draining {
             Err(Refused::Draining)
         } else if count > limit {
@@ -334,7 +334,7 @@ impl Shared {
         let routed = event.kind == EventType::CallInitiated;
         let waits = match origin {
             Origin::Relayed => self.settings.relay_timeout,
-            Origin::Bridged | Origin::Replay => self.settings.limits.routing_timeout,
+            Origin::Bridged | Origin::Replay => self.settings.main().limits.routing_timeout,
         };
         let slot = routed.then(|| open_slot(&state.dispatcher, event.call, now, now + waits));
         self.parts.metrics.events.accepted.count((&event.kind).into());

@@ -21,6 +21,7 @@ use crate::event::{EventFilter, EventId};
 use crate::expiring::Expiring;
 use crate::history::History;
 use crate::journal::{DiskError, Journal, Ticket};
+use crate::receiver::ReceiverName;
 use crate::retry::RetryPolicy;
 use crate::routing::{DecisionReader, RouteRules};
 
@@ -34,16 +35,45 @@ pub const MOST_IDS: usize = 200_000;
 /// How the queue behaves.
 #[derive(Clone, Debug)]
 pub struct QueueSettings {
-    /// Which types are delivered.
-    pub filter: EventFilter,
-    pub limits: Limits,
-    pub retry: RetryPolicy,
+    /// By [`ReceiverId`](crate::receiver::ReceiverId); the main one is always there.
+    pub receivers: Vec<ReceiverRules>,
     /// How long a relay waits for a decision, in place of `limits.routing_timeout`.
     pub relay_timeout: Duration,
     /// Where a receiver may route to.
     pub rules: RouteRules,
-    /// The receiver's URL without userinfo, for the failure log.
-    pub receiver: String,
+}
+
+/// What goes to a receiver, and how.
+#[derive(Clone, Debug)]
+pub struct ReceiverRules {
+    pub name: ReceiverName,
+    /// Which types are delivered.
+    pub filter: EventFilter,
+    pub limits: Limits,
+    pub retry: RetryPolicy,
+    /// Its URL without userinfo, for the failure log.
+    pub url: String,
+}
+
+/// The main receiver, with the defaults of the settings but without retries.
+impl Default for ReceiverRules {
+    fn default() -> Self {
+        Self {
+            name: ReceiverName::main(),
+            filter: EventFilter::All,
+            limits: Limits::default(),
+            retry: RetryPolicy::once(),
+            url: String::new(),
+        }
+    }
+}
+
+impl QueueSettings {
+    /// # Panics
+    /// Without a main receiver.
+    pub fn main(&self) -> &ReceiverRules {
+        self.receivers.first().expect("the main receiver is always there")
+    }
 }
 
 /// The parts that the queue works with, and tells what happens.

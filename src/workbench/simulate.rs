@@ -35,11 +35,10 @@ use super::scenario::{LoadError, Scenario};
 use crate::app::Signals;
 use crate::delivery::trace::ProcessId;
 use crate::delivery::{Webhook, WebhookSettings};
-use crate::event::EventFilter;
 use crate::history::History;
 use crate::journal::{Journal, Recovered};
 use crate::output::{complain, print, print_line};
-use crate::queue::{Limits, Queue, QueueParts, QueueSettings};
+use crate::queue::{Limits, Queue, QueueParts, QueueSettings, ReceiverRules};
 use crate::retry::{Delays, RetryPolicy};
 use crate::routing::RouteRules;
 use crate::text::innermost;
@@ -125,20 +124,22 @@ impl SimulateOptions {
             FaultySender::new(webhook, retry.attempts(), settings.timeout, Arc::clone(tally));
         let in_flight = usize::try_from(self.concurrency.min(IN_FLIGHT)).unwrap_or(usize::MAX);
         let settings = QueueSettings {
-            filter: EventFilter::All,
-            // Twice, since an event frees its place a moment before the queue lets go of it.
-            limits: Limits {
-                concurrency: in_flight,
-                queue: 2 * MOST_WAITING,
-                bytes: usize::MAX,
-                timeout: settings.timeout,
-                routing_timeout: ROUTING,
-                breaker: 0,
-            },
-            retry,
+            receivers: vec![ReceiverRules {
+                // Twice, since an event frees its place a moment before the queue lets go of it.
+                limits: Limits {
+                    concurrency: in_flight,
+                    queue: 2 * MOST_WAITING,
+                    bytes: usize::MAX,
+                    timeout: settings.timeout,
+                    routing_timeout: ROUTING,
+                    breaker: 0,
+                },
+                retry,
+                url: settings.shown_url(),
+                ..ReceiverRules::default()
+            }],
             relay_timeout: ROUTING,
             rules: RouteRules::ANYWHERE,
-            receiver: settings.shown_url(),
         };
         let parts = QueueParts {
             deliver: Some(Arc::new(sender.clone())),

@@ -3,11 +3,11 @@
 
 use callhook::event::{CallId, Event, EventFilter, EventType, Payload};
 use callhook::journal::DeadFilter;
-use callhook::queue::{Limits, Queue, QueueSettings};
+use callhook::queue::{Limits, Queue, ReceiverRules};
 use tokio::time::{Instant, timeout};
 
 use crate::support::disk::Disk;
-use crate::support::queue::{Taker, open, settings};
+use crate::support::queue::{Taker, of_main, open, rules, settings};
 use crate::support::record::LIMIT;
 
 fn event(call: CallId, kind: EventType) -> Event {
@@ -82,7 +82,7 @@ async fn calls_of_types_that_are_not_delivered_are_remembered_all_the_same() {
     let disk = Disk::default();
     let receiver = Taker::of(&disk).opened();
     let filter = EventFilter::Only(vec![EventType::CallEnded]);
-    let only = || QueueSettings { filter: filter.clone(), ..settings() };
+    let only = || of_main(ReceiverRules { filter: filter.clone(), ..rules() });
     let (first, _, _) = receiver.queue(only());
     let call = CallId::random();
     first.record(event(call, EventType::CallStarted)).await;
@@ -99,8 +99,8 @@ async fn calls_of_types_that_are_not_delivered_are_remembered_all_the_same() {
 async fn what_finds_the_queue_full_becomes_a_dead_letter_and_leaves_a_gap() {
     let disk = Disk::default();
     let receiver = Taker::of(&disk);
-    let limits = Limits { queue: 1, ..settings().limits };
-    let (queue, journal, _) = receiver.queue(QueueSettings { limits, ..settings() });
+    let limits = Limits { queue: 1, ..rules().limits };
+    let (queue, journal, _) = receiver.queue(of_main(ReceiverRules { limits, ..rules() }));
     let call = CallId::random();
     for kind in [EventType::CallStarted, EventType::DtmfDigit, EventType::CallEnded] {
         queue.record(event(call, kind)).await;

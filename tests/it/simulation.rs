@@ -13,7 +13,7 @@ use callhook::event::{CallId, Event, EventId, EventType, Payload};
 use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
 use callhook::queue::metrics::QueueMetrics;
-use callhook::queue::{Limits, Queue, QueueParts, QueueSettings};
+use callhook::queue::{Limits, Queue, QueueParts, QueueSettings, ReceiverRules};
 use callhook::retry::{Delays, RetryPolicy};
 use callhook::time::timestamp_now;
 use futures_util::future::BoxFuture;
@@ -141,11 +141,14 @@ impl Deliver for Receiver {
 
 fn settings(retries: u32, concurrency: usize) -> QueueSettings {
     QueueSettings {
-        limits: Limits { concurrency, queue: 1_000_000, ..Limits::default() },
-        retry: RetryPolicy::new(
-            retries,
-            Delays::fixed(Duration::from_millis(500), Duration::from_secs(30)),
-        ),
+        receivers: vec![ReceiverRules {
+            limits: Limits { concurrency, queue: 1_000_000, ..Limits::default() },
+            retry: RetryPolicy::new(
+                retries,
+                Delays::fixed(Duration::from_millis(500), Duration::from_secs(30)),
+            ),
+            ..ReceiverRules::default()
+        }],
         ..usual()
     }
 }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use callhook::attempt::{Attempt, Deliver, Outcome};
-use callhook::event::EventFilter;
 use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
-use callhook::queue::{Limits, Queue, QueueParts, QueueSettings};
-use callhook::retry::RetryPolicy;
+use callhook::queue::{Limits, Queue, QueueParts, QueueSettings, ReceiverRules};
 use callhook::routing::RouteRules;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -17,16 +15,22 @@ use tokio::sync::Semaphore;
 use super::disk::Disk;
 use super::record::{LIMIT, Record};
 
-/// The settings of a test unless it says otherwise: all types are delivered, with one attempt each.
-pub fn settings() -> QueueSettings {
-    QueueSettings {
-        filter: EventFilter::All,
+/// Those of the main receiver unless a test says otherwise: all types are delivered, with one attempt each.
+pub fn rules() -> ReceiverRules {
+    ReceiverRules {
         limits: Limits { concurrency: 4, queue: 1000, routing_timeout: LIMIT, ..Limits::default() },
-        retry: RetryPolicy::once(),
-        relay_timeout: LIMIT,
-        rules: RouteRules::ANYWHERE,
-        receiver: String::new(),
+        ..ReceiverRules::default()
     }
+}
+
+/// The settings of a test unless it says otherwise: one receiver.
+pub fn settings() -> QueueSettings {
+    of_main(rules())
+}
+
+/// The same with other rules.
+pub fn of_main(rules: ReceiverRules) -> QueueSettings {
+    QueueSettings { receivers: vec![rules], relay_timeout: LIMIT, rules: RouteRules::ANYWHERE }
 }
 
 /// An attempt, and what a crash at that moment would leave on the disk.
