@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use callhook::delivery::trace::ProcessId;
-use callhook::event::{CallId, Event, EventId, EventType, Item, Origin, Payload, Spent};
+use callhook::event::{CallId, Event, EventId, EventType, Item, Origin, Payload};
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{AllocProfiler, Bencher};
 use serde_json::json;
@@ -144,8 +144,8 @@ mod attempt {
         };
         let webhook =
             Webhook::new(settings, None, ProcessId::random()).expect("http needs no certificates");
-        let (event, spent) = (Arc::new(transcription(0)), Spent::default());
-        let item = Item { event, place: 0, sequence: 7, spent, origin: Origin::Relayed };
+        let item = Item::new(Arc::new(transcription(0)), 0, Origin::Relayed);
+        let item = Item { sequence: 7, ..item };
         let attempt = Attempt { item, probe: false, timeout: Duration::from_secs(3) };
         bencher.bench(|| webhook.request(black_box(&attempt)));
     }
@@ -295,6 +295,7 @@ mod queue {
     use callhook::journal::{Journal, Recovered};
     use callhook::queue::dispatcher::Dispatcher;
     use callhook::queue::{Limits, Queue, QueueParts, QueueSettings, ReceiverRules};
+    use callhook::receiver::Receivers;
     use callhook::retry::{Delays, RetryPolicy};
     use callhook::routing::RouteRules;
     use futures_util::FutureExt as _;
@@ -305,21 +306,27 @@ mod queue {
         RetryPolicy::new(3, Delays::fixed(Duration::from_millis(500), Duration::from_secs(30)))
     }
 
+    fn item(nth: u128) -> Item {
+        let place = u64::try_from(nth).expect("nobody counts so far");
+        Item::new(Arc::new(transcription(nth)), place, Origin::Relayed)
+    }
+
     /// A lane's step: an event comes in, the oldest of so many others is due, is sent, is delivered.
     #[divan::bench(args = [0, 10_000])]
     fn lane(bencher: Bencher<'_, '_>, waiting: u128) {
         let now = Instant::now();
         let mut dispatcher = Dispatcher::new(Limits::default(), policy());
         for nth in 0..waiting {
-            dispatcher.accept(Arc::new(transcription(nth)), Origin::Relayed, None, now);
+            dispatcher.accept(&mut item(nth), None, now);
         }
         let mut nth = waiting;
         let input = || {
             nth += 1;
-            Arc::new(transcription(nth))
+            item(nth)
         };
-        bencher.counter(ItemsCount::new(1_usize)).with_inputs(input).bench_local_values(|event| {
-            dispatcher.accept(event, Origin::Relayed, None, now);
+        bencher.counter(ItemsCount::new(1_usize)).with_inputs(input).bench_local_values(|item| {
+            let mut item = item;
+            dispatcher.accept(&mut item, None, now);
             let due = dispatcher.next(now).expect("an event is due");
             dispatcher.delivered(&due, Duration::ZERO, now);
             dispatcher.settle(due.item.event.call, now);
@@ -349,8 +356,8 @@ mod queue {
         let runtime = runtime.expect("a runtime can be built");
         let queue = runtime.block_on(async {
             let parts = QueueParts {
-                deliver: Some(Arc::new(Swift)),
-                journal: Arc::new(Journal::in_memory(1)),
+                deliver: vec![Some(Arc::new(Swift))],
+                journal: Arc::new(Journal::in_memory(&Receivers::main(), 1)),
                 history: History::of_calls(1000),
                 metrics: Arc::default(),
             };

@@ -31,7 +31,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::attempt::Deliver;
 use crate::bridge::metrics::BridgeMetrics;
 use crate::bridge::playout::Clock;
 use crate::bridge::{Bridge, Ends, RefusedCalls};
@@ -45,7 +44,7 @@ use crate::inspector::Inspector;
 use crate::journal::{Journal, OpenError, Recovered};
 use crate::listener::ListenAddress;
 use crate::metrics::{Metrics, process};
-use crate::queue::metrics::QueueMetrics;
+use crate::queue::metrics::{QueueMetrics, ReceiverMetrics};
 use crate::queue::{Queue, QueueParts};
 use crate::receiver::ReceiverName;
 use crate::text::innermost;
@@ -135,13 +134,13 @@ impl App {
         let process = ProcessId::random();
         let webhooks = receivers(&settings, &process)?;
         let (journal, mut recovered) = open_journal(&settings)?;
-        let metrics = Arc::new(Metrics::new(journal.metrics().clone()));
+        let metrics = Arc::new(Metrics::new(&journal, webhooks.len()));
         let (listener, front) = bind(&settings.front.listen, "HTTP_HOST:HTTP_PORT").await?;
         let (audio_listener, audio) = bind(&settings.call.listen, "AUDIOSOCKET_HOST:PORT").await?;
         let (admin_listener, admin) = bind(&settings.admin.listen, "ADMIN_HOST:ADMIN_PORT").await?;
         let (unfinished, ended) = (take(&mut recovered.calls), take(&mut recovered.ended));
         let parts = QueueParts {
-            deliver: webhooks[0].clone().map(|webhook| Arc::new(webhook) as Arc<dyn Deliver>),
+            deliver: webhooks.iter().map(|webhook| Some(Arc::new(webhook.clone()?) as _)).collect(),
             journal: Arc::new(journal),
             history: History::of_calls(settings.admin.calls),
             metrics: Arc::clone(&metrics.queue),
@@ -296,12 +295,14 @@ impl App {
         if lost > 0 {
             error!(lost, "events are lost: neither delivered in time nor on disk");
         }
-        let events = &self.metrics.events;
+        let sum = |of: fn(&ReceiverMetrics) -> u64| -> u64 {
+            self.metrics.receivers().iter().map(of).sum()
+        };
         info!(
-            accepted = events.accepted.sum(),
-            delivered = events.delivered.sum(),
-            dead = events.dead.sum(),
-            dropped = events.dropped.sum(),
+            accepted = self.metrics.events.accepted.sum(),
+            delivered = sum(|of| of.delivered.sum()),
+            dead = sum(|of| of.dead.sum()),
+            dropped = self.metrics.events.dropped.sum(),
             lost,
             "stopped"
         );
@@ -356,15 +357,31 @@ fn terminal_may_go(ignored: bool) -> bool {
 }
 
 fn open_journal(settings: &Settings) -> Result<(Journal, Recovered), StartError> {
+    let receivers = settings.queue.names();
     let Some(path) = &settings.journal else {
         info!("JOURNAL_PATH=none: events are kept in memory only");
-        return Ok((Journal::in_memory(settings.dead_limit), Recovered::default()));
+        let journal = Journal::in_memory(&receivers, settings.dead_limit);
+        return Ok((journal, Recovered::default()));
     };
     let shown = path.display().to_string();
-    let (journal, recovered) = Journal::in_file(path, settings.dead_limit)
+    let (journal, recovered) = Journal::in_file(path, &receivers, settings.dead_limit)
         .map_err(|cause| StartError::Journal { path: shown.clone(), cause })?;
     info!(path = shown, waiting = recovered.items.len(), "journal is open");
+    tell_retired(&journal, receivers.iter().len());
     Ok((journal, recovered))
+}
+
+/// What the journal keeps for receivers beyond those of the settings.
+fn tell_retired(journal: &Journal, configured: usize) {
+    for (id, name) in journal.receivers().iter().skip(configured) {
+        let waiting = journal.waiting_retired(id);
+        warn!(
+            receiver = %name,
+            waiting,
+            "the receiver {name} is not in the settings any more; what is kept for it stays until it is set again, or \
+             until `callhook dead purge --receiver {name}`"
+        );
+    }
 }
 
 fn bridge(

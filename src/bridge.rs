@@ -272,6 +272,7 @@ mod tests {
     use crate::attempt::{Attempt, Deliver, Outcome};
     use crate::journal::{Journal, Recovered};
     use crate::queue::{QueueParts, QueueSettings, ReceiverRules};
+    use crate::receiver::Receivers;
     use crate::routing::RouteRules;
     use futures_util::future::BoxFuture;
     use std::sync::Mutex;
@@ -294,9 +295,9 @@ mod tests {
             relay_timeout: Duration::from_secs(5),
             rules: RouteRules::ANYWHERE,
         };
-        let journal = Arc::new(Journal::in_memory(1));
+        let journal = Arc::new(Journal::in_memory(&Receivers::main(), 1));
         let parts = QueueParts {
-            deliver: Some(Arc::new(notes.clone())),
+            deliver: vec![Some(Arc::new(notes.clone()))],
             journal: Arc::clone(&journal),
             history: History::default(),
             metrics: Arc::default(),

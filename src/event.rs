@@ -26,6 +26,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::receiver::ReceiverId;
 use crate::time::timestamp_now;
 
 /// In bytes: an event id is sent as an HTTP header.
@@ -430,17 +431,49 @@ impl Event {
     }
 }
 
-/// An event from acceptance to its end: queued, journalled, being attempted, as a dead letter and in the
-/// history.
+/// An event on its way to one receiver, from acceptance to its end: queued, journalled, being attempted, as a dead
+/// letter and in the history.
 #[derive(Clone, Debug)]
 pub struct Item {
     pub event: Arc<Event>,
-    /// Among all accepted events; smaller is older.
+    pub receiver: ReceiverId,
+    /// Among all that was accepted; smaller is older.
     pub place: u64,
-    /// 1, 2, … within the call, counting only types that are delivered; 0 for the others.
+    /// 1, 2, … within the call, counting only types that the receiver takes; 0 for the others.
     pub sequence: u64,
     pub spent: Spent,
     pub origin: Origin,
+    pub share: Share,
+}
+
+/// How the journal keeps an item's event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// With the item: it is for the main receiver alone.
+    Own,
+    /// Once for items at adjacent places, of which this is the nth from 0 on.
+    Nth(u8),
+}
+
+impl Item {
+    /// For the main receiver alone, not numbered yet.
+    pub fn new(event: Arc<Event>, place: u64, origin: Origin) -> Self {
+        let (receiver, spent) = (ReceiverId::MAIN, Spent::default());
+        Self { event, receiver, place, sequence: 0, spent, origin, share: Share::Own }
+    }
+
+    /// Whether another item answers for its event.
+    pub fn is_copy(&self) -> bool {
+        matches!(self.share, Share::Nth(1..))
+    }
+
+    /// The place of the first of those that share its event, if any do.
+    pub fn shared_at(&self) -> Option<u64> {
+        match self.share {
+            Share::Own => None,
+            Share::Nth(nth) => Some(self.place - u64::from(nth)),
+        }
+    }
 }
 
 /// What has been spent on an item so far.
@@ -461,6 +494,9 @@ pub enum Origin {
     Bridged,
     /// A dead letter that is sent again, at the end of its call's lane.
     Replay,
+    /// For another receiver than the one that answers for whether its event is accepted. Kept in memory while the disk
+    /// fails, unless the event is refused.
+    Copy,
 }
 
 /// The envelope's length without its type, timestamp and payload, in bytes.

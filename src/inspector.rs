@@ -39,7 +39,7 @@ impl Inspector {
             .route("/api/calls/{uuid}/hangup", post(calls::hang_up))
             .route("/api/state", get(state::state))
             .route("/api/stream", get(stream::stream))
-            .route("/api/dead", get(dead::list))
+            .route("/api/dead", get(dead::list).delete(dead::delete_all))
             .route("/api/dead/replay", post(dead::replay_all))
             .route("/api/dead/{id}/replay", post(dead::replay))
             .route("/api/dead/{id}", delete(dead::delete))

@@ -28,6 +28,7 @@ mod store;
 mod ticket;
 mod writer;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
@@ -42,20 +43,26 @@ use self::inbox::Inbox;
 pub use self::metrics::JournalMetrics;
 pub use self::row::{Changes, DeadLetter, EndedCall, GivenId};
 pub use self::store::{
-    Committed, DiskError, ENDED_KEPT, LiveCall, OpenError, Opener, Recovered, Store,
+    DiskError, ENDED_KEPT, LettersLeft, LiveCall, OpenError, Opener, Recovered, Store,
 };
 pub use self::ticket::Ticket;
 use self::writer::WriterState;
 use crate::event::{CallId, Event, EventId, EventType, Item};
+use crate::receiver::{ReceiverId, Receivers};
 use crate::time::unix_millis;
 
 /// Which dead letters are asked for.
 #[derive(Clone, Debug, Default)]
 pub struct DeadFilter {
+    pub receiver: Option<ReceiverId>,
     pub call: Option<CallId>,
     pub kind: Option<EventType>,
     /// The event's.
     pub id: Option<String>,
+    /// Of the last failure.
+    pub code: Option<String>,
+    /// Of the last answer.
+    pub status: Option<u16>,
     /// Given up at or after this time, in Unix milliseconds.
     pub since: Option<u64>,
 }
@@ -66,6 +73,8 @@ impl DeadFilter {
         self.call.is_none_or(|call| event.call == call)
             && self.kind.as_ref().is_none_or(|kind| event.kind == *kind)
             && self.id.as_ref().is_none_or(|id| event.id.to_string() == *id)
+            && self.code.as_ref().is_none_or(|code| letter.code == *code)
+            && self.status.is_none_or(|status| letter.status == Some(status))
             && self.since.is_none_or(|since| letter.last_at >= since)
     }
 }
@@ -76,18 +85,26 @@ pub struct Journal {
     /// Whether events are written at all.
     durable: bool,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// The places of what waits for receivers that are not in the settings any more.
+    retired: Mutex<HashMap<ReceiverId, Vec<u64>>>,
 }
 
 impl Journal {
+    /// For the receivers of the settings.
+    ///
     /// # Errors
     /// [`OpenError`]; nothing was changed then.
-    pub fn in_file(path: &Path, dead_limit: u64) -> Result<(Self, Recovered), OpenError> {
-        Self::open(in_file(path), true, dead_limit)
+    pub fn in_file(
+        path: &Path,
+        receivers: &Receivers,
+        dead_limit: u64,
+    ) -> Result<(Self, Recovered), OpenError> {
+        Self::open(in_file(path), true, receivers, dead_limit)
     }
 
     /// Keeps dead letters in memory, and events not at all.
-    pub fn in_memory(dead_limit: u64) -> Self {
-        let opened = Self::open(in_memory(), false, dead_limit);
+    pub fn in_memory(receivers: &Receivers, dead_limit: u64) -> Self {
+        let opened = Self::open(in_memory(), false, receivers, dead_limit);
         opened.expect("an empty store in memory can be opened").0
     }
 
@@ -96,22 +113,28 @@ impl Journal {
     pub fn open(
         opener: Opener,
         durable: bool,
+        receivers: &Receivers,
         dead_limit: u64,
     ) -> Result<(Self, Recovered), OpenError> {
-        let mut store = opener()?;
+        let mut store = opener(receivers)?;
         match store.compact() {
             Ok(Some((before, after))) => info!(before, after, "the journal's file was compacted"),
             Ok(None) => {}
             Err(error) => warn!(%error, "the journal's file cannot be compacted"),
         }
         let damaged = |error: DiskError| OpenError::Damaged(error.0.to_string());
-        let recovered = store.recover().map_err(damaged)?;
-        let metrics = JournalMetrics::default();
+        let mut recovered = store.recover().map_err(damaged)?;
+        let all = store.receivers().clone();
+        let retired = take_retired(&mut recovered, receivers);
+        let metrics = JournalMetrics::of_receivers(all.iter().len());
         let gauged = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        metrics.dead.set(gauged(store.dead_count().map_err(damaged)?));
+        for ((receiver, _), dead) in all.iter().zip(store.dead_counts().map_err(damaged)?) {
+            metrics.of(receiver).dead.set(gauged(dead));
+        }
         metrics.dead_limit.set(gauged(dead_limit));
         let shared = Arc::new(WriterState {
             opener,
+            receivers: all,
             dead_limit,
             metrics,
             inbox: Mutex::default(),
@@ -128,29 +151,36 @@ impl Journal {
             .map_err(|error| {
                 OpenError::Unreachable(format!("cannot start its writer thread: {error}"))
             })?;
-        Ok((Self { shared, durable, writer: Mutex::new(Some(writer)) }, recovered))
+        let (writer, retired) = (Mutex::new(Some(writer)), Mutex::new(retired));
+        Ok((Self { shared, durable, writer, retired }, recovered))
     }
 
-    /// Takes events into one transaction, and promises that they are kept. With the `call_started` and
-    /// `call_ended` of a bridged call goes that the call is live, or not any more. The promise for a bridged
-    /// call's event is refused as soon as the disk does not take it; it is tried again all the same.
-    pub fn put(&self, items: Vec<Item>) -> Ticket {
-        let ticket = self.promise_of(items.len());
-        self.add(items, Some(&ticket));
+    /// Takes events into one transaction, with copies that find no room and are dead letters from the start, and
+    /// promises that they are kept. With the `call_started` and `call_ended` of a bridged call goes that the call is
+    /// live, or not any more. The promise for a bridged call's event is refused as soon as the disk does not take it;
+    /// it is tried again all the same.
+    pub fn put(&self, items: Vec<Item>, unsent: Vec<DeadLetter>) -> Ticket {
+        let ticket = self.promise_of(items.len() + unsent.len());
+        self.add(items, unsent, Some(&ticket));
         ticket
     }
 
-    /// Takes an event that nobody waits for: it is written only if it is not delivered soon.
-    pub fn put_unhurried(&self, item: Item) {
-        self.add([item], None);
+    /// The same for what nobody waits for: an event is written only if it is not delivered soon.
+    pub fn put_unhurried(&self, items: Vec<Item>, unsent: Vec<DeadLetter>) {
+        self.add(items, unsent, None);
     }
 
-    fn add(&self, items: impl IntoIterator<Item = Item>, promise: Option<&Ticket>) {
+    fn add(&self, items: Vec<Item>, unsent: Vec<DeadLetter>, promise: Option<&Ticket>) {
         let now = unix_millis();
-        let put = |inbox: &mut Inbox| {
-            items.into_iter().for_each(|item| inbox.put(item, promise.cloned(), now));
-        };
-        self.change(put);
+        if self.durable || !unsent.is_empty() {
+            let promise = promise.filter(|_| self.durable);
+            self.shared.change(|inbox| {
+                if self.durable {
+                    items.into_iter().for_each(|item| inbox.put(item, promise.cloned(), now));
+                }
+                unsent.into_iter().for_each(|letter| inbox.bury(letter, promise.cloned()));
+            });
+        }
     }
 
     /// Takes the events of dead letters that are replayed, each with the letter's place, into one transaction
@@ -223,6 +253,26 @@ impl Journal {
         }
     }
 
+    /// Takes away what waits for a receiver that is not in the settings any more; returns how many events.
+    pub fn drop_waiting(&self, receiver: ReceiverId) -> usize {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = retired.remove(&receiver).unwrap_or_default();
+        let count = places.len();
+        self.delete(places);
+        count
+    }
+
+    /// How many events wait for a receiver that is not in the settings any more.
+    pub fn waiting_retired(&self, receiver: ReceiverId) -> usize {
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.get(&receiver).map_or(0, Vec::len)
+    }
+
+    /// Those of the settings, then others that the journal held something for at the start.
+    pub fn receivers(&self) -> &Receivers {
+        &self.shared.receivers
+    }
+
     /// Takes dead letters away.
     pub fn delete(&self, places: impl IntoIterator<Item = u64>) {
         self.shared.change(|inbox| places.into_iter().for_each(|place| inbox.delete(place)));
@@ -273,7 +323,7 @@ impl Journal {
         self.shared.wait_written();
         let (mut found, mut next) = (Vec::new(), None);
         self.shared.read(|store| {
-            store.dead_letters(from, &mut |letter| {
+            store.dead_letters(filter.receiver, from, &mut |letter| {
                 if !filter.admits(&letter) {
                     return ControlFlow::Continue(());
                 }
@@ -288,12 +338,12 @@ impl Journal {
         Ok((found, next))
     }
 
-    /// How many dead letters are on disk. Reads the disk: not for the async threads.
+    /// How many dead letters of each receiver are on disk, by its id. Reads the disk: not for the async threads.
     ///
     /// # Errors
     /// [`DiskError`].
-    pub fn dead_count(&self) -> Result<u64, DiskError> {
-        self.shared.read(|store| store.dead_count())
+    pub fn dead_counts(&self) -> Result<Vec<u64>, DiskError> {
+        self.shared.read(|store| store.dead_counts())
     }
 
     /// Writes what waits and stops. Blocks for that long: not for the async threads.
@@ -315,6 +365,20 @@ impl Journal {
     fn change<T>(&self, change: impl FnOnce(&mut Inbox) -> T) -> Option<T> {
         self.durable.then(|| self.shared.change(change))
     }
+}
+
+/// Takes what waits for receivers that are not in the settings out of the items; returns its places.
+fn take_retired(recovered: &mut Recovered, receivers: &Receivers) -> HashMap<ReceiverId, Vec<u64>> {
+    let mut retired: HashMap<ReceiverId, Vec<u64>> = HashMap::new();
+    let configured = receivers.iter().len();
+    recovered.items.retain(|item| {
+        let is_kept = item.receiver.index() < configured;
+        if !is_kept {
+            retired.entry(item.receiver).or_default().push(item.place);
+        }
+        is_kept
+    });
+    retired
 }
 
 impl Drop for Journal {

@@ -52,6 +52,59 @@ impl<L: Label, M: Default> Default for Each<L, M> {
     }
 }
 
+/// A metric of each receiver, under the label `receiver`.
+#[derive(Debug)]
+pub struct ByReceiver<M>(Vec<(String, M)>);
+
+impl<M> ByReceiver<M> {
+    /// Each with its receiver's name.
+    pub fn new(metrics: impl IntoIterator<Item = (String, M)>) -> Self {
+        Self(metrics.into_iter().collect())
+    }
+}
+
+/// What can be told apart by a label before its own, if it has any.
+pub trait EncodeUnder {
+    const TYPE: MetricType;
+
+    /// # Errors
+    /// None known: writing to a string does not fail.
+    fn encode_under(&self, label: (&str, &str), encoder: &mut MetricEncoder<'_>) -> fmt::Result;
+}
+
+impl<M: EncodeMetric + TypedMetric> EncodeUnder for M {
+    const TYPE: MetricType = M::TYPE;
+
+    fn encode_under(&self, label: (&str, &str), encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+        self.encode(encoder.encode_family(&[label])?)
+    }
+}
+
+impl<L: Label, M: EncodeMetric + TypedMetric> EncodeUnder for Each<L, M> {
+    const TYPE: MetricType = M::TYPE;
+
+    fn encode_under(&self, label: (&str, &str), encoder: &mut MetricEncoder<'_>) -> fmt::Result {
+        for (own, metric) in &*self.0 {
+            let labels: Vec<_> = [label].into_iter().chain(own.pairs()).collect();
+            metric.encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl<M: EncodeUnder> EncodeMetric for ByReceiver<M> {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, metric) in &self.0 {
+            metric.encode_under(("receiver", name), &mut encoder)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        M::TYPE
+    }
+}
+
 impl<L: Label, M: EncodeMetric + TypedMetric> EncodeMetric for Each<L, M> {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
         for (label, metric) in &*self.0 {

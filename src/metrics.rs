@@ -22,7 +22,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::bridge::metrics::BridgeMetrics;
 use crate::http::metrics::HttpMetrics;
-use crate::journal::JournalMetrics;
+use crate::journal::{Journal, JournalMetrics};
 use crate::log;
 use crate::queue::metrics::QueueMetrics;
 use crate::time::unix_millis;
@@ -44,16 +44,17 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The journal exists before the registry, so its metrics are passed in.
-    pub fn new(journal: JournalMetrics) -> Self {
-        let queue = Arc::new(QueueMetrics::default());
+    /// The journal exists before the registry, and knows the receivers; so many of them are in the settings.
+    pub fn new(journal: &Journal, configured: usize) -> Self {
+        let (journal, receivers) = (journal.metrics().clone(), journal.receivers());
+        let queue = Arc::new(QueueMetrics::of_receivers(configured));
         let refused = queue.events.refused.clone();
         let bridge = BridgeMetrics { refused, ..BridgeMetrics::default() };
         let http = HttpMetrics { routing: queue.routing.clone(), ..HttpMetrics::default() };
         let mut registry = Registry::default();
         let own = registry.sub_registry_with_prefix("callhook");
-        queue.register(own);
-        journal.register(own);
+        queue.register(receivers, own);
+        journal.register(receivers, own);
         bridge.register(own);
         http.register(own);
         let log_lines_dropped = Counter::default();

@@ -14,6 +14,7 @@ mod attempts;
 mod breaker;
 pub mod dispatcher;
 mod failure_log;
+mod full_copies;
 mod intake;
 mod lane;
 mod lanes;
@@ -36,6 +37,7 @@ use self::ages::accepted_at;
 use self::dispatcher::Dispatcher;
 pub use self::dispatcher::Limits;
 use self::failure_log::FailureLog;
+use self::full_copies::FullCopies;
 pub use self::intake::{Accepted, Receipt, Refused};
 use self::metrics::QueueMetrics;
 use self::shared::{ID_KEPT, Known, MOST_IDS, QueueState, Shared};
@@ -45,6 +47,7 @@ pub use self::status::{QueueStatus, ReceiverStatus};
 use crate::event::{Event, EventId};
 use crate::expiring::Expiring;
 use crate::journal::{DeadLetter, GivenId, Journal, Recovered};
+use crate::receiver::ReceiverId;
 use crate::routing::{Decision, DecisionReader, NoDecision};
 use crate::time::unix_millis;
 
@@ -55,19 +58,22 @@ pub struct Queue(Arc<Shared>);
 impl Queue {
     /// Starts a queue with what its journal recovered.
     pub fn start(settings: QueueSettings, parts: QueueParts, recovered: Recovered) -> Self {
-        parts.metrics.events.recovered.inc_by(recovered.items.len() as u64);
-        tell_limits(&parts.metrics, settings.main().limits);
+        tell_limits(&parts.metrics, &settings);
         for item in &recovered.items {
+            parts.metrics.of(item.receiver).recovered.inc();
             parts.history.accepted(item);
         }
         let mut state = restored(&settings, &parts.journal, recovered);
-        if parts.deliver.is_none() {
-            state.dispatcher.stop();
+        for (dispatcher, deliver) in state.dispatchers.iter_mut().zip(&parts.deliver) {
+            if deliver.is_none() {
+                dispatcher.stop();
+            }
         }
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let receiver = settings.main().url.clone();
+        let shown = settings.receivers.iter().map(|rules| (rules.name.clone(), rules.url.clone()));
         let shared = Arc::new(Shared {
-            failure_log: FailureLog::new(receiver, tasks.clone(), stop.clone()),
+            failure_log: FailureLog::new(shown, tasks.clone(), stop.clone()),
+            full_copies: FullCopies::new(settings.receivers.len(), tasks.clone(), stop.clone()),
             decisions: DecisionReader::new(settings.rules.clone()),
             settings,
             parts,
@@ -110,23 +116,33 @@ impl Queue {
     /// That the call began or ended is not sent before it is on disk: after a crash in between the call
     /// would get no end, or two.
     pub async fn record(&self, event: Event) {
-        if let Some((item, promise)) = self.0.take_bridged(event) {
+        if let Some((items, promise)) = self.0.take_bridged(event) {
             // Where the disk does not take it, order and speed are all that is left to keep.
             promise.kept().await;
             let now = Instant::now();
-            let since = accepted_at(&item.event.id, now);
-            self.0.lock().dispatcher.restore(item, since, now);
+            let mut state = self.0.lock();
+            for item in items {
+                let since = accepted_at(&item.event.id, now);
+                state.of(item.receiver).restore(item, since, now);
+            }
         }
         self.0.pump();
     }
 
-    /// Sends dead letters again, as far as there is room; they go to the end of their calls' lanes.
+    /// Sends a receiver's dead letters again, as far as there is room; they go to the end of their calls' lanes.
     /// Returns how many were taken, once that is on disk.
     ///
     /// # Errors
     /// [`Refused`], with none taken.
-    pub async fn replay(&self, letters: Vec<DeadLetter>) -> Result<usize, Refused> {
-        let (count, promise) = self.0.take_again(letters)?;
+    ///
+    /// # Panics
+    /// For a receiver that is not in the settings.
+    pub async fn replay(
+        &self,
+        receiver: ReceiverId,
+        letters: Vec<DeadLetter>,
+    ) -> Result<usize, Refused> {
+        let (count, promise) = self.0.take_again(receiver, letters)?;
         self.0.pump();
         if promise.kept().await { Ok(count) } else { Err(Refused::Disk(self.0.disk_error())) }
     }
@@ -145,19 +161,19 @@ impl Queue {
             let mut state = self.0.lock();
             state.draining = true;
             if durable {
-                state.dispatcher.stop();
+                state.dispatchers.iter_mut().for_each(Dispatcher::stop);
                 // What waits now is sent after the next start, too late for any caller.
-                state.dispatcher.close_slots(NoDecision::Stopping);
+                state.main().close_slots(NoDecision::Stopping);
             }
         }
-        let done = |dispatcher: &Dispatcher| match durable {
-            true => dispatcher.is_quiet(),
-            false => dispatcher.unsettled() == 0,
+        let done = |state: &QueueState| match durable {
+            true => state.dispatchers.iter().all(Dispatcher::is_quiet),
+            false => state.unsettled() == 0,
         };
         let settled = async {
             loop {
                 let concluded = self.0.concluded.notified();
-                if done(&self.0.lock().dispatcher) {
+                if done(&self.0.lock()) {
                     return;
                 }
                 concluded.await;
@@ -166,7 +182,7 @@ impl Queue {
         // What is left at the deadline is counted, so running out of time is no fault here.
         timeout_at(deadline, settled).await.ok();
         // Callers who still wait get the fallback now instead of no answer.
-        self.0.lock().dispatcher.close_slots(NoDecision::Stopping);
+        self.0.lock().main().close_slots(NoDecision::Stopping);
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
@@ -177,9 +193,9 @@ impl Queue {
         if durable { journal.unwritten().len() } else { self.unsettled() }
     }
 
-    /// Events accepted and not yet settled.
+    /// Events accepted and not yet settled, counted for each receiver.
     pub fn unsettled(&self) -> usize {
-        self.0.lock().dispatcher.unsettled()
+        self.0.lock().unsettled()
     }
 
     /// Whether the queue takes no more because the process stops.
@@ -189,12 +205,13 @@ impl Queue {
 
     /// The place that the next event gets among all.
     pub fn next_place(&self) -> u64 {
-        self.0.lock().dispatcher.next_place()
+        self.0.lock().next_place
     }
 
-    /// How the receiver and the queue stand.
-    pub fn status(&self) -> QueueStatus {
-        self.0.lock().dispatcher.status(Instant::now())
+    /// How each receiver and what waits for it stands.
+    pub fn statuses(&self) -> Vec<QueueStatus> {
+        let now = Instant::now();
+        self.0.lock().dispatchers.iter().map(|dispatcher| dispatcher.status(now)).collect()
     }
 
     fn taken<T>(&self, count: u64, taken: Result<T, Refused>) -> Result<T, Refused> {
@@ -207,23 +224,25 @@ impl Queue {
 }
 
 /// Sets what does not change.
-fn tell_limits(metrics: &QueueMetrics, limits: Limits) {
-    metrics.waiting.limit.set(limits.queue.try_into().unwrap_or(i64::MAX));
-    metrics.attempts.limit.set(limits.concurrency.try_into().unwrap_or(i64::MAX));
+fn tell_limits(metrics: &QueueMetrics, settings: &QueueSettings) {
+    let Limits { queue, concurrency, .. } = settings.main().limits;
+    metrics.queue_limit.set(queue.try_into().unwrap_or(i64::MAX));
+    metrics.attempts_limit.set(concurrency.try_into().unwrap_or(i64::MAX));
 }
 
 fn restored(settings: &QueueSettings, journal: &Journal, recovered: Recovered) -> QueueState {
     let now = Instant::now();
-    let mut dispatcher = Dispatcher::new(settings.main().limits, settings.main().retry);
+    let dispatcher = |rules: &ReceiverRules| Dispatcher::new(rules.limits, rules.retry);
+    let mut dispatchers: Vec<Dispatcher> = settings.receivers.iter().map(dispatcher).collect();
     for item in recovered.items {
         let since = accepted_at(&item.event.id, now);
-        dispatcher.restore(item, since, now);
+        dispatchers[item.receiver.index()].restore(item, since, now);
     }
-    dispatcher.continue_from(recovered.next_place);
-    dispatcher.start(now);
+    dispatchers.iter_mut().for_each(|dispatcher| dispatcher.start(now));
     let (known, forgotten) = known_ids(recovered.ids, now);
     journal.forget(forgotten);
-    QueueState { dispatcher, known, draining: false, armed: None }
+    let next_place = recovered.next_place;
+    QueueState { dispatchers, next_place, known, draining: false, armed: None }
 }
 
 /// The ids that the journal holds, and those of them that are too old or too many.

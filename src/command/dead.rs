@@ -21,6 +21,9 @@ pub enum DeadCommand {
         after_help = "Example: callhook dead list --type call_ended --since 2026-01-31T00:00:00Z"
     )]
     List {
+        /// Only those of this receiver
+        #[arg(long)]
+        receiver: Option<String>,
         /// Only those of this call (its UUID)
         #[arg(long)]
         call: Option<String>,
@@ -43,13 +46,20 @@ pub enum DeadCommand {
         /// All of them
         #[arg(long)]
         all: bool,
+        /// Only at this receiver
+        #[arg(long)]
+        receiver: Option<String>,
     },
-    /// Delete dead letters that were given up long ago
+    /// Delete dead letters that were given up long ago, or all of a receiver
     #[command(after_help = "Example: callhook dead purge --older-than 30d")]
     Purge {
         /// How long ago, such as 90s, 30m, 12h or 7d
-        #[arg(long, value_parser = humantime::parse_duration)]
-        older_than: Duration,
+        #[arg(long, value_parser = humantime::parse_duration, required_unless_present = "receiver")]
+        older_than: Option<Duration>,
+        /// Only those of this receiver; if it is not in the settings any more and --older-than is not given, also what
+        /// waits for it
+        #[arg(long)]
+        receiver: Option<String>,
     },
 }
 
@@ -61,8 +71,9 @@ pub async fn run(command: DeadCommand, settings: &AdminSettings) -> Result<(), C
     let mut client = Client::new("ADMIN", &settings.listen, PATIENCE)?;
     client.token = settings.tokens.first();
     match command {
-        DeadCommand::List { call, r#type, since, json } => {
-            let filter = [("call", call), ("type", r#type), ("since", since)];
+        DeadCommand::List { receiver, call, r#type, since, json } => {
+            let filter =
+                [("receiver", receiver), ("call", call), ("type", r#type), ("since", since)];
             let mut count = 0;
             let print = |item: &DeadItem| {
                 count += 1;
@@ -73,23 +84,33 @@ pub async fn run(command: DeadCommand, settings: &AdminSettings) -> Result<(), C
                 print_line(format_args!("no dead letters"));
             }
         }
-        DeadCommand::Replay { all: true, .. } => {
+        DeadCommand::Replay { all: true, receiver, .. } => {
             let Replayed { replayed, left } =
-                client.ask(Method::POST, &["api", "dead", "replay"], &[]).await?;
+                client.ask(Method::POST, &["api", "dead", "replay"], &only(receiver)).await?;
             print_line(format_args!("{replayed} queued again, {left} found no room in the queue"));
         }
-        DeadCommand::Replay { ids, .. } => {
+        DeadCommand::Replay { ids, receiver, .. } => {
             for id in ids {
                 let path = ["api", "dead", &id, "replay"];
-                let _: Replayed = client.ask(Method::POST, &path, &[]).await?;
+                let _: Replayed = client.ask(Method::POST, &path, &only(receiver.clone())).await?;
                 print_line(format_args!("{id} is queued again"));
             }
         }
-        DeadCommand::Purge { older_than } => {
-            print_line(format_args!("{} deleted", purge(&client, older_than).await?));
+        DeadCommand::Purge { older_than: Some(older_than), receiver } => {
+            let deleted = purge(&client, older_than, receiver).await?;
+            print_line(format_args!("{deleted} deleted"));
+        }
+        DeadCommand::Purge { older_than: None, receiver } => {
+            let Deleted { deleted, waiting } =
+                client.ask(Method::DELETE, &["api", "dead"], &only(receiver)).await?;
+            print_line(format_args!("{deleted} deleted, and {waiting} that waited"));
         }
     }
     Ok(())
+}
+
+fn only(receiver: Option<String>) -> Vec<(&'static str, String)> {
+    receiver.map(|name| ("receiver", name)).into_iter().collect()
 }
 
 /// Goes through all pages.
@@ -112,18 +133,23 @@ async fn each(
     }
 }
 
-async fn purge(client: &Client, older_than: Duration) -> Result<usize, ClientError> {
+async fn purge(
+    client: &Client,
+    older_than: Duration,
+    receiver: Option<String>,
+) -> Result<usize, ClientError> {
     let latest = unix_millis().saturating_sub(millis(older_than));
     let mut old = Vec::new();
     let note = |item: &DeadItem| {
         if unix_millis_of(&item.last_at).is_ok_and(|last| last <= latest) {
-            old.push(item.id.clone());
+            old.push((item.id.clone(), item.receiver.clone()));
         }
     };
-    each(client, &[], note).await?;
+    each(client, &[("receiver", receiver)], note).await?;
     let mut deleted = 0;
-    for id in old {
-        let answer: Deleted = client.ask(Method::DELETE, &["api", "dead", &id], &[]).await?;
+    for (id, receiver) in old {
+        let path = ["api", "dead", &id];
+        let answer: Deleted = client.ask(Method::DELETE, &path, &only(Some(receiver))).await?;
         deleted += answer.deleted;
     }
     Ok(deleted)
@@ -136,13 +162,14 @@ fn print_item(item: &DeadItem, count: usize, json: bool) {
     }
     if count == 1 {
         print_line(format_args!(
-            "{:<24}  {:<14}  {:<36}  {:<36}  {:>8}  WHY",
-            "GIVEN UP", "TYPE", "CALL", "ID", "ATTEMPTS"
+            "{:<24}  {:<8}  {:<14}  {:<36}  {:<36}  {:>8}  WHY",
+            "GIVEN UP", "RECEIVER", "TYPE", "CALL", "ID", "ATTEMPTS"
         ));
     }
     print_line(format_args!(
-        "{:<24}  {:<14}  {:<36}  {:<36}  {:>8}  {} {}",
+        "{:<24}  {:<8}  {:<14}  {:<36}  {:<36}  {:>8}  {} {}",
         item.last_at,
+        printable(&item.receiver),
         printable(&item.r#type),
         item.uuid,
         printable(&item.id),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::record::{AttemptRecord, CallRecord, EventRecord, EventState};
 use super::requests::RequestRecord;
 use super::waits::Waits;
-use crate::event::{CallId, Event, Item, Origin, Spent};
+use crate::event::{CallId, Event, Item, Origin};
 
 /// Payloads included: a thousand calls of 64 KiB.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
@@ -68,8 +68,7 @@ impl Memory {
 
     pub fn dropped(&mut self, event: Event, now: u64) {
         let call = event.call;
-        let (spent, origin) = (Spent::default(), Origin::Relayed);
-        let item = Item { event: Arc::new(event), place: u64::MAX, sequence: 0, spent, origin };
+        let item = Item::new(Arc::new(event), u64::MAX, Origin::Relayed);
         self.note(call, now, |call| call.keep(EventRecord::new(item, EventState::Dropped, now)));
     }
 
@@ -255,15 +254,14 @@ mod tests {
     use super::super::requests::MOST_REQUESTS;
     use super::*;
     use crate::attempt::Attempt;
-    use crate::event::{EventId, EventType, Payload};
+    use crate::event::{EventId, EventType, Payload, Spent};
     use crate::time::timestamp_now;
 
     fn item(call: CallId, bytes: usize, place: u64) -> Item {
         let payload = Payload::of(&serde_json::json!({"text": "x".repeat(bytes)}));
         let kind = EventType::Transcription;
         let event = Arc::new(Event::new(EventId::make(), call, kind, &timestamp_now(), &payload));
-        let (spent, origin) = (Spent::default(), Origin::Relayed);
-        Item { event, place, sequence: place, spent, origin }
+        Item { sequence: place, ..Item::new(event, place, Origin::Relayed) }
     }
 
     fn tried(number: u32) -> AttemptRecord {

@@ -74,10 +74,13 @@ pub struct AttemptRecord {
     pub probe: bool,
 }
 
+/// An event on its way to one receiver.
 #[derive(Clone, Debug)]
 pub struct EventRecord {
     /// As accepted, or as last replayed.
     pub item: Item,
+    /// Whether the event is remembered for another receiver, too, and counts there.
+    pub is_copy: bool,
     pub accepted_at: u64,
     pub state: EventState,
     pub replays: u32,
@@ -87,7 +90,7 @@ pub struct EventRecord {
     pub attempts_omitted: u32,
 }
 
-/// How many of a call's events are in which state.
+/// How many of a call's events are in which state, at any receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventCounts {
     /// In any state.
@@ -172,6 +175,7 @@ impl AttemptRecord {
 impl EventRecord {
     pub fn new(item: Item, state: EventState, now: u64) -> Self {
         Self {
+            is_copy: item.is_copy(),
             item,
             accepted_at: now,
             state,
@@ -188,7 +192,8 @@ impl EventRecord {
             EventId::Made(_) => 0,
         };
         let attempts: usize = self.attempts.iter().map(AttemptRecord::bytes).sum();
-        EVENT_BYTES + self.item.event.body.len() + given + attempts
+        let body = if self.is_copy { 0 } else { self.item.event.body.len() };
+        EVENT_BYTES + body + given + attempts
     }
 
     /// Forgets the second attempt if there are too many: those in the middle differ least.
@@ -208,7 +213,7 @@ impl EventRecord {
         let waiting = self.state == EventState::Waiting;
         let tried = self.attempts.last().is_some_and(|last| last.failure.is_some());
         EventCounts {
-            events: 1,
+            events: u32::from(!self.is_copy),
             waiting: u32::from(waiting),
             retrying: u32::from(waiting && tried),
             dead: u32::from(self.state == EventState::Dead),
@@ -368,8 +373,8 @@ impl CallRecord {
         while self.bytes > MOST_CALL_BYTES {
             let Some(forgotten) = self.events.pop_front() else { return };
             self.bytes -= forgotten.bytes();
-            self.events_omitted += 1;
             let count = forgotten.count();
+            self.events_omitted += count.events;
             self.dead_omitted += count.dead;
             // It still counts as accepted, and as dead until the dead letter is replayed or deleted.
             self.counts.take(EventCounts { events: 0, dead: 0, ..count });

@@ -15,13 +15,14 @@ use serde_json::value::RawValue;
 
 use super::admin::{Inspector, page_size, read_parameter};
 use super::dead::timestamp_and_payload;
-use crate::attempt::{Attempt, Deliver};
+use crate::attempt::Attempt;
 use crate::event::{CallId, EventType, Item, Spent};
 use crate::history::{
     AttemptRecord, CallPhase, CallRecord, EventRecord, EventState, RequestRecord,
 };
 use crate::http::HttpError;
 use crate::http::agent::{Asker, Asking};
+use crate::queue::{QueueParts, QueueSettings, ReceiverRules};
 use crate::time::{millis, timestamp_of, unix_millis};
 
 /// The most calls that are looked at for a page: all there can be.
@@ -91,10 +92,8 @@ pub struct CallSummary {
 pub struct Timeline {
     #[serde(flatten)]
     summary: CallSummary,
-    /// The receiver's, without its user part.
-    url: String,
-    /// For each event.
-    attempts_allowed: u32,
+    /// Where its events go to, the main one first.
+    receivers: Vec<TimelineReceiver>,
     /// The oldest events, no longer remembered.
     events_omitted: u32,
     /// From its first frame to its agent's first audio.
@@ -111,6 +110,15 @@ pub struct Timeline {
     timeline: Vec<TimelineItem>,
 }
 
+#[derive(Debug, Serialize)]
+struct TimelineReceiver {
+    name: String,
+    /// Without its user part.
+    url: String,
+    /// For each event.
+    attempts_allowed: u32,
+}
+
 /// What was asked about the call.
 #[derive(Debug, Serialize)]
 struct RequestItem {
@@ -123,8 +131,11 @@ struct RequestItem {
     answer: &'static str,
 }
 
+/// An event on its way to one receiver.
 #[derive(Debug, Serialize)]
 struct TimelineItem {
+    /// `null` for a type that is not delivered.
+    receiver: Option<String>,
     id: String,
     r#type: String,
     /// `null` for a type that is not delivered.
@@ -231,8 +242,7 @@ impl Timeline {
         let events = call.events.iter();
         Self {
             summary: CallSummary::of(call, unix_millis()),
-            url: settings.main().url.clone(),
-            attempts_allowed: settings.main().retry.attempts(),
+            receivers: settings.receivers.iter().map(TimelineReceiver::of).collect(),
             events_omitted: call.events_omitted,
             first_audio_ms: waits.first_audio.map(millis),
             responses: waits.responses,
@@ -240,8 +250,16 @@ impl Timeline {
             worst_response_ms: waits.worst_response.map(millis),
             requests: call.requests.kept.iter().map(RequestItem::of).collect(),
             requests_omitted: call.requests.omitted,
-            timeline: events.map(|kept| TimelineItem::of(kept, parts.deliver.as_deref())).collect(),
+            timeline: events.map(|kept| TimelineItem::of(kept, parts, settings)).collect(),
         }
+    }
+}
+
+impl TimelineReceiver {
+    fn of(rules: &ReceiverRules) -> Self {
+        let ReceiverRules { name, url, retry, .. } = rules;
+        let attempts_allowed = retry.attempts();
+        Self { name: name.to_string(), url: url.clone(), attempts_allowed }
     }
 }
 
@@ -253,8 +271,10 @@ impl RequestItem {
 }
 
 impl TimelineItem {
-    fn of(kept: &EventRecord, deliver: Option<&dyn Deliver>) -> Self {
+    fn of(kept: &EventRecord, parts: &QueueParts, settings: &QueueSettings) -> Self {
         let item = &kept.item;
+        let deliver = parts.deliver[item.receiver.index()].as_deref();
+        let is_sent = kept.state != EventState::Dropped;
         let (timestamp, payload) = timestamp_and_payload(&item.event);
         let headers = kept.attempts.last().zip(deliver).map(|(last, deliver)| {
             let spent = Spent { attempts: last.number - 1, ..item.spent };
@@ -263,6 +283,7 @@ impl TimelineItem {
             deliver.shown_headers(&attempt, UNIX_EPOCH + Duration::from_millis(last.at))
         });
         Self {
+            receiver: is_sent.then(|| settings.of(item.receiver).name.to_string()),
             id: item.event.id.to_string(),
             r#type: item.event.kind.name().to_owned(),
             sequence: (item.sequence > 0).then_some(item.sequence),

@@ -2,12 +2,14 @@
 //!
 //! A page has at most [`MOST_ITEMS`] items; `next` is the cursor of the next page.
 
+use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -16,16 +18,27 @@ use crate::event::Event;
 use crate::http::HttpError;
 use crate::journal::{DeadFilter, DeadLetter};
 use crate::queue::Refused;
+use crate::receiver::{ReceiverId, Receivers};
 use crate::time::{timestamp_of, unix_millis_of};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeadQuery {
+    receiver: Option<String>,
     call: Option<String>,
     r#type: Option<String>,
+    code: Option<String>,
+    status: Option<u16>,
     since: Option<String>,
     limit: Option<usize>,
     cursor: Option<u64>,
+}
+
+/// At which receiver a dead letter is meant; at every one where it is not set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OneQuery {
+    receiver: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,6 +52,8 @@ pub struct DeadPage {
 pub struct DeadItem {
     /// The event's.
     pub id: String,
+    /// The name of the one that did not get it.
+    pub receiver: String,
     /// The call's.
     pub uuid: String,
     pub r#type: String,
@@ -62,27 +77,43 @@ pub struct DeadItem {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Replayed {
     pub replayed: usize,
-    /// Dead letters for which the queue had no room.
+    /// Dead letters for which there was no room.
     pub left: usize,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Deleted {
     pub deleted: usize,
+    /// Events that waited for a receiver that is not in the settings any more.
+    pub waiting: usize,
 }
 
 impl DeadQuery {
-    fn filter(&self) -> Result<DeadFilter, HttpError> {
-        let Self { call, r#type, since, .. } = self;
+    fn filter(&self, receivers: &Receivers) -> Result<DeadFilter, HttpError> {
+        let Self { receiver, call, r#type, code, status, since, .. } = self;
+        let known = |name: &str| receivers.id(name).ok_or_else(|| unknown(name, receivers));
         let call = call.as_ref().map(|text| read_parameter("call", text, str::parse));
         let kind = r#type.as_ref().map(|text| read_parameter("type", text, str::parse));
         let since = since.as_ref().map(|text| read_parameter("since", text, unix_millis_of));
         Ok(DeadFilter {
+            receiver: receiver.as_deref().map(known).transpose()?,
+            code: code.clone(),
+            status: *status,
             call: call.transpose()?,
             kind: kind.transpose()?,
             since: since.transpose()?,
             id: None,
         })
+    }
+
+    fn is_everything(&self) -> bool {
+        self.receiver.is_none() && self.is_receiver_alone()
+    }
+
+    /// Whether nothing but a receiver, if that, is asked for.
+    fn is_receiver_alone(&self) -> bool {
+        let Self { receiver: _, call, r#type, code, status, since, limit: _, cursor: _ } = self;
+        [call, r#type, code, since].into_iter().all(Option::is_none) && status.is_none()
     }
 }
 
@@ -98,12 +129,21 @@ pub fn timestamp_and_payload(event: &Event) -> (String, Box<RawValue>) {
     (timestamp, payload)
 }
 
-impl From<DeadLetter> for DeadItem {
-    fn from(letter: DeadLetter) -> Self {
+fn unknown(name: &str, receivers: &Receivers) -> HttpError {
+    let names: Vec<&str> = receivers.iter().map(|(_, name)| name.as_str()).collect();
+    HttpError::bad_request(format!(
+        "receiver={name:?}: there is no such receiver; there are {}",
+        names.join(", ")
+    ))
+}
+
+impl DeadItem {
+    fn of(letter: DeadLetter, receivers: &Receivers) -> Self {
         let DeadLetter { item, status, code, error, answer, last_at } = letter;
         let (timestamp, payload) = timestamp_and_payload(&item.event);
         Self {
             id: item.event.id.to_string(),
+            receiver: receivers.name(item.receiver).to_string(),
             uuid: item.event.call.to_string(),
             r#type: item.event.kind.name().to_owned(),
             timestamp,
@@ -119,54 +159,137 @@ impl From<DeadLetter> for DeadItem {
     }
 }
 
-/// `GET /api/dead?call=&type=&since=&limit=&cursor=`
+/// `GET /api/dead?receiver=&call=&type=&code=&status=&since=&limit=&cursor=`
 pub async fn list(
     State(inspector): State<Arc<Inspector>>,
     query: Result<Query<DeadQuery>, QueryRejection>,
 ) -> Result<Json<DeadPage>, HttpError> {
     let Query(query) = query?;
     let limit = page_size(query.limit)?;
-    let from = query.cursor.unwrap_or_default();
-    let (letters, next) = page(&inspector, query.filter()?, from, limit).await?;
-    Ok(Json(DeadPage { items: letters.into_iter().map(DeadItem::from).collect(), next }))
+    let (receivers, from) = (inspector.parts.journal.receivers(), query.cursor.unwrap_or_default());
+    let (letters, next) = page(&inspector, query.filter(receivers)?, from, limit).await?;
+    let items = letters.into_iter().map(|letter| DeadItem::of(letter, receivers)).collect();
+    Ok(Json(DeadPage { items, next }))
 }
 
-/// `POST /api/dead/{id}/replay`
+/// `POST /api/dead/{id}/replay?receiver=`
 pub async fn replay(
     State(inspector): State<Arc<Inspector>>,
     Path(id): Path<String>,
+    query: Result<Query<OneQuery>, QueryRejection>,
 ) -> Result<Json<Replayed>, HttpError> {
     let _moving = inspector.moving.lock().await;
-    let letters = find(&inspector, id).await?;
-    let found = letters.len();
-    let replayed = inspector.queue.replay(letters).await?;
-    Ok(Json(Replayed { replayed, left: found - replayed }))
+    let letters = find(&inspector, id, query?.0).await?;
+    let mut done = Replayed { replayed: 0, left: letters.len() };
+    let mut of_receivers: BTreeMap<ReceiverId, Vec<DeadLetter>> = BTreeMap::new();
+    for letter in letters {
+        of_receivers.entry(letter.item.receiver).or_default().push(letter);
+    }
+    for (receiver, letters) in of_receivers {
+        check_is_set(&inspector, receiver)?;
+        let replayed = inspector.queue.replay(receiver, letters).await?;
+        done.replayed += replayed;
+        done.left -= replayed;
+    }
+    Ok(Json(done))
 }
 
-/// `POST /api/dead/replay?call=&type=&since=`: all that the filter admits, as far as there is room.
+/// `POST /api/dead/replay?receiver=&call=&type=&code=&status=&since=`: all that the filter admits, as far as there is
+/// room, but for those of receivers that are not in the settings any more.
 pub async fn replay_all(
     State(inspector): State<Arc<Inspector>>,
     query: Result<Query<DeadQuery>, QueryRejection>,
 ) -> Result<Json<Replayed>, HttpError> {
     let _moving = inspector.moving.lock().await;
-    let filter = query?.filter()?;
+    let receivers = inspector.parts.journal.receivers();
+    let filter = query?.filter(receivers)?;
+    if let Some(receiver) = filter.receiver {
+        check_is_set(&inspector, receiver)?;
+    }
     // What fails again meanwhile is a new dead letter, which this replay leaves alone.
     let end = inspector.queue.next_place();
-    let (mut done, mut from) = (Replayed { replayed: 0, left: 0 }, 0);
+    let mut done = Replayed { replayed: 0, left: 0 };
+    for (receiver, _) in receivers.iter().take(inspector.settings.receivers.len()) {
+        if filter.receiver.is_none_or(|asked| asked == receiver) {
+            let filter = DeadFilter { receiver: Some(receiver), ..filter.clone() };
+            replay_of(&inspector, receiver, filter, end, &mut done).await?;
+        }
+    }
+    Ok(Json(done))
+}
+
+/// The dead letters of one receiver, up to that place.
+async fn replay_of(
+    inspector: &Arc<Inspector>,
+    receiver: ReceiverId,
+    filter: DeadFilter,
+    end: u64,
+    done: &mut Replayed,
+) -> Result<(), HttpError> {
+    let (mut from, mut is_full) = (0, false);
     loop {
-        let (mut letters, next) = page(&inspector, filter.clone(), from, MOST_ITEMS).await?;
+        let (mut letters, next) = page(inspector, filter.clone(), from, MOST_ITEMS).await?;
         letters.retain(|letter| letter.item.place < end);
         let found = letters.len();
-        if found > 0 && done.left == 0 {
-            let replayed = match inspector.queue.replay(letters).await {
+        // Later letters of a call must not go before earlier ones.
+        if found > 0 && !is_full {
+            let replayed = match inspector.queue.replay(receiver, letters).await {
                 Err(Refused::Full { .. }) => 0,
                 replayed => replayed?,
             };
             done.replayed += replayed;
             done.left += found - replayed;
+            is_full = replayed < found;
         } else {
             done.left += found;
         }
+        match next {
+            Some(next) if next < end => from = next,
+            Some(_) | None => return Ok(()),
+        }
+    }
+}
+
+/// `DELETE /api/dead/{id}?receiver=`
+pub async fn delete(
+    State(inspector): State<Arc<Inspector>>,
+    Path(id): Path<String>,
+    query: Result<Query<OneQuery>, QueryRejection>,
+) -> Result<Json<Deleted>, HttpError> {
+    let _moving = inspector.moving.lock().await;
+    let letters = find(&inspector, id, query?.0).await?;
+    take_away(&inspector, &letters);
+    Ok(Json(Deleted { deleted: letters.len(), waiting: 0 }))
+}
+
+/// `DELETE /api/dead?receiver=&call=&type=&code=&status=&since=`: all that the filter admits. Of a receiver that is not
+/// in the settings any more, what waits for it goes too, if nothing else is asked for.
+pub async fn delete_all(
+    State(inspector): State<Arc<Inspector>>,
+    query: Result<Query<DeadQuery>, QueryRejection>,
+) -> Result<Json<Deleted>, HttpError> {
+    let _moving = inspector.moving.lock().await;
+    let Query(query) = query?;
+    if query.is_everything() {
+        return Err(HttpError::bad_request(
+            "this would delete every dead letter: say which, by receiver, call, type, code, status or since",
+        ));
+    }
+    let journal = &inspector.parts.journal;
+    let filter = query.filter(journal.receivers())?;
+    let end = inspector.queue.next_place();
+    let mut done = Deleted { deleted: 0, waiting: 0 };
+    if let Some(receiver) = filter.receiver
+        && query.is_receiver_alone()
+    {
+        done.waiting = journal.drop_waiting(receiver);
+    }
+    let mut from = 0;
+    loop {
+        let (mut letters, next) = page(&inspector, filter.clone(), from, MOST_ITEMS).await?;
+        letters.retain(|letter| letter.item.place < end);
+        take_away(&inspector, &letters);
+        done.deleted += letters.len();
         match next {
             Some(next) if next < end => from = next,
             Some(_) | None => return Ok(Json(done)),
@@ -174,24 +297,36 @@ pub async fn replay_all(
     }
 }
 
-/// `DELETE /api/dead/{id}`
-pub async fn delete(
-    State(inspector): State<Arc<Inspector>>,
-    Path(id): Path<String>,
-) -> Result<Json<Deleted>, HttpError> {
-    let _moving = inspector.moving.lock().await;
-    let letters = find(&inspector, id).await?;
-    let deleted = letters.len();
-    for letter in &letters {
+fn take_away(inspector: &Inspector, letters: &[DeadLetter]) {
+    for letter in letters {
         inspector.parts.history.deleted(letter.item.event.call, letter.item.place);
     }
     inspector.parts.journal.delete(letters.iter().map(|letter| letter.item.place));
-    Ok(Json(Deleted { deleted }))
 }
 
-/// The dead letters with this id: several, if a sender used it again long after.
-async fn find(inspector: &Arc<Inspector>, id: String) -> Result<Vec<DeadLetter>, HttpError> {
-    let filter = DeadFilter { id: Some(id.clone()), ..DeadFilter::default() };
+/// Nothing can be sent to a receiver that is gone.
+fn check_is_set(inspector: &Inspector, receiver: ReceiverId) -> Result<(), HttpError> {
+    if receiver.index() < inspector.settings.receivers.len() {
+        return Ok(());
+    }
+    let name = inspector.parts.journal.receivers().name(receiver);
+    let error = format!(
+        "the receiver {name} is not in the settings any more; set it again, or delete what is kept for it \
+         (callhook dead purge --receiver {name})"
+    );
+    Err(HttpError::new(StatusCode::CONFLICT, error))
+}
+
+/// The dead letters with this id: at every receiver, unless one is asked for, and several of each, if a sender used it
+/// again long after.
+async fn find(
+    inspector: &Arc<Inspector>,
+    id: String,
+    OneQuery { receiver }: OneQuery,
+) -> Result<Vec<DeadLetter>, HttpError> {
+    let query = DeadQuery { receiver, ..DeadQuery::default() };
+    let filter = query.filter(inspector.parts.journal.receivers())?;
+    let filter = DeadFilter { id: Some(id.clone()), ..filter };
     let (letters, _) = page(inspector, filter, 0, MOST_ITEMS).await?;
     if letters.is_empty() {
         return Err(HttpError::not_found(format!(

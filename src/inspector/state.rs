@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::admin::Inspector;
 use super::pulse::{Rates, Sample};
-use crate::queue::{QueueStatus, ReceiverStatus};
+use crate::queue::{QueueStatus, ReceiverRules, ReceiverStatus};
+use crate::receiver::ReceiverId;
 use crate::time::{millis, timestamp_of, unix_millis};
 
 /// What `GET /api/stream` sends every second.
@@ -18,11 +19,15 @@ use crate::time::{millis, timestamp_of, unix_millis};
 pub struct ServiceState {
     version: &'static str,
     now: String,
-    receiver: ReceiverState,
+    /// The main one first.
+    receivers: Vec<ReceiverState>,
+    /// Over all receivers.
     queue: QueueDepth,
     journal: JournalState,
-    /// `null` if the journal cannot be read.
+    /// Over all receivers, also those that are not in the settings any more; `null` if the journal cannot be read.
     dead_letters: Option<u64>,
+    /// Those that are not in the settings any more.
+    retired: Vec<RetiredReceiver>,
     calls: CallTotals,
     rates: Rates,
     /// The last second.
@@ -39,6 +44,7 @@ pub struct StateReport {
 
 #[derive(Debug, Serialize)]
 struct ReceiverState {
+    name: String,
     /// Without its user part; `null` without a receiver.
     url: Option<String>,
     /// `up`, `down`, `paused`, or `none` without a receiver.
@@ -52,6 +58,22 @@ struct ReceiverState {
     paused_until: Option<String>,
     /// Whether callers go to the fallback at once, since `call_initiated` keeps failing.
     routing_broken: bool,
+    /// Events that wait for it.
+    waiting: usize,
+    in_flight: usize,
+    oldest_ms: Option<u64>,
+    /// `null` if the journal cannot be read.
+    dead_letters: Option<u64>,
+}
+
+/// What is kept for a receiver that is not in the settings any more.
+#[derive(Debug, Serialize)]
+struct RetiredReceiver {
+    name: String,
+    /// Events that wait for it.
+    waiting: usize,
+    /// `null` if the journal cannot be read.
+    dead_letters: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -87,43 +109,68 @@ pub async fn state(State(inspector): State<Arc<Inspector>>) -> Json<StateReport>
 
 pub async fn current(inspector: &Arc<Inspector>) -> ServiceState {
     let queue = &inspector.queue;
-    let (status, now, millis) = (queue.status(), Instant::now(), unix_millis());
+    let (statuses, now, millis) = (queue.statuses(), Instant::now(), unix_millis());
     let (journal, settings) = (&inspector.parts.journal, &inspector.settings);
     let counting = Arc::clone(journal);
-    let counted = tokio::task::spawn_blocking(move || counting.dead_count()).await;
+    let counted = tokio::task::spawn_blocking(move || counting.dead_counts()).await;
+    let dead: Option<Vec<u64>> = counted.ok().and_then(Result::ok);
+    let dead_of = |receiver: ReceiverId| dead.as_ref().map(|dead| dead[receiver.index()]);
+    let names = journal.receivers().iter();
+    let receivers: Vec<ReceiverState> = names
+        .zip(settings.receivers.iter().zip(&statuses))
+        .map(|((id, _), (rules, status))| receiver(rules, status, dead_of(id), now, millis))
+        .collect();
+    let retired = journal.receivers().iter().skip(receivers.len());
+    let retired = retired.map(|(id, name)| RetiredReceiver {
+        name: name.to_string(),
+        waiting: journal.waiting_retired(id),
+        dead_letters: dead_of(id),
+    });
     let size = inspector.parts.history.size();
     ServiceState {
         version: env!("CARGO_PKG_VERSION"),
         now: timestamp_of(millis),
-        receiver: receiver(&settings.main().url, &status, now, millis),
+        retired: retired.collect(),
         queue: QueueDepth {
-            waiting: status.unsettled,
-            in_flight: status.in_flight,
+            waiting: receivers.iter().map(|receiver| receiver.waiting).sum(),
+            in_flight: receivers.iter().map(|receiver| receiver.in_flight).sum(),
             limit: settings.main().limits.queue,
-            oldest_ms: status.oldest_since.map(|since| millis_between(since, now)),
+            oldest_ms: receivers.iter().filter_map(|receiver| receiver.oldest_ms).max(),
             draining: queue.is_draining(),
         },
         journal: JournalState {
             durable: journal.is_durable(),
             error: journal.fault().map(|fault| fault.to_string()),
         },
-        dead_letters: counted.ok().and_then(Result::ok),
+        receivers,
+        dead_letters: dead.map(|dead| dead.iter().sum()),
         calls: CallTotals { remembered: size.calls, live: size.live, limit: size.limit },
         rates: inspector.pulse.rates(),
         sample: inspector.pulse.last_sample(),
     }
 }
 
-fn receiver(url: &str, status: &QueueStatus, now: Instant, millis: u64) -> ReceiverState {
+fn receiver(
+    rules: &ReceiverRules,
+    status: &QueueStatus,
+    dead_letters: Option<u64>,
+    now: Instant,
+    millis: u64,
+) -> ReceiverState {
     let at = |instant: Instant| timestamp_of(millis + millis_between(now, instant));
     let mut receiver = ReceiverState {
-        url: Some(url.to_owned()).filter(|url| !url.is_empty()),
+        name: rules.name.to_string(),
+        url: Some(rules.url.clone()).filter(|url| !url.is_empty()),
         state: "up",
         unanswered: 0,
         probes: 0,
         next_probe_at: None,
         paused_until: None,
         routing_broken: status.routing_broken,
+        waiting: status.unsettled,
+        in_flight: status.in_flight,
+        oldest_ms: status.oldest_since.map(|since| millis_between(since, now)),
+        dead_letters,
     };
     match status.receiver {
         _ if receiver.url.is_none() => receiver.state = "none",

@@ -24,7 +24,7 @@ use super::calls::CallSummary;
 use super::pulse::{RELOAD, Sample};
 use super::state::current;
 use crate::http::HttpError;
-use crate::queue::metrics::QueueMetrics;
+use crate::queue::metrics::{QueueMetrics, ReceiverMetrics};
 use crate::time::unix_millis;
 
 /// About as many as a browser shows at first.
@@ -80,12 +80,12 @@ struct Counted {
 
 impl Counted {
     fn now(metrics: &QueueMetrics) -> Self {
-        let QueueMetrics { events, attempts, .. } = metrics;
+        let sum = |of: fn(&ReceiverMetrics) -> u64| metrics.receivers().iter().map(of).sum();
         Self {
-            accepted: events.accepted.sum() + events.replayed.get(),
-            delivered: events.delivered.sum(),
-            failed: attempts.failures.sum(),
-            dead: events.dead.sum(),
+            accepted: metrics.events.accepted.sum() + sum(|of| of.replayed.get()),
+            delivered: sum(|of| of.delivered.sum()),
+            failed: sum(|of| of.failures.sum()),
+            dead: sum(|of| of.dead.sum()),
         }
     }
 }

@@ -8,21 +8,26 @@
 //! | table | key | value |
 //! | --- | --- | --- |
 //! | `meta` | name | number: the format version, and when the calls that are bridged were last alive |
-//! | `events` | place | sequence, call, id, type, agent, envelope |
+//! | `receivers` | name | nothing: for whom there may be something, besides the main one |
+//! | `events` | place | sequence, call, id, type, agent, envelope: an event for the main receiver alone |
+//! | `copies` | place | receiver, sequence, place in `bodies`: of an event that goes to others, too |
+//! | `bodies` | place of the event's first copy | call, id, type, agent, envelope |
 //! | `spent` | place | attempts spent, when the first one failed |
 //! | `ids` | id that a client gave | when, the decision it brought |
-//! | `dead` | place | as `events`, and why it was given up |
+//! | `dead`, `dead_NAME` | place | as `events`, and why it was given up; each receiver has a table |
 //! | `answers` | place of a dead letter | its time, what the receiver said of it |
 //! | `calls` | call that is bridged | when it began |
 //! | `ended` | when, call | why it ended, and how many milliseconds it took |
 //! | `next` | as `ended`, of those that have one | context and extension where the caller is sent on to |
 //!
-//! `ended`, `next`, `answers`, and the second number of `meta`, came later than the rest: a file may lack them, and a
-//! callhook that does not know them loses nothing. Should that one use the place of an answer again, the letter's
-//! time tells that the answer is not its own. Each is a table of its own because a table's type is fixed once it is made.
-//! Times are Unix milliseconds.
+//! Format 1 had no receivers but the main one; a file of it is upgraded when it is opened. `ended`, `next` and `answers`
+//! came during format 1: a file of it may lack them, and the time of a letter tells whether an answer is its own. Each
+//! is a table of its own because a table's type is fixed once it is made. Times are Unix milliseconds.
+//!
+//! The copies of an event are at adjacent places, [`MOST_RECEIVERS`] at most; its body goes with the last of them.
 
 use std::io::ErrorKind;
+use std::iter::Peekable;
 use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -31,20 +36,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use redb::backends::InMemoryBackend;
 use redb::{
-    Builder, Database, DatabaseError, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase as _,
-    ReadableTable as _, ReadableTableMetadata as _, StorageError, TableDefinition, TableError,
-    Value, WriteTransaction,
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, StorageError, Table, TableDefinition, WriteTransaction,
 };
 
-use super::row::{Changes, DeadLetter, End, EndedCall, GivenId};
+use super::row::{Changes, DeadLetter, End, EndedCall, GivenId, Row};
 use super::store::{
-    Committed, DiskError, ENDED_KEPT, LiveCall, OpenError, Opener, Recovered, Store,
+    DiskError, ENDED_KEPT, LettersLeft, LiveCall, OpenError, Opener, Recovered, Store,
 };
-use crate::event::{CallId, Event, EventHeaders, EventId, EventType, Item, Origin, Spent};
+use crate::event::{CallId, Event, EventHeaders, EventId, EventType, Item, Origin, Share, Spent};
+use crate::receiver::{MOST_RECEIVERS, ReceiverId, ReceiverName, Receivers};
 use crate::routing::destination::Destination;
 
-/// The version of the layout; another one is refused, not guessed at.
-const FORMAT: u64 = 1;
+/// The version of the layout; a later one is refused, not guessed at.
+const FORMAT: u64 = 2;
 
 /// What redb may hold of the file in memory, in bytes. The queue itself is in memory anyway, so
 /// this serves commits alone.
@@ -56,7 +61,11 @@ const FREE: u64 = 64 * 1024 * 1024;
 
 /// Sequence, call, id, type, agent, envelope.
 type EventRow<'a> = (u64, [u8; 16], &'a str, &'a str, Option<&'a str>, &'a [u8]);
-/// The same, then attempts, status, code, error, first failed at, last failed at.
+/// Receiver, sequence, place of the body.
+type CopyRow<'a> = (&'a str, u64, u64);
+/// Call, id, type, agent, envelope.
+type BodyRow<'a> = ([u8; 16], &'a str, &'a str, Option<&'a str>, &'a [u8]);
+/// As an event's, then attempts, status, code, error, first failed at, last failed at.
 type DeadRow<'a> = (
     u64,
     [u8; 16],
@@ -74,9 +83,11 @@ type DeadRow<'a> = (
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const EVENTS: TableDefinition<'_, u64, EventRow<'_>> = TableDefinition::new("events");
+const COPIES: TableDefinition<'_, u64, CopyRow<'_>> = TableDefinition::new("copies");
+const BODIES: TableDefinition<'_, u64, BodyRow<'_>> = TableDefinition::new("bodies");
+const RECEIVERS: TableDefinition<'_, &str, ()> = TableDefinition::new("receivers");
 const SPENT: TableDefinition<'_, u64, (u32, u64)> = TableDefinition::new("spent");
 const IDS: TableDefinition<'_, &str, (u64, Option<&str>)> = TableDefinition::new("ids");
-const DEAD: TableDefinition<'_, u64, DeadRow<'_>> = TableDefinition::new("dead");
 const ANSWERS: TableDefinition<'_, u64, (u64, &str)> = TableDefinition::new("answers");
 const CALLS: TableDefinition<'_, [u8; 16], u64> = TableDefinition::new("calls");
 const ENDED: TableDefinition<'_, (u64, [u8; 16]), (&str, u64)> = TableDefinition::new("ended");
@@ -88,6 +99,9 @@ const LIVE_AT: &str = "live_at";
 /// An open redb database with callhook's tables.
 struct FileStore {
     database: Database,
+    receivers: Receivers,
+    /// The names of their tables of dead letters.
+    dead: Vec<String>,
     /// Where it is a file.
     path: Option<PathBuf>,
 }
@@ -119,20 +133,28 @@ fn opener(
     path: Option<PathBuf>,
     open: impl Fn(&mut Builder) -> Result<Database, DatabaseError> + Send + Sync + 'static,
 ) -> Opener {
-    Box::new(move || {
+    Box::new(move |configured| {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
         let database = open(&mut builder).map_err(open_error)?;
-        let store = FileStore { database, path: path.clone() };
-        match store.prepare().map_err(|error| OpenError::Damaged(error.to_string()))? {
-            FORMAT => Ok(Box::new(store)),
-            found => Err(OpenError::OtherFormat { found, reads: FORMAT }),
-        }
+        let damaged = |error: redb::Error| OpenError::Damaged(error.to_string());
+        let receivers = match prepare(&database, configured).map_err(damaged)? {
+            Prepared::For(receivers) => receivers,
+            Prepared::Later(found) => {
+                return Err(OpenError::OtherFormat { found, reads: FORMAT });
+            }
+        };
+        let dead = receivers.iter().map(|(_, name)| dead_table(name.as_str())).collect();
+        Ok(Box::new(FileStore { database, receivers, dead, path: path.clone() }))
     })
 }
 
 impl Store for FileStore {
-    fn commit(&self, changes: &Changes, dead_limit: u64) -> Result<Committed, DiskError> {
+    fn receivers(&self) -> &Receivers {
+        &self.receivers
+    }
+
+    fn commit(&self, changes: &Changes, dead_limit: u64) -> Result<Vec<LettersLeft>, DiskError> {
         Ok(self.write(changes, dead_limit)?)
     }
 
@@ -142,10 +164,11 @@ impl Store for FileStore {
 
     fn dead_letters(
         &self,
+        of: Option<ReceiverId>,
         from: u64,
         visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
     ) -> Result<(), DiskError> {
-        Ok(self.visit_dead(from, visit)?)
+        Ok(self.visit_dead(of, from, visit)?)
     }
 
     fn compact(&mut self) -> Result<Option<(u64, u64)>, DiskError> {
@@ -163,11 +186,13 @@ impl Store for FileStore {
         Ok(Some((before, length())))
     }
 
-    fn dead_count(&self) -> Result<u64, DiskError> {
-        let count = || -> Result<u64, redb::Error> {
-            Ok(self.database.begin_read()?.open_table(DEAD)?.len()?)
+    fn dead_counts(&self) -> Result<Vec<u64>, DiskError> {
+        let read = || -> Result<Vec<u64>, redb::Error> {
+            let read = self.database.begin_read()?;
+            let count = |name: &String| Ok(read.open_table(dead_letters_in(name))?.len()?);
+            self.dead.iter().map(count).collect()
         };
-        Ok(count()?)
+        Ok(read()?)
     }
 }
 
@@ -177,48 +202,109 @@ impl From<redb::Error> for DiskError {
     }
 }
 
-impl FileStore {
-    /// Makes the tables where they do not exist; returns the version of the layout.
-    fn prepare(&self) -> Result<u64, redb::Error> {
-        let write = self.database.begin_write()?;
-        let found = {
-            let mut meta = write.open_table(META)?;
-            let found = meta.get("format")?.map(|value| value.value());
-            if found.is_none() {
-                meta.insert("format", FORMAT)?;
-            }
-            found
-        };
-        if found.is_none() {
-            write.open_table(EVENTS)?;
-            write.open_table(SPENT)?;
-            write.open_table(IDS)?;
-            write.open_table(DEAD)?;
-            write.open_table(CALLS)?;
-            write.commit()?;
-        }
-        Ok(found.unwrap_or(FORMAT))
-    }
+/// What a file was found to be.
+enum Prepared {
+    /// It is in order, for these receivers.
+    For(Receivers),
+    /// A later callhook made it, with that format.
+    Later(u64),
+}
 
-    fn write(&self, changes: &Changes, dead_limit: u64) -> Result<Committed, redb::Error> {
+/// Makes the tables that do not exist, and upgrades what an earlier callhook left, in one transaction.
+fn prepare(database: &Database, configured: &Receivers) -> Result<Prepared, redb::Error> {
+    let write = database.begin_write()?;
+    {
+        let mut meta = write.open_table(META)?;
+        let found = meta.get("format")?.map(|value| value.value());
+        if let Some(later) = found.filter(|found| *found > FORMAT) {
+            return Ok(Prepared::Later(later));
+        }
+        meta.insert("format", FORMAT)?;
+    }
+    write.open_table(EVENTS)?;
+    write.open_table(COPIES)?;
+    write.open_table(BODIES)?;
+    write.open_table(SPENT)?;
+    write.open_table(IDS)?;
+    write.open_table(ANSWERS)?;
+    write.open_table(CALLS)?;
+    write.open_table(ENDED)?;
+    write.open_table(NEXT)?;
+    let receivers = note_receivers(&write, configured)?;
+    for (_, name) in receivers.iter() {
+        write.open_table(dead_letters_in(&dead_table(name.as_str())))?;
+    }
+    write.commit()?;
+    Ok(Prepared::For(receivers))
+}
+
+/// Those of the settings, and others for which there is something; the names of the rest are forgotten.
+fn note_receivers(
+    write: &WriteTransaction,
+    configured: &Receivers,
+) -> Result<Receivers, redb::Error> {
+    let mut table = write.open_table(RECEIVERS)?;
+    let known: Vec<String> = table
+        .iter()?
+        .map(|row| row.map(|(name, _)| name.value().to_owned()))
+        .collect::<Result<_, _>>()?;
+    let mut names: Vec<ReceiverName> = configured.iter().map(|(_, name)| name.clone()).collect();
+    for name in known.iter().filter(|name| configured.id(name).is_none()) {
+        let dead = write.open_table(dead_letters_in(&dead_table(name)))?;
+        let has_letters = !dead.is_empty()?;
+        drop(dead);
+        if has_letters || waits_for(write, name)? {
+            names.extend(name.parse::<ReceiverName>());
+        } else {
+            table.remove(name.as_str())?;
+            write.delete_table(dead_letters_in(&dead_table(name)))?;
+        }
+    }
+    for name in &names {
+        table.insert(name.as_str(), ())?;
+    }
+    Ok(Receivers::new(names))
+}
+
+fn waits_for(write: &WriteTransaction, name: &str) -> Result<bool, redb::Error> {
+    for row in write.open_table(COPIES)?.iter()? {
+        if row?.1.value().0 == name {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The name of a receiver's table of dead letters; the main one's is that of format 1.
+fn dead_table(name: &str) -> String {
+    match name {
+        "main" => "dead".to_owned(),
+        name => format!("dead_{name}"),
+    }
+}
+
+fn dead_letters_in(table: &str) -> TableDefinition<'_, u64, DeadRow<'static>> {
+    TableDefinition::new(table)
+}
+
+impl FileStore {
+    fn write(&self, changes: &Changes, dead_limit: u64) -> Result<Vec<LettersLeft>, redb::Error> {
         let write = self.database.begin_write()?;
-        let committed = write_rows(&write, changes, dead_limit)?;
+        let mut rows = Rows::open(&write, self)?;
+        for (place, row) in &changes.rows {
+            rows.write(*place, row)?;
+        }
+        let letters = rows.drop_beyond(dead_limit)?;
+        drop(rows);
         write_ids(&write, changes)?;
         write_calls(&write, changes)?;
         write.commit()?;
-        Ok(committed)
+        Ok(letters)
     }
 
     fn read(&self) -> Result<Recovered, redb::Error> {
         let read = self.database.begin_read()?;
-        let (events, spent) = (read.open_table(EVENTS)?, read.open_table(SPENT)?);
-        let mut recovered = Recovered::default();
-        for row in events.iter()? {
-            let (place, row) = row?;
-            let place = place.value();
-            let spent = spent.get(place)?.map(|value| value.value()).unwrap_or_default();
-            recovered.items.push(item(place, row.value(), spent)?);
-        }
+        let mut recovered = Recovered { items: self.items(&read)?, ..Recovered::default() };
         for row in read.open_table(IDS)?.iter()? {
             let (id, row) = row?;
             let (at, decision) = row.value();
@@ -232,24 +318,74 @@ impl FileStore {
             recovered.calls.push(LiveCall { call, since, seen: live_at.max(since) });
         }
         recovered.ended = ended_calls(&read)?;
-        let last_dead = read.open_table(DEAD)?.last()?.map(|(place, _)| place.value());
-        let last_item = recovered.items.last().map(|item| item.place);
-        recovered.next_place = last_dead.max(last_item).map_or(0, |last| last + 1);
+        let mut last = recovered.items.last().map(|item| item.place);
+        for name in &self.dead {
+            let dead = read.open_table(dead_letters_in(name))?;
+            last = last.max(dead.last()?.map(|(place, _)| place.value()));
+        }
+        recovered.next_place = last.map_or(0, |last| last + 1);
         Ok(recovered)
+    }
+
+    /// Those that are not settled, by their place.
+    fn items(&self, read: &ReadTransaction) -> Result<Vec<Item>, redb::Error> {
+        let spent = read.open_table(SPENT)?;
+        let spent_of = |place: u64| -> Result<Spent, redb::Error> {
+            let (attempts, first_at) =
+                spent.get(place)?.map(|value| value.value()).unwrap_or_default();
+            Ok(Spent { attempts, first_failed_at: NonZero::new(first_at) })
+        };
+        let mut items = Vec::new();
+        for row in read.open_table(EVENTS)?.iter()? {
+            let (place, row) = row?;
+            let (sequence, call, id, kind, agent, envelope) = row.value();
+            let event = Arc::new(event((call, id, kind, agent, envelope))?);
+            let (place, receiver) = (place.value(), ReceiverId::MAIN);
+            let (spent, origin, share) = (spent_of(place)?, Origin::Relayed, Share::Own);
+            items.push(Item { event, receiver, place, sequence, spent, origin, share });
+        }
+        let bodies = read.open_table(BODIES)?;
+        let mut shared: Option<(u64, Arc<Event>)> = None;
+        for row in read.open_table(COPIES)?.iter()? {
+            let (place, row) = row?;
+            let (place, (name, sequence, body)) = (place.value(), row.value());
+            let event = match shared.take().filter(|(last, _)| *last == body) {
+                Some((_, event)) => event,
+                None => {
+                    let row = bodies.get(body)?.ok_or_else(|| no_body(place))?;
+                    Arc::new(event(row.value())?)
+                }
+            };
+            shared = Some((body, Arc::clone(&event)));
+            let receiver = self.receivers.id(name).ok_or_else(|| no_receiver(place, name))?;
+            let nth = u8::try_from(place - body).map_err(|_| no_body(place))?;
+            let (spent, origin, share) = (spent_of(place)?, Origin::Relayed, Share::Nth(nth));
+            items.push(Item { event, receiver, place, sequence, spent, origin, share });
+        }
+        items.sort_unstable_by_key(|item| item.place);
+        Ok(items)
     }
 
     fn visit_dead(
         &self,
+        of: Option<ReceiverId>,
         from: u64,
         visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
     ) -> Result<(), redb::Error> {
         let read = self.database.begin_read()?;
-        let answers = later_table(&read, ANSWERS)?;
-        for row in read.open_table(DEAD)?.range(from..)? {
-            let (place, row) = row?;
-            let mut letter = dead_letter(place.value(), row.value())?;
-            if let Some(answer) =
-                answers.as_ref().map(|answers| answers.get(place.value())).transpose()?.flatten()
+        let answers = read.open_table(ANSWERS)?;
+        let mut letters = Vec::new();
+        for (receiver, _) in self.receivers.iter().filter(|(id, _)| of.is_none_or(|of| of == *id)) {
+            let table = read.open_table(dead_letters_in(&self.dead[receiver.index()]))?;
+            let rows = table.range(from..)?.map(move |row| {
+                let (place, row) = row?;
+                dead_letter(receiver, place.value(), row.value())
+            });
+            letters.push(rows.peekable());
+        }
+        while let Some(letter) = pop_oldest(&mut letters) {
+            let mut letter = letter?;
+            if let Some(answer) = answers.get(letter.item.place)?
                 && answer.value().0 == letter.last_at
             {
                 letter.answer = Some(answer.value().1.into());
@@ -262,13 +398,29 @@ impl FileStore {
     }
 }
 
+/// The letter with the lowest place among those that each of the rows would give next.
+fn pop_oldest<L: Iterator<Item = Result<DeadLetter, redb::Error>>>(
+    letters: &mut [Peekable<L>],
+) -> Option<L::Item> {
+    let place = |next: &L::Item| next.as_ref().map_or(0, |letter| letter.item.place);
+    let next = letters.iter_mut().filter_map(|rows| Some((place(rows.peek()?), rows)));
+    next.min_by_key(|(place, _)| *place)?.1.next()
+}
+
+fn no_body(place: u64) -> redb::Error {
+    redb::Error::Corrupted(format!("the event at {place} has no body"))
+}
+
+fn no_receiver(place: u64, name: &str) -> redb::Error {
+    redb::Error::Corrupted(format!("the event at {place} is for {name:?}, which is no receiver"))
+}
+
 fn ended_calls(read: &ReadTransaction) -> Result<Vec<EndedCall>, redb::Error> {
-    let Some(table) = later_table(read, ENDED)? else { return Ok(Vec::new()) };
-    let next = later_table(read, NEXT)?;
+    let (table, nexts) = (read.open_table(ENDED)?, read.open_table(NEXT)?);
     let ended = table.iter()?.map(|row| {
         let (key, value) = row?;
         let ((at, call), (reason, duration_ms)) = (key.value(), value.value());
-        let next = next.as_ref().map(|next| next.get((at, call))).transpose()?.flatten();
+        let next = nexts.get((at, call))?;
         // What is no destination would be of no use to a dialplan.
         let next = next.and_then(|next| Destination::new(next.value().0, next.value().1).ok());
         let (call, reason) = (CallId::from_bytes(call), reason.to_owned().into());
@@ -277,60 +429,125 @@ fn ended_calls(read: &ReadTransaction) -> Result<Vec<EndedCall>, redb::Error> {
     ended.collect()
 }
 
-/// A table that an older callhook did not make.
-fn later_table<K: Key + 'static, V: Value + 'static>(
-    read: &ReadTransaction,
-    definition: TableDefinition<'_, K, V>,
-) -> Result<Option<ReadOnlyTable<K, V>>, redb::Error> {
-    match read.open_table(definition) {
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        table => Ok(Some(table?)),
-    }
-}
-
 /// In bytes.
 fn used(database: &Database) -> Result<u64, redb::Error> {
     let stats = database.begin_write()?.stats()?;
     Ok(stats.allocated_pages() * stats.page_size() as u64)
 }
 
-fn write_rows(
-    write: &WriteTransaction,
-    changes: &Changes,
-    dead_limit: u64,
-) -> Result<Committed, redb::Error> {
-    let (mut events, mut spent) = (write.open_table(EVENTS)?, write.open_table(SPENT)?);
-    let (mut dead, mut answers) = (write.open_table(DEAD)?, write.open_table(ANSWERS)?);
-    for (place, row) in &changes.rows {
+/// The tables that hold events and dead letters, during a transaction.
+struct Rows<'t> {
+    receivers: &'t Receivers,
+    events: Table<'t, u64, EventRow<'static>>,
+    copies: Table<'t, u64, CopyRow<'static>>,
+    bodies: Table<'t, u64, BodyRow<'static>>,
+    spent: Table<'t, u64, (u32, u64)>,
+    answers: Table<'t, u64, (u64, &'static str)>,
+    /// By receiver.
+    dead: Vec<Table<'t, u64, DeadRow<'static>>>,
+}
+
+impl<'t> Rows<'t> {
+    fn open(write: &'t WriteTransaction, store: &'t FileStore) -> Result<Self, redb::Error> {
+        let dead = |name: &String| Ok(write.open_table(dead_letters_in(name))?);
+        Ok(Self {
+            receivers: &store.receivers,
+            events: write.open_table(EVENTS)?,
+            copies: write.open_table(COPIES)?,
+            bodies: write.open_table(BODIES)?,
+            spent: write.open_table(SPENT)?,
+            answers: write.open_table(ANSWERS)?,
+            dead: store.dead.iter().map(dead).collect::<Result<_, redb::Error>>()?,
+        })
+    }
+
+    fn write(&mut self, place: u64, row: &Row) -> Result<(), redb::Error> {
         if let Some(item) = &row.put {
-            events.insert(place, event_row(item, &item.event.id.to_string()))?;
+            self.put(item)?;
         }
         if let Some(Spent { attempts, first_failed_at }) = row.spent {
-            spent.insert(place, (attempts, millis(first_failed_at)))?;
+            self.spent.insert(place, (attempts, millis(first_failed_at)))?;
         }
-        let Some(end) = &row.end else { continue };
-        events.remove(place)?;
-        spent.remove(place)?;
-        match end {
-            End::Gone if dead.remove(place)?.is_some() => drop(answers.remove(place)?),
-            End::Gone => {}
-            End::Dead(letter) => {
-                let id = letter.item.event.id.to_string();
-                dead.insert(place, dead_row(letter, &id))?;
-                match &letter.answer {
-                    Some(answer) => answers.insert(place, (letter.last_at, &**answer))?,
-                    None => answers.remove(place)?,
-                };
+        match &row.end {
+            None => Ok(()),
+            Some(End::Gone) => self.take_away(place),
+            Some(End::Dead(letter)) => {
+                self.take_away(place)?;
+                self.bury(letter)
             }
         }
     }
-    let surplus = dead.len()?.saturating_sub(dead_limit);
-    for _ in 0..surplus {
-        if let Some((place, _)) = dead.pop_first()? {
-            answers.remove(place.value())?;
+
+    fn put(&mut self, item: &Item) -> Result<(), redb::Error> {
+        let id = item.event.id.to_string();
+        let (call, id, kind, agent, envelope) = body_row(&item.event, &id);
+        let Some(body) = item.shared_at() else {
+            let row = (item.sequence, call, id, kind, agent, envelope);
+            self.events.insert(item.place, row)?;
+            return Ok(());
+        };
+        let name = self.receivers.name(item.receiver).as_str();
+        self.copies.insert(item.place, (name, item.sequence, body))?;
+        if self.bodies.get(body)?.is_none() {
+            self.bodies.insert(body, (call, id, kind, agent, envelope))?;
         }
+        Ok(())
     }
-    Ok(Committed { dead: dead.len()?, dropped: surplus })
+
+    /// Whatever is at the place: an event, or a dead letter.
+    fn take_away(&mut self, place: u64) -> Result<(), redb::Error> {
+        self.spent.remove(place)?;
+        if self.events.remove(place)?.is_some() {
+            return Ok(());
+        }
+        let body = self.copies.remove(place)?.map(|row| row.value().2);
+        if let Some(body) = body {
+            return self.take_body_away(body);
+        }
+        for dead in &mut self.dead {
+            if dead.remove(place)?.is_some() {
+                self.answers.remove(place)?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Unless another copy of its event is left.
+    fn take_body_away(&mut self, body: u64) -> Result<(), redb::Error> {
+        for row in self.copies.range(body..body + MOST_RECEIVERS as u64)? {
+            if row?.1.value().2 == body {
+                return Ok(());
+            }
+        }
+        self.bodies.remove(body)?;
+        Ok(())
+    }
+
+    fn bury(&mut self, letter: &DeadLetter) -> Result<(), redb::Error> {
+        let (place, id) = (letter.item.place, letter.item.event.id.to_string());
+        self.dead[letter.item.receiver.index()].insert(place, dead_row(letter, &id))?;
+        match &letter.answer {
+            Some(answer) => self.answers.insert(place, (letter.last_at, &**answer))?,
+            None => self.answers.remove(place)?,
+        };
+        Ok(())
+    }
+
+    /// The oldest dead letters of each receiver that are too many.
+    fn drop_beyond(&mut self, limit: u64) -> Result<Vec<LettersLeft>, redb::Error> {
+        let answers = &mut self.answers;
+        let drop_of = |dead: &mut Table<'t, u64, DeadRow<'static>>| {
+            let dropped = dead.len()?.saturating_sub(limit);
+            for _ in 0..dropped {
+                if let Some((place, _)) = dead.pop_first()? {
+                    answers.remove(place.value())?;
+                }
+            }
+            Ok(LettersLeft { kept: dead.len()?, dropped })
+        };
+        self.dead.iter_mut().map(drop_of).collect()
+    }
 }
 
 fn write_ids(write: &WriteTransaction, changes: &Changes) -> Result<(), redb::Error> {
@@ -373,47 +590,42 @@ fn write_calls(write: &WriteTransaction, changes: &Changes) -> Result<(), redb::
     Ok(())
 }
 
-fn event_row<'a>(item: &'a Item, id: &'a str) -> EventRow<'a> {
-    let event = &*item.event;
-    let (call, kind) = (event.call.to_bytes(), event.kind.name());
-    (item.sequence, call, id, kind, event.agent(), &event.body)
+fn body_row<'a>(event: &'a Event, id: &'a str) -> BodyRow<'a> {
+    (event.call.to_bytes(), id, event.kind.name(), event.agent(), &event.body)
 }
 
 fn dead_row<'a>(letter: &'a DeadLetter, id: &'a str) -> DeadRow<'a> {
-    let (sequence, call, id, kind, agent, body) = event_row(&letter.item, id);
-    let Spent { attempts, first_failed_at } = letter.item.spent;
+    let (call, id, kind, agent, body) = body_row(&letter.item.event, id);
+    let (sequence, Spent { attempts, first_failed_at }) = (letter.item.sequence, letter.item.spent);
     let (code, error) = (letter.code.as_str(), letter.error.as_str());
     let (first_at, last_at) = (millis(first_failed_at), letter.last_at);
     (sequence, call, id, kind, agent, body, attempts, letter.status, code, error, first_at, last_at)
 }
 
-fn item(place: u64, row: EventRow<'_>, spent: (u32, u64)) -> Result<Item, redb::Error> {
-    let (sequence, call, id, kind, agent, body) = row;
+fn event((call, id, kind, agent, body): BodyRow<'_>) -> Result<Event, redb::Error> {
     let kind: EventType =
         kind.parse().map_err(|_| redb::Error::Corrupted(format!("{kind:?} is no event type")))?;
-    let event = Event {
+    Ok(Event {
         id: EventId::from_text(id),
         call: CallId::from_bytes(call),
         kind,
         headers: EventHeaders { agent: agent.map(Into::into), ..EventHeaders::default() }.shared(),
         body: Bytes::copy_from_slice(body),
-    };
-    let (attempts, first_at) = spent;
-    let spent = Spent { attempts, first_failed_at: NonZero::new(first_at) };
-    Ok(Item { event: Arc::new(event), place, sequence, spent, origin: Origin::Relayed })
+    })
 }
 
-fn dead_letter(place: u64, row: DeadRow<'_>) -> Result<DeadLetter, redb::Error> {
+fn dead_letter(
+    receiver: ReceiverId,
+    place: u64,
+    row: DeadRow<'_>,
+) -> Result<DeadLetter, redb::Error> {
     let (sequence, call, id, kind, agent, body, attempts, status, code, error, first_at, last_at) =
         row;
-    Ok(DeadLetter {
-        item: item(place, (sequence, call, id, kind, agent, body), (attempts, first_at))?,
-        status,
-        code: code.to_owned(),
-        error: error.to_owned(),
-        answer: None,
-        last_at,
-    })
+    let event = Arc::new(event((call, id, kind, agent, body))?);
+    let (code, error) = (code.to_owned(), error.to_owned());
+    let spent = Spent { attempts, first_failed_at: NonZero::new(first_at) };
+    let item = Item { receiver, sequence, spent, ..Item::new(event, place, Origin::Relayed) };
+    Ok(DeadLetter { item, status, code, error, answer: None, last_at })
 }
 
 /// 0 stands for never.

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::row::{Changes, DeadLetter, End, EndedCall, GivenId, Row, Settlement};
+use super::row::{Changes, DeadLetter, End, EndedCall, GivenId, Row, Settlement, Waiters};
 use super::store::DiskError;
 use super::ticket::{Answers, Ticket};
 use crate::event::{Event, EventId, EventType, Item, Origin, Spent};
@@ -59,11 +59,29 @@ impl Inbox {
         if item.origin == Origin::Bridged {
             self.note_bounds(&item.event, now);
         }
+        let promise = self.unless_from_memory(item.origin, promise);
         let (place, row) = (item.place, Row::put(item, promise));
         if let Some(id) = row.given_id() {
             self.note_id(id.clone(), Some(GivenId { at: now, decision: None }));
         }
         self.add(place, row);
+    }
+
+    /// Takes a dead letter that was never sent.
+    pub fn bury(&mut self, letter: DeadLetter, promise: Option<Ticket>) {
+        let promise = self.unless_from_memory(letter.item.origin, promise);
+        let waiters = Waiters { promise, lane: None };
+        let place = letter.item.place;
+        self.add(place, Row { waiters, ..Row::end(End::Dead(letter.into()), None) });
+    }
+
+    /// While the disk fails nobody waits for a copy.
+    fn unless_from_memory(&self, origin: Origin, promise: Option<Ticket>) -> Option<Ticket> {
+        if origin == Origin::Copy && self.failing.is_some() {
+            promise.iter().for_each(|promise| promise.answer(true));
+            return None;
+        }
+        promise
     }
 
     /// Takes the event of a dead letter that is replayed.
@@ -248,8 +266,7 @@ mod tests {
 
     fn item(place: u64) -> Item {
         let event = Event::now(CallId::random(), EventType::CallInitiated, &Payload::empty());
-        let (spent, origin) = (Spent::default(), Origin::Relayed);
-        Item { event: Arc::new(event), place, sequence: 1, spent, origin }
+        Item::new(Arc::new(event), place, Origin::Relayed)
     }
 
     fn replay(place: u64) -> Item {

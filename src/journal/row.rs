@@ -178,10 +178,10 @@ impl Row {
             Settlement::Delivered => Some(true),
             Settlement::Withdrawn => Some(false),
             Settlement::NotWritten => match (&self.put, &self.end) {
-                // It may be delivered yet, or be withdrawn.
-                (Some(item), None) if item.origin != Origin::Bridged => None,
-                // It is kept in memory, and may be lost with it.
-                (Some(_), _) | (None, Some(End::Dead(_))) => Some(false),
+                (Some(item), None) => kept_unwritten(item.origin),
+                // It may be lost with the memory.
+                (Some(item), Some(_)) => Some(item.origin == Origin::Copy),
+                (None, Some(End::Dead(letter))) => Some(letter.item.origin == Origin::Copy),
                 // It was delivered; only its id is left to write, which the process remembers.
                 (None, Some(End::Gone) | None) => Some(true),
             },
@@ -195,6 +195,17 @@ impl Row {
             // Deliveries go on without a disk that fails: nobody knows for how long.
             answer(lane, settlement == Settlement::Written);
         }
+    }
+}
+
+/// Whether an event counts as kept that waits in memory only, since the disk fails.
+fn kept_unwritten(origin: Origin) -> Option<bool> {
+    match origin {
+        // It may be delivered yet, or be withdrawn.
+        Origin::Relayed | Origin::Replay => None,
+        Origin::Bridged => Some(false),
+        // Another item answers for its event.
+        Origin::Copy => Some(true),
     }
 }
 
@@ -252,8 +263,7 @@ mod tests {
     fn item(origin: Origin, id: EventId) -> Item {
         let kind = EventType::Transcription;
         let event = Event::new(id, CallId::random(), kind, "now", &Payload::empty());
-        let (event, spent) = (Arc::new(event), Spent::default());
-        Item { event, place: 1, sequence: 1, spent, origin }
+        Item::new(Arc::new(event), 1, origin)
     }
 
     fn put() -> Row {
@@ -261,7 +271,11 @@ mod tests {
     }
 
     fn dead() -> Row {
-        let item = item(Origin::Relayed, EventId::make());
+        dead_of(Origin::Relayed)
+    }
+
+    fn dead_of(origin: Origin) -> Row {
+        let item = item(origin, EventId::make());
         let (code, error) = (String::new(), String::new());
         let letter = DeadLetter { item, status: None, code, error, answer: None, last_at: 1 };
         Row::end(End::Dead(Arc::new(letter)), Some(Ticket::new(1)))
@@ -315,6 +329,7 @@ mod tests {
         let given = || EventId::given("a").unwrap();
         let keyed = || of(Origin::Relayed, given());
         let bridged = || of(Origin::Bridged, EventId::make());
+        let copy = || of(Origin::Copy, given());
         let left = || Row { put: None, ..put() };
         let (yes, no) = (Some(true), Some(false));
         for (row, settlement, promise, lane) in [
@@ -326,10 +341,15 @@ mod tests {
             (keyed(), Withdrawn, no, None),
             (bridged(), Written, yes, None),
             (bridged(), NotWritten, no, None),
+            (copy(), Written, yes, None),
+            (copy(), NotWritten, yes, None),
+            (copy(), Delivered, yes, None),
+            (copy(), Withdrawn, no, None),
             (left(), Written, yes, None),
             (left(), NotWritten, yes, None),
             (Row::merge(put(), dead()), Written, yes, yes),
             (Row::merge(put(), dead()), NotWritten, no, no),
+            (Row::merge(copy(), dead_of(Origin::Copy)), NotWritten, yes, no),
             (Row::merge(tried(put()), gone()), NotWritten, yes, no),
             (gone(), Written, None, yes),
             (gone(), NotWritten, None, no),

@@ -14,20 +14,24 @@ use std::time::Duration;
 
 use super::row::{Changes, DeadLetter, EndedCall, GivenId};
 use crate::event::{CallId, EventId, Item};
+use crate::receiver::{ReceiverId, Receivers};
 
 /// How long it is kept how a call ended: a dialplan asks right after the end.
 pub const ENDED_KEPT: Duration = Duration::from_secs(10 * 60);
 
-/// How a store is opened, and opened again after a fault.
-pub type Opener = Box<dyn Fn() -> Result<Box<dyn Store>, OpenError> + Send + Sync>;
+/// How a store is opened, and opened again after a fault, for these receivers.
+pub type Opener = Box<dyn Fn(&Receivers) -> Result<Box<dyn Store>, OpenError> + Send + Sync>;
 
 pub trait Store: Send + Sync {
-    /// Makes all of the changes last; afterwards there are at most `dead_limit` dead letters, the oldest
-    /// having gone first. Ends that find nothing are no fault.
+    /// Those that it was opened for, then others for which it still holds something.
+    fn receivers(&self) -> &Receivers;
+
+    /// Makes all of the changes last; afterwards there are at most `dead_limit` dead letters of each receiver, its
+    /// oldest having gone first. Ends that find nothing are no fault.
     ///
     /// # Errors
     /// [`DiskError`]; the store is of no further use then.
-    fn commit(&self, changes: &Changes, dead_limit: u64) -> Result<Committed, DiskError>;
+    fn commit(&self, changes: &Changes, dead_limit: u64) -> Result<Vec<LettersLeft>, DiskError>;
 
     /// Everything that was promised and is not settled.
     ///
@@ -35,12 +39,13 @@ pub trait Store: Send + Sync {
     /// [`DiskError`] where what is there cannot be read.
     fn recover(&self) -> Result<Recovered, DiskError>;
 
-    /// Visits the dead letters from a place on, oldest first, until `visit` breaks off.
+    /// Visits the dead letters from a place on, of one receiver or of all, oldest first, until `visit` breaks off.
     ///
     /// # Errors
     /// [`DiskError`] where what is there cannot be read.
     fn dead_letters(
         &self,
+        of: Option<ReceiverId>,
         from: u64,
         visit: &mut dyn FnMut(DeadLetter) -> ControlFlow<()>,
     ) -> Result<(), DiskError>;
@@ -54,15 +59,17 @@ pub trait Store: Send + Sync {
         Ok(None)
     }
 
+    /// Of each receiver, by its id.
+    ///
     /// # Errors
     /// [`DiskError`] where what is there cannot be read.
-    fn dead_count(&self) -> Result<u64, DiskError>;
+    fn dead_counts(&self) -> Result<Vec<u64>, DiskError>;
 }
 
-/// The dead letters after a commit.
+/// A receiver's dead letters after a commit.
 #[derive(Clone, Copy, Debug)]
-pub struct Committed {
-    pub dead: u64,
+pub struct LettersLeft {
+    pub kept: u64,
     /// Those that had to go because there were more than the limit.
     pub dropped: u64,
 }

@@ -13,8 +13,9 @@ use tracing::{error, info, warn};
 use super::inbox::{Due, Inbox};
 use super::metrics::JournalMetrics;
 use super::row::Changes;
-use super::store::{Committed, DiskError, Opener, Store};
+use super::store::{DiskError, LettersLeft, Opener, Store};
 use super::ticket::Answers;
+use crate::receiver::Receivers;
 
 /// How long the writer waits for company, and for events to be settled, before it writes: some fsyncs
 /// long, and well under the 20 ms that a sender may wait.
@@ -26,6 +27,9 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// What the journal's handle and its writer share.
 pub struct WriterState {
     pub opener: Opener,
+    /// As the first store that was opened knows them.
+    pub receivers: Receivers,
+    /// For each receiver.
     pub dead_limit: u64,
     pub metrics: JournalMetrics,
     pub inbox: Mutex<Inbox>,
@@ -81,7 +85,7 @@ impl WriterState {
     pub fn write_until_closed(&self) {
         while let Some(changes) = self.next_changes() {
             match self.commit(&changes) {
-                Ok(committed) => self.written(&changes, committed),
+                Ok(letters) => self.written(&changes, &letters),
                 Err(fault) => {
                     if self.not_written(fault) {
                         return;
@@ -131,10 +135,10 @@ impl WriterState {
         inbox
     }
 
-    fn commit(&self, changes: &Changes) -> Result<Committed, DiskError> {
+    fn commit(&self, changes: &Changes) -> Result<Vec<LettersLeft>, DiskError> {
         let mut store = self.store.write().unwrap_or_else(PoisonError::into_inner);
         if store.is_none() {
-            let opened = (self.opener)();
+            let opened = (self.opener)(&self.receivers);
             *store = Some(opened.map_err(|error| DiskError(error.to_string().into()))?);
         }
         let open = store.as_ref().expect("it was opened if it was not open");
@@ -147,16 +151,21 @@ impl WriterState {
         committed
     }
 
-    fn written(&self, changes: &Changes, Committed { dead, dropped }: Committed) {
+    fn written(&self, changes: &Changes, letters: &[LettersLeft]) {
         self.metrics.batch_changes.observe(changes.len() as f64);
-        self.metrics.dead.set(i64::try_from(dead).unwrap_or(i64::MAX));
-        self.metrics.dead_dropped.inc_by(dropped);
-        if dropped > 0 {
-            warn!(
-                dropped,
-                limit = self.dead_limit,
-                "oldest dead letters are dropped; see DEAD_LIMIT"
-            );
+        for ((receiver, name), LettersLeft { kept, dropped }) in self.receivers.iter().zip(letters)
+        {
+            let metrics = self.metrics.of(receiver);
+            metrics.dead.set(i64::try_from(*kept).unwrap_or(i64::MAX));
+            metrics.dropped.inc_by(*dropped);
+            if *dropped > 0 {
+                warn!(
+                    receiver = %name,
+                    dropped,
+                    limit = self.dead_limit,
+                    "oldest dead letters are dropped; see DEAD_LIMIT"
+                );
+            }
         }
         let mut inbox = self.lock();
         let answers = inbox.written();

@@ -14,12 +14,13 @@ use tracing::{debug, error, info, warn};
 use super::dispatcher::AfterFailure;
 use super::metrics::AttemptResult;
 use super::reach::ReceiverChange;
-use super::shared::Shared;
+use super::shared::{ReceiverRules, Shared};
 use super::slot::Slot;
 use crate::attempt::{Attempt, Failure, Outcome};
 use crate::event::{EventId, Item};
 use crate::journal::{DeadLetter, Ticket};
 use crate::log::{FAILURE, GIVEN_UP};
+use crate::receiver::ReceiverId;
 use crate::routing::NoDecision;
 use crate::time::{millis, unix_millis};
 
@@ -37,11 +38,11 @@ impl Shared {
 
     /// Makes an attempt and, in the same task, those that became due through its outcome.
     async fn attempt_from(self: Arc<Self>, first: Attempt) {
-        let deliver = self.parts.deliver.as_ref();
-        let deliver = Arc::clone(deliver.expect("without a receiver nothing is accepted"));
         let mut next = Some(first);
         while let Some(attempt) = next {
             let begun = Instant::now();
+            let deliver = self.parts.deliver[attempt.item.receiver.index()].as_ref();
+            let deliver = Arc::clone(deliver.expect("nothing is sent to nobody"));
             let outcome = AssertUnwindSafe(deliver.attempt(attempt.clone())).catch_unwind();
             let outcome = tokio::select! {
                 outcome = outcome => outcome.unwrap_or_else(|_| Outcome::Failed(Failure::of_panic())),
@@ -55,7 +56,7 @@ impl Shared {
     }
 
     async fn conclude(self: &Arc<Self>, attempt: &Attempt, outcome: Outcome, took: Duration) {
-        self.measure(&outcome, took);
+        self.measure(attempt.item.receiver, &outcome, took);
         let (changes, then) = match outcome {
             Outcome::Delivered { status, answer } => {
                 self.parts.history.delivered(attempt, status, took);
@@ -64,7 +65,7 @@ impl Shared {
             Outcome::Failed(failure) => self.failed(attempt, &failure),
         };
         for change in changes {
-            self.log_change(change);
+            self.log_change(attempt.item.receiver, change);
         }
         if let Then::SettleOnceWritten(ticket) = &then {
             // The lane stays in flight, so that its next event waits. Others may go.
@@ -72,13 +73,14 @@ impl Shared {
             ticket.kept().await;
         }
         if !matches!(then, Then::TryAgain) {
-            self.lock().dispatcher.settle(attempt.item.event.call, Instant::now());
+            let call = attempt.item.event.call;
+            self.lock().of(attempt.item.receiver).settle(call, Instant::now());
         }
         self.concluded.notify_waiters();
     }
 
-    fn measure(&self, outcome: &Outcome, took: Duration) {
-        let attempts = &self.parts.metrics.attempts;
+    fn measure(&self, receiver: ReceiverId, outcome: &Outcome, took: Duration) {
+        let attempts = self.parts.metrics.of(receiver);
         let attempted = match outcome {
             Outcome::Delivered { .. } => AttemptResult::Delivered,
             Outcome::Failed(failure) => {
@@ -86,7 +88,7 @@ impl Shared {
                 AttemptResult::Failed
             }
         };
-        attempts.seconds.of(attempted).observe(took.as_secs_f64());
+        attempts.attempt_seconds.of(attempted).observe(took.as_secs_f64());
     }
 
     fn delivered(
@@ -96,10 +98,12 @@ impl Shared {
         took: Duration,
     ) -> (Vec<ReceiverChange>, Then) {
         let now = Instant::now();
-        let (slot, changes) = self.lock().dispatcher.delivered(attempt, took, now);
+        let receiver = attempt.item.receiver;
+        let (slot, changes) = self.lock().of(receiver).delivered(attempt, took, now);
         let event = &attempt.item.event;
-        self.parts.metrics.events.delivered.count((&event.kind).into());
+        self.parts.metrics.of(receiver).delivered.count((&event.kind).into());
         debug!(
+            receiver = %self.settings.of(receiver).name,
             r#type = event.kind.name(),
             uuid = %event.call,
             id = %event.id,
@@ -115,7 +119,8 @@ impl Shared {
 
     fn failed(&self, attempt: &Attempt, failure: &Failure) -> (Vec<ReceiverChange>, Then) {
         let (now, unix_millis) = (Instant::now(), unix_millis());
-        let (after, changes) = self.lock().dispatcher.failed(attempt, failure, now, unix_millis);
+        let receiver = attempt.item.receiver;
+        let (after, changes) = self.lock().of(receiver).failed(attempt, failure, now, unix_millis);
         let journal = &self.parts.journal;
         let given_up = matches!(after, AfterFailure::GivenUp(_));
         let then = match after {
@@ -133,7 +138,7 @@ impl Shared {
             }
         };
         self.parts.history.failed(attempt, failure, given_up);
-        let events = &self.parts.metrics.events;
+        let events = self.parts.metrics.of(receiver);
         let counter = if given_up { &events.dead } else { &events.retried };
         counter.count((&attempt.item.event.kind).into());
         self.log_failure(attempt, failure, given_up);
@@ -171,6 +176,7 @@ impl Shared {
         if !self.failure_log.wants_in_full(attempt, failure, given_up) {
             return;
         }
+        let rules = self.settings.of(attempt.item.receiver);
         macro_rules! record {
             ($level:ident, $message:expr) => {
                 $level!(
@@ -179,14 +185,15 @@ impl Shared {
                     uuid = %attempt.item.event.call,
                     id = %attempt.item.event.id,
                     attempt = attempt.number(),
-                    attempts = self.settings.main().retry.attempts(),
+                    attempts = rules.retry.attempts(),
                     error = failure.error,
                     code = failure.code.name(),
-                    url = self.settings.main().url,
+                    url = rules.url,
                     method = "POST",
                     status = failure.status,
                     probe = attempt.probe.then_some(true),
                     duration_ms = millis(failure.took),
+                    receiver = %rules.name,
                     "{}", $message
                 )
             };
@@ -197,14 +204,22 @@ impl Shared {
         }
     }
 
-    fn log_change(&self, change: ReceiverChange) {
-        let url = &self.settings.main().url;
-        let waiting = self.lock().dispatcher.unsettled();
+    fn log_change(&self, receiver: ReceiverId, change: ReceiverChange) {
+        let ReceiverRules { name, url, .. } = self.settings.of(receiver);
+        let waiting = self.lock().of(receiver).unsettled();
         match change {
-            ReceiverChange::WentDown => {
-                error!(url, waiting, "receiver is down; events wait until it answers a probe");
+            ReceiverChange::WentDown => error!(
+                receiver = %name,
+                url,
+                waiting,
+                "receiver is down; events wait until it answers a probe"
+            ),
+            ReceiverChange::CameBack => {
+                info!(receiver = %name, url, waiting, "receiver is back");
             }
-            ReceiverChange::CameBack => info!(url, waiting, "receiver is back"),
+            // Those of a copy decide nothing.
+            ReceiverChange::RoutingBroke { .. } | ReceiverChange::RoutingWorks
+                if receiver != ReceiverId::MAIN => {}
             ReceiverChange::RoutingBroke { failed } => warn!(
                 url,
                 failed,
@@ -212,10 +227,15 @@ impl Shared {
                  until one succeeds"
             ),
             ReceiverChange::RoutingWorks => info!(url, "routing works again"),
-            ReceiverChange::Slow { took, timeout } => {
-                warn!(url, took_ms = millis(took), timeout_ms = millis(timeout), "receiver is slow")
-            }
+            ReceiverChange::Slow { took, timeout } => warn!(
+                receiver = %name,
+                url,
+                took_ms = millis(took),
+                timeout_ms = millis(timeout),
+                "receiver is slow"
+            ),
             ReceiverChange::Paused { wait } => warn!(
+                receiver = %name,
                 url,
                 waiting,
                 seconds = wait.as_secs(),

@@ -1,4 +1,4 @@
-//! Dispatcher: what is due?
+//! Dispatcher: what is due at one receiver?
 //!
 //! Owns whether an event may go at all, and what an outcome means for it. Leaves whose turn it is to
 //! [`super::lanes`], and sending and logging to [`super::Queue`]. Pure: time is an argument. Public for tests and
@@ -15,7 +15,6 @@
 
 use std::collections::HashMap;
 use std::num::NonZero;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,7 +27,7 @@ use super::reach::{Cause, Reach, ReachSign, ReachState, ReceiverChange};
 use super::slot::Slot;
 use super::status::{QueueStatus, ReceiverStatus};
 use crate::attempt::{Attempt, Failure, FailureCode};
-use crate::event::{CallId, Event, EventType, Item, Origin, Spent};
+use crate::event::{CallId, Event, EventType, Item};
 use crate::retry::RetryPolicy;
 use crate::routing::NoDecision;
 
@@ -56,7 +55,7 @@ pub struct Limits {
     pub bytes: usize,
     /// How long an attempt may take (`WEBHOOK_TIMEOUT`).
     pub timeout: Duration,
-    /// How long a caller waits for a decision (`ROUTING_TIMEOUT`).
+    /// How long a caller waits for a decision (`ROUTING_TIMEOUT`); for the main receiver.
     pub routing_timeout: Duration,
     /// Failures in a row after which the receiver counts as down, or its routing as broken
     /// (`WEBHOOK_BREAKER`); 0 = never.
@@ -97,7 +96,7 @@ struct Trouble {
     delivered_then: u64,
 }
 
-/// All lanes, and the state of the receiver.
+/// All lanes of a receiver, and its state.
 #[derive(Debug)]
 pub struct Dispatcher {
     limits: Limits,
@@ -114,7 +113,6 @@ pub struct Dispatcher {
     bytes: usize,
     /// Events delivered since the start.
     delivered: u64,
-    next_place: u64,
     stopped: bool,
 }
 
@@ -133,7 +131,6 @@ impl Dispatcher {
             unsettled: 0,
             bytes: 0,
             delivered: 0,
-            next_place: 0,
             stopped: false,
         }
     }
@@ -189,48 +186,21 @@ impl Dispatcher {
         }
     }
 
-    /// Takes a new event into its call's lane.
-    pub fn accept(
-        &mut self,
-        event: Arc<Event>,
-        origin: Origin,
-        slot: Option<Slot>,
-        now: Instant,
-    ) -> Item {
-        let place = self.take_place();
-        self.count(&event, place, now);
-        self.lanes.accept(event, place, origin, slot, now)
+    /// Numbers a new item, and takes it into its call's lane.
+    pub fn accept(&mut self, item: &mut Item, slot: Option<Slot>, now: Instant) {
+        self.count(&item.event, item.place, now);
+        self.lanes.accept(item, slot, now);
     }
 
-    /// Gives a new event its place and sequence; it joins later ([`Dispatcher::restore`]) or never.
-    pub fn reserve(&mut self, event: Arc<Event>, origin: Origin, now: Instant) -> Item {
-        let place = self.take_place();
-        let sequence = self.lanes.reserve(event.call, now);
-        new_item(event, place, sequence, origin)
+    /// Numbers a new item; it joins later ([`Dispatcher::restore`]) or never.
+    pub fn reserve(&mut self, item: &mut Item, now: Instant) {
+        item.sequence = self.lanes.reserve(item.event.call, now);
     }
 
-    /// Takes an event again that was given up, with its sequence of then.
-    pub fn replay(&mut self, event: Arc<Event>, sequence: u64, now: Instant) -> Item {
-        let item = new_item(event, self.take_place(), sequence, Origin::Replay);
-        self.restore(item.clone(), now, now);
-        item
-    }
-
-    /// Takes an item that has its place already and was accepted then. They come in the order of their
-    /// places.
+    /// Takes an item that is numbered and was accepted then. They come in the order of their places.
     pub fn restore(&mut self, item: Item, since: Instant, now: Instant) {
         self.count(&item.event, item.place, since);
         self.lanes.join(Queued { item, slot: None }, now);
-    }
-
-    /// The place that the next event gets.
-    pub fn next_place(&self) -> u64 {
-        self.next_place
-    }
-
-    /// Sets the place that the next event gets.
-    pub fn continue_from(&mut self, place: u64) {
-        self.next_place = place;
     }
 
     /// Takes an item away that is not on its way and shall not be sent, if `confirm` agrees.
@@ -403,12 +373,6 @@ impl Dispatcher {
         }
     }
 
-    fn take_place(&mut self) -> u64 {
-        let place = self.next_place;
-        self.next_place += 1;
-        place
-    }
-
     /// An event is waiting, which was accepted then.
     fn count(&mut self, event: &Event, place: u64, since: Instant) {
         self.unsettled += 1;
@@ -528,8 +492,4 @@ impl Dispatcher {
         self.ages.remove(item.place);
         self.trouble.remove(&item.place);
     }
-}
-
-fn new_item(event: Arc<Event>, place: u64, sequence: u64, origin: Origin) -> Item {
-    Item { event, place, sequence, spent: Spent::default(), origin }
 }

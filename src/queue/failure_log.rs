@@ -17,6 +17,7 @@ use tracing::{error, warn};
 
 use crate::attempt::{Attempt, Failure};
 use crate::log::FAILURE;
+use crate::receiver::{ReceiverId, ReceiverName};
 
 /// In full, each second.
 const AT_ONCE: u32 = 20;
@@ -28,8 +29,8 @@ const MOST_KINDS: usize = 100;
 
 pub struct FailureLog {
     summary: Arc<Mutex<Summary>>,
-    /// The receiver's URL, as it is shown.
-    receiver: String,
+    /// Their names and URLs, as they are shown; by receiver.
+    receivers: Arc<[(ReceiverName, String)]>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -45,6 +46,7 @@ struct Summary {
 /// What failures are told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
+    receiver: ReceiverId,
     r#type: String,
     code: &'static str,
     status: Option<u16>,
@@ -94,24 +96,31 @@ impl Summary {
 }
 
 impl FailureLog {
-    pub fn new(receiver: String, tasks: TaskTracker, stop: CancellationToken) -> Self {
-        Self { summary: Arc::default(), receiver, tasks, stop }
+    /// With the receivers' names and URLs.
+    pub fn new(
+        receivers: impl IntoIterator<Item = (ReceiverName, String)>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let receivers = receivers.into_iter().collect();
+        Self { summary: Arc::default(), receivers, tasks, stop }
     }
 
     /// Whether a failure is to be logged in full; if not, it is summed up.
     pub fn wants_in_full(&self, attempt: &Attempt, failure: &Failure, given_up: bool) -> bool {
         let kind = Kind {
+            receiver: attempt.item.receiver,
             r#type: attempt.item.event.kind.name().to_owned(),
             code: failure.code.name(),
             status: failure.status,
         };
         let recorded = lock(&self.summary).record(kind, given_up, Instant::now());
         if let Recorded::SummedFirst(end) = recorded {
-            let (summary, url) = (Arc::clone(&self.summary), self.receiver.clone());
+            let (summary, receivers) = (Arc::clone(&self.summary), Arc::clone(&self.receivers));
             let stop = self.stop.clone();
             self.tasks.spawn(async move {
                 stop.run_until_cancelled(sleep_until(end)).await;
-                sum_up(lock(&summary).take(), &url);
+                sum_up(lock(&summary).take(), &receivers);
             });
         }
         recorded == Recorded::InFull
@@ -122,8 +131,9 @@ fn lock(summary: &Mutex<Summary>) -> MutexGuard<'_, Summary> {
     summary.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn sum_up(sums: BTreeMap<Kind, Sum>, url: &str) {
+fn sum_up(sums: BTreeMap<Kind, Sum>, receivers: &[(ReceiverName, String)]) {
     for (kind, sum) in sums {
+        let (name, url) = &receivers[kind.receiver.index()];
         macro_rules! record {
             ($level:ident) => {
                 $level!(
@@ -134,6 +144,7 @@ fn sum_up(sums: BTreeMap<Kind, Sum>, url: &str) {
                     count = sum.failed,
                     given_up = sum.given_up,
                     url,
+                    receiver = %name,
                     "webhook failures summed up"
                 )
             };
@@ -150,7 +161,8 @@ mod tests {
     use super::*;
 
     fn kind(r#type: &str) -> Kind {
-        Kind { r#type: r#type.to_owned(), code: "ERR_BAD_RESPONSE", status: Some(500) }
+        let (receiver, code) = (ReceiverId::MAIN, "ERR_BAD_RESPONSE");
+        Kind { receiver, r#type: r#type.to_owned(), code, status: Some(500) }
     }
 
     #[tokio::test]

@@ -3,8 +3,13 @@
 //! Owns what is checked before, what is answered, and the order of the two records: the dispatcher's,
 //! which makes an event due at once, and the journal's, which makes it a promise. Both are made under the
 //! queue's lock, so that no event can be settled in the journal before it is there.
+//!
+//! An event becomes an item for each receiver that takes it, and all of them go into one transaction. The first item
+//! answers for it, which is the main receiver's if that takes it: only its limits refuse, and a copy that finds no room
+//! is a dead letter from the start.
 
 use std::num::NonZero;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -12,10 +17,11 @@ use tracing::{debug, error};
 
 use super::dispatcher::{Dispatcher, Limits};
 use super::metrics::RefusalReason;
-use super::shared::{Known, QueueState, Shared};
+use super::shared::{Known, QueueState, ReceiverRules, Shared};
 use super::slot::Slot;
-use crate::event::{CallId, Event, EventId, EventType, Item, Origin};
+use crate::event::{Event, EventId, EventType, Item, Origin, Share, Spent};
 use crate::journal::{DeadLetter, DiskError, Ticket};
+use crate::receiver::ReceiverId;
 use crate::routing::NoDecision;
 use crate::time::unix_millis;
 
@@ -110,28 +116,34 @@ impl Receipt {
     }
 }
 
+/// What is to be written of events that are being taken, in one transaction.
+#[derive(Default)]
+struct Batch {
+    items: Vec<Item>,
+    /// What found no room, and is a dead letter from the start.
+    unsent: Vec<DeadLetter>,
+}
+
 impl Shared {
     /// Takes events, all or none, in their order.
     pub fn take(self: &Arc<Self>, events: Vec<Event>) -> Result<Receipt, Refused> {
         let now = Instant::now();
         let mut state = self.lock();
-        let is_new = |event: &&Event| {
-            self.delivers(&event.kind) && state.known.get(&event.id, now).is_none()
-        };
         check_ids(&state, &events, now)?;
-        let sizes = events.iter().filter(is_new).map(|event| event.body.len());
-        let (count, bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
-        self.check_room(&state, count, bytes)?;
-        if count > 0
+        let is_new = |event: &&Event| {
+            self.is_taken(&event.kind) && state.known.get(&event.id, now).is_none()
+        };
+        self.check_room(&state, events.iter().filter(is_new))?;
+        if events.iter().any(|event| is_new(&event))
             && let Some(fault) = self.parts.journal.fault()
-            && !goes_from_memory(&state, &events)
+            && !self.goes_from_memory(&state, &events)
         {
             return Err(Refused::Disk(fault));
         }
         let mut accepted = Vec::with_capacity(events.len());
-        let (mut items, mut given, mut promises) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut batch, mut given, mut promises) = (Batch::default(), Vec::new(), Vec::new());
         for event in events {
-            let known = state.known.get(&event.id, now).filter(|_| self.delivers(&event.kind));
+            let known = state.known.get(&event.id, now).filter(|_| self.is_taken(&event.kind));
             if let Some(known) = known.cloned() {
                 self.parts.metrics.events.repeated.inc();
                 promises.extend(known.promise);
@@ -140,17 +152,17 @@ impl Shared {
             }
             let id = event.id.clone();
             let digest = matches!(id, EventId::Given(_)).then(|| event.digest());
-            let Some((item, slot)) = self.take_one(&mut state, event, Origin::Relayed, now) else {
+            let taken = self.take_one(&mut state, event, Origin::Relayed, &mut batch, now);
+            let Some(slot) = taken else {
                 accepted.push(Accepted { id: None, slot: None });
                 continue;
             };
             if digest.is_some() {
                 given.push((id.clone(), digest, slot.clone()));
             }
-            items.push(item);
             accepted.push(Accepted { id: Some(id), slot });
         }
-        let promise = self.parts.journal.put(items);
+        let promise = self.parts.journal.put(batch.items, batch.unsent);
         let mut forgotten = Vec::new();
         for (id, digest, slot) in given {
             let known = Known { digest, slot, promise: Some(promise.clone()) };
@@ -166,43 +178,54 @@ impl Shared {
     pub fn take_question(&self, event: Event) -> Result<Slot, Refused> {
         let now = Instant::now();
         let mut state = self.lock();
-        self.check_room(&state, 1, event.body.len())?;
-        let Some((item, slot)) = self.take_one(&mut state, event, Origin::Bridged, now) else {
-            // Where call_initiated is not delivered nobody will decide.
-            return Ok(Slot::without_decision());
-        };
-        self.parts.journal.put_unhurried(item);
-        Ok(slot.unwrap_or_else(Slot::without_decision))
+        self.check_room(&state, [&event])?;
+        let mut batch = Batch::default();
+        let slot = self.take_one(&mut state, event, Origin::Bridged, &mut batch, now);
+        self.parts.journal.put_unhurried(batch.items, batch.unsent);
+        // Where call_initiated is not delivered nobody will decide.
+        Ok(slot.flatten().unwrap_or_else(Slot::without_decision))
     }
 
-    /// Takes dead letters again, as far as there is room.
-    pub fn take_again(&self, mut letters: Vec<DeadLetter>) -> Result<(usize, Ticket), Refused> {
+    /// Takes dead letters of a receiver again, as far as there is room.
+    pub fn take_again(
+        &self,
+        receiver: ReceiverId,
+        mut letters: Vec<DeadLetter>,
+    ) -> Result<(usize, Ticket), Refused> {
         let now = Instant::now();
         let mut state = self.lock();
-        self.check_room(&state, 1, 0)?;
+        if state.draining {
+            return Err(Refused::Draining);
+        }
+        let limit = self.settings.of(receiver).limits.queue;
+        let room = limit.saturating_sub(state.of(receiver).unsettled());
+        if room == 0 {
+            return Err(Refused::Full { limit });
+        }
         if let Some(fault) = self.parts.journal.fault() {
             return Err(Refused::Disk(fault));
         }
-        letters.truncate(self.settings.main().limits.queue - state.dispatcher.unsettled());
-        let items: Vec<(Item, u64)> = letters
-            .into_iter()
-            .map(|DeadLetter { item: dead, .. }| {
-                let item = state.dispatcher.replay(dead.event, dead.sequence, now);
-                self.parts.history.replayed(&item, dead.place);
-                (item, dead.place)
-            })
-            .collect();
+        letters.truncate(room);
+        let mut items = Vec::with_capacity(letters.len());
+        for DeadLetter { item: dead, .. } in letters {
+            let (share, spent) = (own_share(receiver), Spent::default());
+            let place = state.take_place();
+            let item = Item { place, share, spent, origin: Origin::Replay, ..dead };
+            state.of(receiver).restore(item.clone(), now, now);
+            self.parts.history.replayed(&item, dead.place);
+            items.push((item, dead.place));
+        }
         let count = items.len();
-        self.parts.metrics.events.replayed.inc_by(count as u64);
+        self.parts.metrics.of(receiver).replayed.inc_by(count as u64);
         Ok((count, self.parts.journal.replay(items)))
     }
 
-    /// Takes what happened in a bridged call; returns what is to join its lane once it is on disk, and
+    /// Takes what happened in a bridged call; returns what is to join its lanes once it is on disk, and
     /// the promise for it. What finds no room becomes a dead letter, since nobody could send it again.
-    pub fn take_bridged(&self, event: Event) -> Option<(Item, Ticket)> {
+    pub fn take_bridged(&self, event: Event) -> Option<(Vec<Item>, Ticket)> {
         let now = Instant::now();
         let mut state = self.lock();
-        if !self.delivers(&event.kind) {
+        if !self.is_taken(&event.kind) {
             self.parts.journal.note_bounds(&event);
             self.drop_event(event);
             return None;
@@ -210,28 +233,21 @@ impl Shared {
         self.parts.metrics.events.accepted.count((&event.kind).into());
         let journal = &self.parts.journal;
         let waits = event.kind.bounds_call() && journal.is_durable() && journal.fault().is_none();
-        if journal.fault().is_some()
-            && state.dispatcher.waiting_of(event.call) >= MOST_IN_MEMORY
-            && event.kind != EventType::CallEnded
-        {
-            self.parts.metrics.events.refused.count(RefusalReason::Backlog);
-            error!(uuid = %event.call, r#type = event.kind.name(), "an event is lost: the disk takes none");
-            return None;
+        let (event, mut batch) = (Arc::new(event), Batch::default());
+        for mut item in self.items(&mut state, &event, Origin::Bridged) {
+            if self.finds_no_room(&mut state, &mut item, &mut batch, now) {
+                continue;
+            }
+            match waits {
+                true => state.of(item.receiver).reserve(&mut item, now),
+                false => state.of(item.receiver).accept(&mut item, None, now),
+            }
+            self.parts.history.accepted(&item);
+            batch.items.push(item);
         }
-        let full = !state.dispatcher.has_room_for(1, event.body.len());
-        let event = Arc::new(event);
-        let item = match waits || full {
-            true => state.dispatcher.reserve(event, Origin::Bridged, now),
-            false => state.dispatcher.accept(event, Origin::Bridged, None, now),
-        };
-        self.parts.history.accepted(&item);
-        if full {
-            drop(state);
-            self.bury_unsent(item);
-            return None;
-        }
-        let promise = journal.put(vec![item.clone()]);
-        waits.then_some((item, promise))
+        let joining = if waits { batch.items.clone() } else { Vec::new() };
+        let promise = journal.put(batch.items, batch.unsent);
+        waits.then_some((joining, promise))
     }
 
     /// Takes back what the disk refuses and is not on its way: it is not kept in memory either, as its
@@ -239,124 +255,249 @@ impl Shared {
     pub async fn take_back(&self) {
         let refused = self.parts.journal.unwritten();
         // The last ones first, so that numbers within calls are given again.
-        for some in refused.rchunks(TAKEN_BACK_AT_ONCE) {
-            self.take_some_back(some);
+        let mut left = refused.len();
+        while left > 0 {
+            let begin = left.saturating_sub(TAKEN_BACK_AT_ONCE);
+            self.take_some_back(&refused, begin..left);
+            left = begin;
             // Callers and their audio come first.
             tokio::task::yield_now().await;
         }
     }
 
-    fn take_some_back(&self, items: &[Item]) {
+    /// Those in the range, each with its copies, which are right behind it.
+    fn take_some_back(&self, items: &[Item], range: Range<usize>) {
         let now = Instant::now();
         let mut state = self.lock();
-        for item in items.iter().rev().filter(|item| item.origin != Origin::Bridged) {
-            self.take_one_back(&mut state, item, now);
+        for at in range.rev() {
+            let item = &items[at];
+            if matches!(item.origin, Origin::Bridged | Origin::Copy)
+                || !self.take_one_back(&mut state, item, now)
+            {
+                continue;
+            }
+            let copies = items[at + 1..].iter().take_while(|copy| {
+                copy.origin == Origin::Copy && copy.shared_at() == item.shared_at()
+            });
+            for copy in copies {
+                self.take_one_back(&mut state, copy, now);
+            }
         }
     }
 
-    fn take_one_back(&self, state: &mut QueueState, item: &Item, now: Instant) {
+    /// `false` where it is on its way, or on disk after all.
+    fn take_one_back(&self, state: &mut QueueState, item: &Item, now: Instant) -> bool {
         let event = &*item.event;
         let withdraw = || self.parts.journal.withdraw(item.place);
-        let Some(queued) = state.dispatcher.withdraw(event.call, item.place, now, withdraw) else {
-            return;
+        let dispatcher = state.of(item.receiver);
+        let Some(queued) = dispatcher.withdraw(event.call, item.place, now, withdraw) else {
+            return false;
         };
+        self.parts.history.withdrawn(event.call, item.place);
+        if item.origin == Origin::Copy {
+            return true;
+        }
         state.known.remove(&event.id);
         self.parts.metrics.events.refused.count(RefusalReason::Disk);
-        self.parts.history.withdrawn(event.call, item.place);
         if let Some(slot) = queued.slot {
             slot.close(NoDecision::Refused);
         }
         if event.kind == EventType::CallInitiated {
             error!(uuid = %event.call, "call_initiated is lost: the journal cannot be written");
         }
+        true
     }
 
-    /// Keeps a bridged call's event that finds no room.
-    fn bury_unsent(&self, mut item: Item) {
-        let now = unix_millis();
-        let error = Refused::Full { limit: self.settings.main().limits.queue }.to_string();
-        let event = Arc::clone(&item.event);
-        error!(
-            r#type = event.kind.name(),
-            uuid = %event.call,
-            id = %event.id,
-            error,
-            "event of a bridged call becomes a dead letter"
-        );
-        self.parts.metrics.events.dead.count((&event.kind).into());
-        self.parts.history.died_unsent(event.call, item.place);
-        self.parts.journal.note_bounds(&event);
-        item.spent.first_failed_at = NonZero::new(now);
-        let (status, code) = (None, "ERR_QUEUE_FULL".to_owned());
-        // Nothing of its call waits for a letter that was never sent.
-        self.parts.journal.died(DeadLetter {
-            item,
-            status,
-            code,
-            error,
-            answer: None,
-            last_at: now,
-        });
+    /// Whether any receiver takes events of the type.
+    fn is_taken(&self, kind: &EventType) -> bool {
+        self.takers(kind).next().is_some()
     }
 
-    fn delivers(&self, kind: &EventType) -> bool {
-        self.parts.deliver.is_some() && self.settings.main().filter.admits(kind)
+    /// The receivers that take events of the type.
+    fn takers<'a>(&'a self, kind: &'a EventType) -> impl Iterator<Item = ReceiverId> + use<'a> {
+        let receivers = self.parts.journal.receivers().iter().zip(&self.settings.receivers);
+        let takes = |rules: &ReceiverRules, id: ReceiverId| {
+            self.parts.deliver[id.index()].is_some() && rules.filter.admits(kind)
+        };
+        receivers.filter(move |((id, _), rules)| takes(rules, *id)).map(|((id, _), _)| id)
     }
 
-    fn check_room(&self, state: &QueueState, count: usize, bytes: usize) -> Result<(), Refused> {
+    fn check_room<'e>(
+        &self,
+        state: &QueueState,
+        events: impl IntoIterator<Item = &'e Event>,
+    ) -> Result<(), Refused> {
         let Limits { queue: limit, bytes: most_bytes, .. } = self.settings.main().limits;
+        let is_main = |event: &&Event| self.takers(&event.kind).next() == Some(ReceiverId::MAIN);
+        let sizes = events.into_iter().filter(is_main).map(|event| event.body.len());
+        let (count, bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
+        let main = state.main();
         if state.draining {
             Err(Refused::Draining)
         } else if count > limit {
             Err(Refused::TooMany { count, limit })
-        } else if !state.dispatcher.has_room_for(count, 0) {
+        } else if count > 0 && !main.has_room_for(count, 0) {
             Err(Refused::Full { limit })
-        } else if count > 0 && !state.dispatcher.has_room_for(count, bytes) {
+        } else if count > 0 && !main.has_room_for(count, bytes) {
             Err(Refused::FullOfBytes { limit: most_bytes })
         } else {
             Ok(())
         }
     }
 
-    /// `None` for a type that is not delivered.
+    /// Whether this can be taken while the disk fails: one event that is sent to the main receiver at once, so that its
+    /// delivery is the answer.
+    fn goes_from_memory(&self, state: &QueueState, events: &[Event]) -> bool {
+        let main = state.main();
+        match events {
+            [event] => {
+                self.takers(&event.kind).next() == Some(ReceiverId::MAIN)
+                    && main.waiting_of(event.call) == 0
+                    && main.sends_at_once()
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns where the decision will be found, for `call_initiated`; `None` for a type that nobody takes. The main
+    /// receiver has room for it.
     fn take_one(
         &self,
         state: &mut QueueState,
         event: Event,
         origin: Origin,
+        batch: &mut Batch,
         now: Instant,
-    ) -> Option<(Item, Option<Slot>)> {
-        if !self.delivers(&event.kind) {
+    ) -> Option<Option<Slot>> {
+        if !self.is_taken(&event.kind) {
             debug!(r#type = event.kind.name(), uuid = %event.call, "event of a type that is not delivered");
             self.drop_event(event);
             return None;
         }
-        let routed = event.kind == EventType::CallInitiated;
-        let waits = match origin {
-            Origin::Relayed => self.settings.relay_timeout,
-            Origin::Bridged | Origin::Replay => self.settings.main().limits.routing_timeout,
-        };
-        let slot = routed.then(|| open_slot(&state.dispatcher, event.call, now, now + waits));
         self.parts.metrics.events.accepted.count((&event.kind).into());
+        let slot = (event.kind == EventType::CallInitiated)
+            .then(|| self.open_slot(state.main(), &event, origin, now));
         let event = Arc::new(event);
-        let item = state.dispatcher.accept(event, origin, slot.clone(), now);
-        self.parts.history.accepted(&item);
-        Some((item, slot))
+        for mut item in self.items(state, &event, origin) {
+            let is_main = item.receiver == ReceiverId::MAIN;
+            if !is_main && self.finds_no_room(state, &mut item, batch, now) {
+                continue;
+            }
+            let slot = slot.clone().filter(|_| is_main);
+            state.of(item.receiver).accept(&mut item, slot, now);
+            self.parts.history.accepted(&item);
+            batch.items.push(item);
+        }
+        Some(slot)
+    }
+
+    /// An item for each receiver that takes the event, not numbered yet. The first one answers for it.
+    fn items(&self, state: &mut QueueState, event: &Arc<Event>, origin: Origin) -> Vec<Item> {
+        let mut items: Vec<Item> = Vec::new();
+        for receiver in self.takers(&event.kind) {
+            let origin = if items.is_empty() { origin } else { Origin::Copy };
+            let item = Item::new(Arc::clone(event), state.take_place(), origin);
+            items.push(Item { receiver, share: own_share(receiver), ..item });
+        }
+        if items.len() > 1 {
+            for (nth, item) in (0..).zip(&mut items) {
+                item.share = Share::Nth(nth);
+            }
+        }
+        items
+    }
+
+    /// Numbers an item for which its receiver has no room, and makes it a dead letter.
+    fn finds_no_room(
+        &self,
+        state: &mut QueueState,
+        item: &mut Item,
+        batch: &mut Batch,
+        now: Instant,
+    ) -> bool {
+        let (event, is_failing) = (Arc::clone(&item.event), self.parts.journal.fault().is_some());
+        let dispatcher = state.of(item.receiver);
+        let is_backlog = is_failing
+            && dispatcher.waiting_of(event.call) >= MOST_IN_MEMORY
+            && event.kind != EventType::CallEnded;
+        if !is_backlog && dispatcher.has_room_for(1, event.body.len()) {
+            return false;
+        }
+        dispatcher.reserve(item, now);
+        let is_main = item.receiver == ReceiverId::MAIN;
+        // What the disk does not take either is lost: a copy, or what is behind a thousand others.
+        let is_kept = !is_backlog && (is_main || !is_failing);
+        if is_main {
+            self.tell_unsent(&event, is_kept);
+        } else {
+            let rules = self.settings.of(item.receiver);
+            self.full_copies.note(item.receiver.index(), rules, is_kept);
+        }
+        let metrics = self.parts.metrics.of(item.receiver);
+        if is_kept {
+            metrics.dead.count((&event.kind).into());
+            self.parts.history.accepted(item);
+            self.parts.history.died_unsent(event.call, item.place);
+            batch.unsent.push(self.unsent(item.clone()));
+        } else {
+            metrics.missed.inc();
+        }
+        true
+    }
+
+    /// The event of a bridged call finds no room at the main receiver.
+    fn tell_unsent(&self, event: &Event, is_kept: bool) {
+        let (kind, limit) = (event.kind.name(), self.settings.main().limits.queue);
+        let error = Refused::Full { limit };
+        match is_kept {
+            true => error!(
+                r#type = kind,
+                uuid = %event.call,
+                id = %event.id,
+                %error,
+                "event of a bridged call becomes a dead letter"
+            ),
+            false => {
+                self.parts.metrics.events.refused.count(RefusalReason::Backlog);
+                error!(uuid = %event.call, r#type = kind, "an event is lost: the disk takes none");
+            }
+        }
+    }
+
+    fn unsent(&self, mut item: Item) -> DeadLetter {
+        let now = unix_millis();
+        item.spent.first_failed_at = NonZero::new(now);
+        let limit = self.settings.of(item.receiver).limits.queue;
+        let error = Refused::Full { limit }.to_string();
+        let code = "ERR_QUEUE_FULL".to_owned();
+        DeadLetter { item, status: None, code, error, answer: None, last_at: now }
     }
 
     fn drop_event(&self, event: Event) {
         self.parts.metrics.events.dropped.count((&event.kind).into());
         self.parts.history.dropped(event);
     }
+
+    fn open_slot(&self, main: &Dispatcher, event: &Event, origin: Origin, now: Instant) -> Slot {
+        if self.takers(&event.kind).next() != Some(ReceiverId::MAIN) {
+            return Slot::without_decision();
+        }
+        let deadline = now
+            + match origin {
+                Origin::Relayed | Origin::Copy => self.settings.relay_timeout,
+                Origin::Bridged | Origin::Replay => self.settings.main().limits.routing_timeout,
+            };
+        let slot = Slot::until(deadline);
+        if let Some(why) = main.cannot_decide_by(deadline, event.call, now) {
+            slot.close(why);
+        }
+        slot
+    }
 }
 
-/// Whether this can be taken while the disk fails: one event that is sent at once, so that its delivery is
-/// the answer.
-fn goes_from_memory(state: &QueueState, events: &[Event]) -> bool {
-    match events {
-        [event] => state.dispatcher.waiting_of(event.call) == 0 && state.dispatcher.sends_at_once(),
-        _ => false,
-    }
+/// Of an event that goes to this receiver alone.
+fn own_share(receiver: ReceiverId) -> Share {
+    if receiver == ReceiverId::MAIN { Share::Own } else { Share::Nth(0) }
 }
 
 /// Whether each id that is known was given to this very event.
@@ -369,12 +510,4 @@ fn check_ids(state: &QueueState, events: &[Event], now: Instant) -> Result<(), R
         Some(event) => Err(Refused::KeyReused { id: event.id.to_string() }),
         None => Ok(()),
     }
-}
-
-fn open_slot(dispatcher: &Dispatcher, call: CallId, now: Instant, deadline: Instant) -> Slot {
-    let slot = Slot::until(deadline);
-    if let Some(why) = dispatcher.cannot_decide_by(deadline, call, now) {
-        slot.close(why);
-    }
-    slot
 }

@@ -10,14 +10,13 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::lane::{Lane, LaneState, LaneStep, Queued};
 use super::slot::Slot;
-use crate::event::{CallId, Event, Item, Origin, Spent};
+use crate::event::{CallId, Item};
 use crate::expiring::Expiring;
 use crate::routing::NoDecision;
 
@@ -63,19 +62,10 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// Takes a new event into its call's lane.
-    pub fn accept(
-        &mut self,
-        event: Arc<Event>,
-        place: u64,
-        origin: Origin,
-        slot: Option<Slot>,
-        now: Instant,
-    ) -> Item {
-        let sequence = self.lane(event.call, now).next_sequence();
-        let item = Item { event, place, sequence, spent: Spent::default(), origin };
+    /// Numbers an item, and takes it into its call's lane.
+    pub fn accept(&mut self, item: &mut Item, slot: Option<Slot>, now: Instant) {
+        item.sequence = self.lane(item.event.call, now).next_sequence();
         self.join(Queued { item: item.clone(), slot }, now);
-        item
     }
 
     /// Numbers an event that joins later, or never.

@@ -12,7 +12,8 @@ use strum::VariantArray as _;
 
 use crate::attempt::FailureCode;
 use crate::event::EventType;
-use crate::label::{Each, Label};
+use crate::label::{ByReceiver, Each, Label};
+use crate::receiver::{ReceiverId, Receivers};
 use crate::routing::NoDecision;
 
 /// From a receiver on the same host to the longest `WEBHOOK_TIMEOUT` in use.
@@ -23,34 +24,42 @@ const ATTEMPT_SECONDS: [f64; 14] =
 const DECISION_SECONDS: [f64; 12] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0];
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct QueueMetrics {
     pub events: EventMetrics,
-    pub attempts: AttemptMetrics,
     pub routing: RoutingMetrics,
-    pub waiting: WaitingMetrics,
+    /// `QUEUE_LIMIT` and `WEBHOOK_CONCURRENCY`, which hold for each receiver.
+    pub queue_limit: Gauge,
+    pub attempts_limit: Gauge,
+    receivers: Vec<ReceiverMetrics>,
 }
 
-/// The help texts below say what each one is.
+/// What is counted once, however many receivers there are. The help texts below say what each one is.
 #[derive(Clone, Debug, Default)]
 pub struct EventMetrics {
     pub accepted: Each<TypeLabel>,
     pub dropped: Each<TypeLabel>,
-    pub delivered: Each<TypeLabel>,
-    pub retried: Each<TypeLabel>,
-    pub dead: Each<TypeLabel>,
     pub refused: Each<RefusalReason>,
-    pub recovered: Counter,
-    pub replayed: Counter,
     pub repeated: Counter,
 }
 
-#[derive(Clone, Debug)]
-pub struct AttemptMetrics {
-    pub seconds: Each<AttemptResult, Histogram>,
+/// What is counted for each receiver.
+#[derive(Debug)]
+pub struct ReceiverMetrics {
+    pub delivered: Each<TypeLabel>,
+    pub retried: Each<TypeLabel>,
+    pub dead: Each<TypeLabel>,
+    pub missed: Counter,
+    pub recovered: Counter,
+    pub replayed: Counter,
+    pub attempt_seconds: Each<AttemptResult, Histogram>,
     pub failures: Each<FailureCode>,
     pub in_flight: Gauge,
-    pub limit: Gauge,
+    pub waiting: Gauge,
+    /// In seconds.
+    pub oldest: Gauge<f64, AtomicU64>,
+    pub up: Gauge,
+    pub paused: Gauge,
 }
 
 #[derive(Clone, Debug)]
@@ -61,70 +70,125 @@ pub struct RoutingMetrics {
     pub works: Gauge,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct WaitingMetrics {
-    pub events: Gauge,
-    pub limit: Gauge,
-    /// In seconds.
-    pub oldest: Gauge<f64, AtomicU64>,
-    pub receiver_up: Gauge,
-    pub receiver_paused: Gauge,
+/// Those of the main receiver alone.
+impl Default for QueueMetrics {
+    fn default() -> Self {
+        Self::of_receivers(1)
+    }
 }
 
 impl QueueMetrics {
-    pub fn register(&self, to: &mut Registry) {
+    /// For that many receivers.
+    pub fn of_receivers(count: usize) -> Self {
+        Self {
+            events: EventMetrics::default(),
+            routing: RoutingMetrics::default(),
+            queue_limit: Gauge::default(),
+            attempts_limit: Gauge::default(),
+            receivers: (0..count).map(|_| ReceiverMetrics::default()).collect(),
+        }
+    }
+
+    pub fn of(&self, receiver: ReceiverId) -> &ReceiverMetrics {
+        &self.receivers[receiver.index()]
+    }
+
+    pub fn receivers(&self) -> &[ReceiverMetrics] {
+        &self.receivers
+    }
+
+    /// With the names of its receivers.
+    pub fn register(&self, names: &Receivers, to: &mut Registry) {
         self.events.register(to);
-        self.attempts.register(to);
         self.routing.register(to);
-        self.waiting.register(to);
+        to.register(
+            "queue_limit_events",
+            "QUEUE_LIMIT, for each receiver",
+            self.queue_limit.clone(),
+        );
+        let help = "WEBHOOK_CONCURRENCY, for each receiver";
+        to.register("attempts_limit", help, self.attempts_limit.clone());
+        self.register_events(names, to);
+        self.register_attempts(names, to);
+        self.register_waiting(names, to);
+    }
+
+    fn register_events(&self, names: &Receivers, to: &mut Registry) {
+        let help = "Events that the receiver answered with 2xx";
+        to.register("events_delivered", help, self.each(names, |of| &of.delivered));
+        let help = "Failed attempts that are followed by another";
+        to.register("events_retried", help, self.each(names, |of| &of.retried));
+        let help = "Events given up, each now a dead letter";
+        to.register("events_dead", help, self.each(names, |of| &of.dead));
+        let help =
+            "Events that the receiver does not get, as there was no room while the disk failed";
+        to.register("events_missed", help, self.each(names, |of| &of.missed));
+        let help = "Events that the last process left in the journal";
+        to.register("events_recovered", help, self.each(names, |of| &of.recovered));
+        let help = "Dead letters that were sent again on request";
+        to.register("events_replayed", help, self.each(names, |of| &of.replayed));
+    }
+
+    fn register_attempts(&self, names: &Receivers, to: &mut Registry) {
+        let help = "Time of one request to the receiver, to the end of its answer";
+        let seconds = self.each(names, |of| &of.attempt_seconds);
+        to.register_with_unit("attempt_duration", help, Unit::Seconds, seconds);
+        let help = "Requests to the receiver that failed, by the code in the log";
+        to.register("attempt_failures", help, self.each(names, |of| &of.failures));
+        let help = "Requests to the receiver in flight";
+        to.register("attempts_in_flight", help, self.each(names, |of| &of.in_flight));
+    }
+
+    fn register_waiting(&self, names: &Receivers, to: &mut Registry) {
+        let help = "Events accepted and not yet settled";
+        to.register("queue_events", help, self.each(names, |of| &of.waiting));
+        let help = "Age of the oldest event that is not yet settled, 0 if there is none";
+        let oldest = self.each(names, |of| &of.oldest);
+        to.register_with_unit("queue_oldest", help, Unit::Seconds, oldest);
+        let help = "1 while the receiver answers, 0 while it counts as down; 1 where there is none";
+        to.register("receiver_up", help, self.each(names, |of| &of.up));
+        let help = "1 while all events wait because the receiver sent Retry-After";
+        to.register("receiver_paused", help, self.each(names, |of| &of.paused));
+    }
+
+    fn each<M: Clone>(
+        &self,
+        names: &Receivers,
+        of: impl Fn(&ReceiverMetrics) -> &M,
+    ) -> ByReceiver<M> {
+        let each = names.iter().zip(&self.receivers);
+        ByReceiver::new(each.map(|((_, name), metrics)| (name.to_string(), of(metrics).clone())))
     }
 }
 
 impl EventMetrics {
     fn register(&self, to: &mut Registry) {
-        for (name, help, metric) in [
-            ("events_accepted", "Events taken into the queue", &self.accepted),
-            (
-                "events_dropped",
-                "Events accepted and dropped, as WEBHOOK_EVENTS lacks their type",
-                &self.dropped,
-            ),
-            ("events_delivered", "Events that the receiver answered with 2xx", &self.delivered),
-            ("events_retried", "Failed attempts that are followed by another", &self.retried),
-            ("events_dead", "Events given up, each now a dead letter", &self.dead),
-        ] {
-            to.register(name, help, metric.clone());
-        }
+        to.register("events_accepted", "Events taken into the queue", self.accepted.clone());
+        let help = "Events accepted and dropped, as no receiver takes their type";
+        to.register("events_dropped", help, self.dropped.clone());
         let help = "Events that were not taken, or not kept because the disk failed";
         to.register("events_refused", help, self.refused.clone());
-        let help = "Events that the last process left in the journal";
-        to.register("events_recovered", help, self.recovered.clone());
-        let help = "Dead letters that were sent again on request";
-        to.register("events_replayed", help, self.replayed.clone());
         let help = "Events sent again, under an id of the last hour or as the same body within a minute, and accepted only once";
         to.register("events_repeated", help, self.repeated.clone());
     }
 }
 
-impl AttemptMetrics {
-    fn register(&self, to: &mut Registry) {
-        let help = "Time of one request to the receiver, to the end of its answer";
-        to.register_with_unit("attempt_duration", help, Unit::Seconds, self.seconds.clone());
-        let help = "Requests to the receiver that failed, by the code in the log";
-        to.register("attempt_failures", help, self.failures.clone());
-        let help = "Requests to the receiver in flight";
-        to.register("attempts_in_flight", help, self.in_flight.clone());
-        to.register("attempts_limit", "WEBHOOK_CONCURRENCY", self.limit.clone());
-    }
-}
-
-impl Default for AttemptMetrics {
+impl Default for ReceiverMetrics {
     fn default() -> Self {
         Self {
-            seconds: Each::made_by(|| Histogram::new(ATTEMPT_SECONDS)),
+            delivered: Each::default(),
+            retried: Each::default(),
+            dead: Each::default(),
+            missed: Counter::default(),
+            recovered: Counter::default(),
+            replayed: Counter::default(),
+            attempt_seconds: Each::made_by(|| Histogram::new(ATTEMPT_SECONDS)),
             failures: Each::default(),
             in_flight: Gauge::default(),
-            limit: Gauge::default(),
+            waiting: Gauge::default(),
+            oldest: Gauge::default(),
+            up: Gauge::default(),
+            paused: Gauge::default(),
         }
     }
 }
@@ -151,19 +215,6 @@ impl Default for RoutingMetrics {
             late: Counter::default(),
             works: Gauge::default(),
         }
-    }
-}
-
-impl WaitingMetrics {
-    fn register(&self, to: &mut Registry) {
-        to.register("queue_events", "Events accepted and not yet settled", self.events.clone());
-        to.register("queue_limit_events", "QUEUE_LIMIT", self.limit.clone());
-        let help = "Age of the oldest event that is not yet settled, 0 if there is none";
-        to.register_with_unit("queue_oldest", help, Unit::Seconds, self.oldest.clone());
-        let help = "1 while the receiver answers, 0 while it counts as down; 1 where there is none";
-        to.register("receiver_up", help, self.receiver_up.clone());
-        let help = "1 while all events wait because the receiver sent Retry-After";
-        to.register("receiver_paused", help, self.receiver_paused.clone());
     }
 }
 

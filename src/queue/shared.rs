@@ -14,6 +14,7 @@ use tracing::error;
 
 use super::dispatcher::{Dispatcher, Limits};
 use super::failure_log::FailureLog;
+use super::full_copies::FullCopies;
 use super::metrics::QueueMetrics;
 use super::slot::Slot;
 use crate::attempt::{Attempt, Deliver};
@@ -21,7 +22,7 @@ use crate::event::{EventFilter, EventId};
 use crate::expiring::Expiring;
 use crate::history::History;
 use crate::journal::{DiskError, Journal, Ticket};
-use crate::receiver::ReceiverName;
+use crate::receiver::{ReceiverId, ReceiverName, Receivers};
 use crate::retry::RetryPolicy;
 use crate::routing::{DecisionReader, RouteRules};
 
@@ -74,13 +75,23 @@ impl QueueSettings {
     pub fn main(&self) -> &ReceiverRules {
         self.receivers.first().expect("the main receiver is always there")
     }
+
+    /// # Panics
+    /// For a receiver that is not in the settings.
+    pub fn of(&self, receiver: ReceiverId) -> &ReceiverRules {
+        &self.receivers[receiver.index()]
+    }
+
+    pub fn names(&self) -> Receivers {
+        Receivers::new(self.receivers.iter().map(|rules| rules.name.clone()))
+    }
 }
 
 /// The parts that the queue works with, and tells what happens.
 #[derive(Clone)]
 pub struct QueueParts {
-    /// The receiver; without one every event is dropped, and what was recovered waits.
-    pub deliver: Option<Arc<dyn Deliver>>,
+    /// By receiver. `None`, which only the main one is: nothing goes there, and what was recovered for it waits.
+    pub deliver: Vec<Option<Arc<dyn Deliver>>>,
     pub journal: Arc<Journal>,
     pub history: History,
     pub metrics: Arc<QueueMetrics>,
@@ -96,12 +107,16 @@ pub struct Shared {
     /// An attempt was concluded, for those who wait for the drain.
     pub concluded: Notify,
     pub failure_log: FailureLog,
+    pub full_copies: FullCopies,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
 }
 
 pub struct QueueState {
-    pub dispatcher: Dispatcher,
+    /// By receiver.
+    pub dispatchers: Vec<Dispatcher>,
+    /// The place that the next item gets.
+    pub next_place: u64,
     /// The same id again within [`ID_KEPT`] answers the same and queues nothing. Ids that were made here are
     /// never sent in.
     pub known: Expiring<EventId, Known>,
@@ -121,6 +136,27 @@ pub struct Known {
     pub promise: Option<Ticket>,
 }
 
+impl QueueState {
+    pub fn main(&self) -> &Dispatcher {
+        &self.dispatchers[ReceiverId::MAIN.index()]
+    }
+
+    pub fn of(&mut self, receiver: ReceiverId) -> &mut Dispatcher {
+        &mut self.dispatchers[receiver.index()]
+    }
+
+    pub fn take_place(&mut self) -> u64 {
+        let place = self.next_place;
+        self.next_place += 1;
+        place
+    }
+
+    /// Events accepted and not yet settled, counted for each receiver.
+    pub fn unsettled(&self) -> usize {
+        self.dispatchers.iter().map(Dispatcher::unsettled).sum()
+    }
+}
+
 impl Shared {
     pub fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(|_| {
@@ -135,8 +171,11 @@ impl Shared {
     pub fn due(&self) -> Vec<Attempt> {
         let now = Instant::now();
         let mut state = self.lock();
-        let due = std::iter::from_fn(|| state.dispatcher.next(now)).collect();
-        let wake_at = state.dispatcher.wake_at();
+        let mut due = Vec::new();
+        for dispatcher in &mut state.dispatchers {
+            due.extend(std::iter::from_fn(|| dispatcher.next(now)));
+        }
+        let wake_at = state.dispatchers.iter().filter_map(Dispatcher::wake_at).min();
         if wake_at.is_some_and(|at| state.armed.is_none_or(|armed| at < armed)) {
             state.armed = wake_at;
             self.rearm.notify_one();

@@ -39,6 +39,7 @@ use crate::history::History;
 use crate::journal::{Journal, Recovered};
 use crate::output::{complain, print, print_line};
 use crate::queue::{Limits, Queue, QueueParts, QueueSettings, ReceiverRules};
+use crate::receiver::Receivers;
 use crate::retry::{Delays, RetryPolicy};
 use crate::routing::RouteRules;
 use crate::text::innermost;
@@ -142,8 +143,8 @@ impl SimulateOptions {
             rules: RouteRules::ANYWHERE,
         };
         let parts = QueueParts {
-            deliver: Some(Arc::new(sender.clone())),
-            journal: Arc::new(Journal::in_memory(1)),
+            deliver: vec![Some(Arc::new(sender.clone()))],
+            journal: Arc::new(Journal::in_memory(&Receivers::main(), 1)),
             history: History::default(),
             metrics: Arc::default(),
         };

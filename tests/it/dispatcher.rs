@@ -2,10 +2,11 @@
 //! told meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use callhook::attempt::{Attempt, Failure, FailureCode};
-use callhook::event::{CallId, Event, EventType, Origin, Payload};
+use callhook::event::{CallId, Event, EventType, Item, Origin, Payload};
 use callhook::queue::Limits;
 use callhook::queue::dispatcher::{AfterFailure, Dispatcher};
 use callhook::queue::slot::Slot;
@@ -22,12 +23,15 @@ fn dispatcher() -> Dispatcher {
     Dispatcher::new(limits, RetryPolicy::new(0, delays))
 }
 
-fn event(call: CallId, kind: EventType) -> Arc<Event> {
-    Arc::new(Event::now(call, kind, &Payload::empty()))
+/// An event at the next place of all.
+fn item(call: CallId, kind: EventType, origin: Origin) -> Item {
+    static PLACES: AtomicU64 = AtomicU64::new(0);
+    let event = Event::now(call, kind, &Payload::empty());
+    Item::new(Arc::new(event), PLACES.fetch_add(1, Ordering::Relaxed), origin)
 }
 
 fn accept(dispatcher: &mut Dispatcher, call: CallId, now: Instant) {
-    dispatcher.accept(event(call, EventType::Transcription), Origin::Relayed, None, now);
+    dispatcher.accept(&mut item(call, EventType::Transcription, Origin::Relayed), None, now);
 }
 
 /// A caller asks, and waits for five seconds at most.
@@ -37,8 +41,8 @@ fn ask(dispatcher: &mut Dispatcher, call: CallId, now: Instant) -> Slot {
     if let Some(why) = dispatcher.cannot_decide_by(deadline, call, now) {
         slot.close(why);
     }
-    let question = event(call, EventType::CallInitiated);
-    dispatcher.accept(question, Origin::Bridged, Some(slot.clone()), now);
+    let mut question = item(call, EventType::CallInitiated, Origin::Bridged);
+    dispatcher.accept(&mut question, Some(slot.clone()), now);
     slot
 }
 

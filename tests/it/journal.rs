@@ -1,12 +1,14 @@
 //! The durable queue, one claim at a time: what was promised outlives the process, however that ended.
 //! `journal/restart.rs` has the ends and new beginnings, `journal/file.rs` the file itself,
-//! `journal/limits.rs` how much it takes, `journal/full.rs` a disk that is full. `tests/crash` tries it all
+//! `journal/limits.rs` how much it takes, `journal/full.rs` a disk that is full, `journal/upgrade.rs` a file of an
+//! earlier release. `tests/crash` tries it all
 //! at once, under load.
 
 mod file;
 mod full;
 mod limits;
 mod restart;
+mod upgrade;
 
 use crate::support::event::numbered;
 use crate::support::journal::{Journal, end, kill, terminate};

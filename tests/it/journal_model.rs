@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::sync::Arc;
 
-use callhook::event::{CallId, Event, EventId, EventType, Item, Origin, Payload, Spent};
+use callhook::event::{CallId, Event, EventId, EventType, Item, Origin, Payload, Share, Spent};
 use callhook::journal::{DeadFilter, DeadLetter, Journal, OpenError, Recovered};
+use callhook::receiver::Receivers;
 use proptest::prelude::*;
 
 use crate::support::disk::Disk;
@@ -16,15 +17,42 @@ use crate::support::disk::Disk;
 const DEAD_LIMIT: u64 = 1000;
 
 fn open(disk: &Disk) -> (Journal, Recovered) {
-    Journal::open(disk.opener(), true, DEAD_LIMIT).unwrap()
+    Journal::open(disk.opener(), true, &Receivers::main(), DEAD_LIMIT).unwrap()
+}
+
+fn three() -> Receivers {
+    Receivers::new(["main", "crm", "n8n"].map(|name| name.parse().unwrap()))
+}
+
+fn open_for(disk: &Disk, receivers: &Receivers) -> (Journal, Recovered) {
+    Journal::open(disk.opener(), true, receivers, DEAD_LIMIT).unwrap()
 }
 
 fn item(place: u64) -> Item {
     let call = CallId::from_bytes([u8::try_from(place % 5).unwrap(); 16]);
     let (id, kind) = (EventId::make(), EventType::Transcription);
     let event = Event::new(id, call, kind, "2026-01-02T03:04:05.678Z", &Payload::empty());
-    let (event, spent) = (Arc::new(event), Spent::default());
-    Item { event, place, sequence: place + 1, spent, origin: Origin::Relayed }
+    Item { sequence: place + 1, ..Item::new(Arc::new(event), place, Origin::Relayed) }
+}
+
+/// Of the events, every other goes to all three receivers, the rest to the main one alone. Returns them from that place
+/// on.
+fn items(first: u64, events: usize) -> Vec<Item> {
+    let mut items: Vec<Item> = Vec::new();
+    for nth in 0..events {
+        let own = item(first + items.len() as u64);
+        if nth % 2 == 0 {
+            items.push(own);
+            continue;
+        }
+        for (copy, (receiver, _)) in (0..).zip(three().iter()) {
+            let (event, place) = (Arc::clone(&own.event), own.place + u64::from(copy));
+            let origin = if copy == 0 { Origin::Relayed } else { Origin::Copy };
+            let share = Share::Nth(copy);
+            items.push(Item { receiver, share, sequence: 1, ..Item::new(event, place, origin) });
+        }
+    }
+    items
 }
 
 fn spent(item: &Item, attempts: u32) -> Item {
@@ -45,7 +73,7 @@ fn dead(item: &Item) -> DeadLetter {
 
 /// Whether the promise for these events is kept.
 fn kept(journal: &Journal, items: Vec<Item>) -> bool {
-    block_on(journal.put(items).kept())
+    block_on(journal.put(items, Vec::new()).kept())
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -94,8 +122,7 @@ fn play(journal: &Journal, model: &mut Model, items: &mut Vec<Item>, step: &Step
     let waiting = || model.waiting.keys().copied().collect::<Vec<u64>>();
     match step {
         Step::Append(count) => {
-            let first = items.len() as u64;
-            let new: Vec<Item> = (first..first + *count as u64).map(item).collect();
+            let new = self::items(items.len() as u64, *count);
             model.waiting.extend(new.iter().map(|item| (item.place, 0)));
             items.extend(new.clone());
             assert!(kept(journal, new));
@@ -135,16 +162,22 @@ proptest! {
     #[test]
     fn what_is_reopened_is_what_the_model_says(steps in steps()) {
         let disk = Disk::default();
-        let (journal, _) = open(&disk);
+        let (journal, _) = open_for(&disk, &three());
         let (mut model, mut items) = (Model::default(), Vec::new());
         for step in &steps {
             play(&journal, &mut model, &mut items, step);
         }
         journal.close();
-        let (journal, recovered) = open(&disk);
+        let (journal, recovered) = open_for(&disk, &three());
         let found: BTreeMap<u64, u32> =
             recovered.items.iter().map(|item| (item.place, item.spent.attempts)).collect();
         prop_assert_eq!(found, model.waiting);
+        for kept in &recovered.items {
+            let put = &items[usize::try_from(kept.place).unwrap()];
+            let told = |item: &Item| (item.receiver, item.share, item.sequence, item.event.id.clone());
+            prop_assert_eq!(told(kept), told(put));
+            prop_assert_eq!(&kept.event.body, &put.event.body);
+        }
         prop_assert_eq!(dead_places(&journal), model.dead);
     }
 
@@ -155,7 +188,7 @@ proptest! {
         part in 0.0..1.0_f64,
     ) {
         let disk = Disk::default();
-        let (journal, _) = open(&disk);
+        let (journal, _) = open_for(&disk, &three());
         let (mut model, mut items) = (Model::default(), Vec::new());
         // How many writes there were when this much had been promised.
         let mut promised = vec![(disk.writes(), 0)];
@@ -169,7 +202,7 @@ proptest! {
         let first = promised[0].0;
         let at = first + moment.index(disk.writes() - first + 1);
         let (_, safe) = promised.iter().rev().find(|(writes, _)| *writes <= at).unwrap();
-        let (journal, recovered) = open(&disk.torn_after(at, part));
+        let (journal, recovered) = open_for(&disk.torn_after(at, part), &three());
         let found: BTreeSet<u64> = recovered.items.iter().map(|item| item.place).collect();
         let dead = dead_places(&journal);
         for place in 0..*safe as u64 {
@@ -189,7 +222,7 @@ fn a_full_disk_refuses_new_events_keeps_the_old_and_recovers_by_itself() {
     let (journal, _) = open(&disk);
     assert!(kept(&journal, vec![item(0), item(1)]));
     disk.fill_up(true);
-    let ticket = journal.put(vec![item(2), item(3)]);
+    let ticket = journal.put(vec![item(2), item(3)], Vec::new());
     block_on(journal.refused());
     assert!(journal.fault().is_some());
     drop(journal.delivered(0));
@@ -214,7 +247,7 @@ fn an_event_that_is_given_up_while_the_disk_is_full_is_a_dead_letter_later() {
     let (journal, _) = open(&disk);
     disk.fill_up(true);
     let lost = item(0);
-    let ticket = journal.put(vec![lost.clone()]);
+    let ticket = journal.put(vec![lost.clone()], Vec::new());
     block_on(journal.refused());
     journal.died(dead(&lost));
     disk.fill_up(false);
@@ -237,7 +270,7 @@ fn a_replay_moves_a_dead_letter_into_the_queue() {
 #[test]
 fn beyond_their_limit_the_oldest_dead_letters_go() {
     let disk = Disk::default();
-    let (journal, _) = Journal::open(disk.opener(), true, 2).unwrap();
+    let (journal, _) = Journal::open(disk.opener(), true, &Receivers::main(), 2).unwrap();
     for place in 0..5 {
         journal.died(dead(&item(place)));
     }
@@ -254,7 +287,7 @@ fn a_journal_of_another_format_is_refused_with_its_version() {
     write.open_table(meta).unwrap().insert("format", 7).unwrap();
     write.commit().unwrap();
     drop(database);
-    let refused = Journal::open(disk.opener(), true, DEAD_LIMIT).err().unwrap();
+    let refused = Journal::open(disk.opener(), true, &Receivers::main(), DEAD_LIMIT).err().unwrap();
     assert!(matches!(refused, OpenError::OtherFormat { found: 7, .. }), "{refused}");
 }
 
@@ -271,7 +304,7 @@ fn a_journal_with_changed_bytes_is_refused() {
         let mut bytes = disk.bytes();
         bytes[place..].iter_mut().take(512).for_each(|byte| *byte ^= 0x5a);
         let damaged = Disk::holding(bytes);
-        match Journal::open(damaged.opener(), true, DEAD_LIMIT) {
+        match Journal::open(damaged.opener(), true, &Receivers::main(), DEAD_LIMIT) {
             Err(error) => refused += usize::from(matches!(error, OpenError::Damaged(_))),
             // Pages that hold nothing may change.
             Ok((_, recovered)) => assert_eq!(recovered.items.len(), 200, "at {place}"),
@@ -284,10 +317,10 @@ fn a_journal_with_changed_bytes_is_refused() {
 fn what_nobody_waits_for_is_written_all_the_same_unless_it_is_delivered_before() {
     let disk = Disk::default();
     let (journal, _) = open(&disk);
-    journal.put_unhurried(item(0));
+    journal.put_unhurried(vec![item(0)], Vec::new());
     assert!(journal.delivered(0).is_none(), "it was on disk already");
     let before = disk.writes();
-    journal.put_unhurried(item(1));
+    journal.put_unhurried(vec![item(1)], Vec::new());
     while disk.writes() == before {
         std::thread::yield_now();
     }

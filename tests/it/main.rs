@@ -56,6 +56,7 @@ mod simulate;
 
 // The library without a process, and its source.
 mod bridged_events;
+mod copies;
 mod corpus;
 mod dispatcher;
 mod failing_disk;

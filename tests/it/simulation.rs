@@ -14,6 +14,7 @@ use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
 use callhook::queue::metrics::QueueMetrics;
 use callhook::queue::{Limits, Queue, QueueParts, QueueSettings, ReceiverRules};
+use callhook::receiver::{ReceiverId, Receivers};
 use callhook::retry::{Delays, RetryPolicy};
 use callhook::time::timestamp_now;
 use futures_util::future::BoxFuture;
@@ -164,8 +165,8 @@ async fn play(seed: u64, calls: usize, hours: u64) {
     let receiver = Flapping::new(seed, hours, retries + 1);
     let metrics = Arc::new(QueueMetrics::default());
     let parts = QueueParts {
-        deliver: Some(Arc::new(Receiver(Arc::clone(&receiver)))),
-        journal: Arc::new(Journal::in_memory(1_000_000)),
+        deliver: vec![Some(Arc::new(Receiver(Arc::clone(&receiver))))],
+        journal: Arc::new(Journal::in_memory(&Receivers::main(), 1_000_000)),
         history: History::default(),
         metrics: Arc::clone(&metrics),
     };
@@ -203,7 +204,7 @@ fn check(
 ) {
     let state = receiver.state.lock().unwrap();
     let delivered: usize = state.delivered.values().map(Vec::len).sum();
-    let dead = usize::try_from(metrics.events.dead.sum()).unwrap();
+    let dead = usize::try_from(metrics.of(ReceiverId::MAIN).dead.sum()).unwrap();
     let total: u64 = accepted.values().sum();
     assert_eq!(
         delivered + dead,

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use callhook::attempt::{Attempt, Deliver, Outcome};
 use callhook::history::History;
 use callhook::journal::{Journal, Recovered};
+use callhook::queue::metrics::QueueMetrics;
 use callhook::queue::{Limits, Queue, QueueParts, QueueSettings, ReceiverRules};
+use callhook::receiver::Receivers;
 use callhook::routing::RouteRules;
 use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
@@ -64,17 +66,25 @@ impl Taker {
 
     /// A queue on the disk that delivers to this taker, its journal, and the calls that it found unfinished.
     pub fn queue(&self, settings: QueueSettings) -> (Queue, Arc<Journal>, Recovered) {
-        let (journal, mut recovered) = open(&self.disk);
-        let (journal, calls) = (Arc::new(journal), std::mem::take(&mut recovered.calls));
-        let parts = QueueParts {
-            deliver: Some(Arc::new(self.clone())),
-            journal: Arc::clone(&journal),
-            history: History::default(),
-            metrics: Arc::default(),
-        };
-        let queue = Queue::start(settings, parts, recovered);
-        (queue, journal, Recovered { calls, ..Recovered::default() })
+        queue_to(&[self], settings)
     }
+}
+
+/// The same for several receivers on one disk, as the settings name them.
+pub fn queue_to(takers: &[&Taker], settings: QueueSettings) -> (Queue, Arc<Journal>, Recovered) {
+    let disk = &takers[0].disk;
+    let opened = Journal::open(disk.opener(), true, &settings.names(), 100);
+    let (journal, mut recovered) = opened.expect("a journal that is whole");
+    let (journal, calls) = (Arc::new(journal), std::mem::take(&mut recovered.calls));
+    let deliver = takers.iter().map(|taker| Some(Arc::new((*taker).clone()) as _)).collect();
+    let parts = QueueParts {
+        deliver,
+        journal: Arc::clone(&journal),
+        history: History::default(),
+        metrics: Arc::new(QueueMetrics::of_receivers(takers.len())),
+    };
+    let queue = Queue::start(settings, parts, recovered);
+    (queue, journal, Recovered { calls, ..Recovered::default() })
 }
 
 impl Deliver for Taker {
@@ -89,5 +99,5 @@ impl Deliver for Taker {
 }
 
 pub fn open(disk: &Disk) -> (Journal, Recovered) {
-    Journal::open(disk.opener(), true, 100).expect("a journal that is whole")
+    Journal::open(disk.opener(), true, &Receivers::main(), 100).expect("a journal that is whole")
 }

@@ -10,7 +10,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::attempt::Attempt;
-use crate::event::{CallId, Event, EventId, EventType, Item, Origin, Payload, Spent};
+use crate::event::{CallId, Event, EventId, EventType, Item, Origin, Payload};
 use crate::time::timestamp_now;
 use crate::workbench::alteration::Alteration;
 
@@ -99,13 +99,8 @@ impl Call {
         let payload = Payload::from_json(payload).expect("checks make payloads of objects");
         let event = Event::new(EventId::make(), self.id, kind, &timestamp_now(), &payload);
         self.sequence += 1;
-        let item = Item {
-            event: Arc::new(event),
-            place: self.sequence,
-            sequence: self.sequence,
-            spent: Spent::default(),
-            origin: Origin::Relayed,
-        };
+        let item = Item::new(Arc::new(event), self.sequence, Origin::Relayed);
+        let item = Item { sequence: self.sequence, ..item };
         let attempt = Attempt { item, probe: false, timeout: Duration::ZERO };
         Sending { attempt, alteration: None, filler: None }
     }

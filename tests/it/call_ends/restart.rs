@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use callhook::journal;
+use callhook::receiver::Receivers;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -151,7 +152,8 @@ async fn an_end_is_on_disk_before_asterisk_learns_of_it_and_is_the_one_that_is_r
     call.session.close().await;
     call.ear.hung_up().await;
     kept.end("KILL").await;
-    let opened = journal::Journal::in_file(&kept.journal.path(), 1).map_err(drop);
+    let opened =
+        journal::Journal::in_file(&kept.journal.path(), &Receivers::main(), 1).map_err(drop);
     let (closing, recovered) = opened.expect("the journal opens");
     let uuid = call.uuid.parse().expect("a uuid");
     let ended: Vec<_> = recovered.ended.iter().filter(|ended| ended.call == uuid).collect();

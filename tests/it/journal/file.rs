@@ -4,6 +4,7 @@ use std::path::Path;
 
 use callhook::event::CallId;
 use callhook::journal::EndedCall;
+use callhook::receiver::Receivers;
 use callhook::routing::destination::Destination;
 use callhook::time::unix_millis;
 use rand::rngs::StdRng;
@@ -252,7 +253,10 @@ async fn an_older_callhook_and_this_one_read_each_others_ends() {
     let journal = Journal::new();
     let ([old, new], at) = ([CallId::random(), CallId::random()], unix_millis());
     make_older(&journal.path(), old, at);
-    let open = || callhook::journal::Journal::in_file(&journal.path(), 1).map_err(drop).unwrap();
+    let receivers = Receivers::main();
+    let open = || {
+        callhook::journal::Journal::in_file(&journal.path(), &receivers, 1).map_err(drop).unwrap()
+    };
     let (opened, recovered) = open();
     let known = EndedCall { call: old, reason: "hangup".into(), duration_ms: 7, at, next: None };
     assert_eq!(recovered.ended, std::slice::from_ref(&known));

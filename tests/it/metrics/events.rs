@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use callhook::event::{CallId, Event, EventType, Item, Origin, Payload, Spent};
 use callhook::journal::{DeadFilter, DeadLetter, Journal};
+use callhook::receiver::{ReceiverId, Receivers};
 
 use super::{Watched, event};
 use crate::support::receiver::{Receiver, Reply, nobody};
@@ -195,25 +196,22 @@ async fn a_disk_that_refuses_is_told_until_it_writes_again() {
 
 #[tokio::test]
 async fn dead_letters_beyond_the_limit_are_counted_as_dropped() {
-    let journal = Journal::in_memory(2);
+    let journal = Journal::in_memory(&Receivers::main(), 2);
     let metrics = journal.metrics().clone();
     for place in 0..5 {
         journal.died(letter(place));
     }
     // Reading waits until all is written.
     assert_eq!(journal.dead_letters(&DeadFilter::default(), 0, 9).unwrap().0.len(), 2);
-    assert_eq!(
-        (metrics.dead.get(), metrics.dead_limit.get(), metrics.dead_dropped.get()),
-        (2, 2, 3)
-    );
+    let letters = metrics.of(ReceiverId::MAIN);
+    assert_eq!((letters.dead.get(), metrics.dead_limit.get(), letters.dropped.get()), (2, 2, 3));
 }
 
 fn letter(place: u64) -> DeadLetter {
     let event = Event::now(CallId::random(), EventType::DtmfDigit, &Payload::empty());
     let spent = Spent { attempts: 1, first_failed_at: None };
-    let (event, origin) = (Arc::new(event), Origin::Relayed);
     DeadLetter {
-        item: Item { event, place, sequence: 1, spent, origin },
+        item: Item { sequence: 1, spent, ..Item::new(Arc::new(event), place, Origin::Relayed) },
         status: Some(422),
         code: "ERR_BAD_REQUEST".to_owned(),
         error: String::new(),

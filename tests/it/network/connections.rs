@@ -7,7 +7,7 @@ use std::time::Duration;
 use callhook::attempt::{Attempt, Deliver as _, Outcome};
 use callhook::delivery::trace::ProcessId;
 use callhook::delivery::{Webhook, WebhookSettings};
-use callhook::event::{CallId, Event, EventType, Item, Origin, Payload, Spent};
+use callhook::event::{CallId, Event, EventType, Item, Origin, Payload};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -138,8 +138,8 @@ async fn an_attempt_is_not_made_again_once_a_byte_of_its_answer_came() {
 
 fn attempt(number: u64) -> Attempt {
     let event = Event::now(CallId::random(), EventType::DtmfDigit, &Payload::empty());
-    let (spent, origin) = (Spent::default(), Origin::Relayed);
-    let item = Item { event: Arc::new(event), place: number, sequence: number, spent, origin };
+    let item = Item::new(Arc::new(event), number, Origin::Relayed);
+    let item = Item { sequence: number, ..item };
     Attempt { item, probe: false, timeout: Duration::from_secs(10) }
 }
 
