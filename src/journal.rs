@@ -178,7 +178,7 @@ impl Journal {
                 if self.durable {
                     items.into_iter().for_each(|item| inbox.put(item, promise.cloned(), now));
                 }
-                unsent.into_iter().for_each(|letter| inbox.bury(letter, promise.cloned()));
+                unsent.into_iter().for_each(|letter| inbox.bury(letter, promise.cloned(), now));
             });
         }
     }

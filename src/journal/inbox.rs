@@ -67,8 +67,11 @@ impl Inbox {
         self.add(place, row);
     }
 
-    /// Takes a dead letter that was never sent.
-    pub fn bury(&mut self, letter: DeadLetter, promise: Option<Ticket>) {
+    /// Takes a dead letter that was never sent. `now` is in Unix milliseconds.
+    pub fn bury(&mut self, letter: DeadLetter, promise: Option<Ticket>, now: u64) {
+        if letter.item.origin == Origin::Bridged {
+            self.note_bounds(&letter.item.event, now);
+        }
         let promise = self.unless_from_memory(letter.item.origin, promise);
         let waiters = Waiters { promise, lane: None };
         let place = letter.item.place;

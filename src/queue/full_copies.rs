@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
-use super::shared::ReceiverRules;
+use crate::receiver::{ReceiverId, ReceiverName};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -35,10 +35,10 @@ impl FullCopies {
         Self { counts, tasks, stop }
     }
 
-    /// `index` is the receiver's.
-    pub fn note(&self, index: usize, rules: &ReceiverRules, is_kept: bool) {
+    /// With the receiver's name and `QUEUE_LIMIT`.
+    pub fn note(&self, receiver: ReceiverId, name: &ReceiverName, limit: usize, is_kept: bool) {
         let mut counts = lock(&self.counts);
-        let count = &mut counts[index];
+        let count = &mut counts[receiver.index()];
         let is_first = count.dead + count.missed == 0;
         match is_kept {
             true => count.dead += 1,
@@ -47,10 +47,10 @@ impl FullCopies {
         drop(counts);
         if is_first {
             let (counts, stop) = (Arc::clone(&self.counts), self.stop.clone());
-            let (name, limit) = (rules.name.clone(), rules.limits.queue);
+            let name = name.clone();
             self.tasks.spawn(async move {
                 stop.run_until_cancelled(sleep(MINUTE)).await;
-                let Count { dead, missed } = std::mem::take(&mut lock(&counts)[index]);
+                let Count { dead, missed } = std::mem::take(&mut lock(&counts)[receiver.index()]);
                 error!(
                     receiver = %name,
                     count = dead,

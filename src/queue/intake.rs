@@ -430,8 +430,8 @@ impl Shared {
         if is_main {
             self.tell_unsent(&event, is_kept);
         } else {
-            let rules = self.settings.of(item.receiver);
-            self.full_copies.note(item.receiver.index(), rules, is_kept);
+            let ReceiverRules { name, limits, .. } = self.settings.of(item.receiver);
+            self.full_copies.note(item.receiver, name, limits.queue, is_kept);
         }
         let metrics = self.parts.metrics.of(item.receiver);
         if is_kept {
@@ -441,6 +441,9 @@ impl Shared {
             batch.unsent.push(self.unsent(item.clone()));
         } else {
             metrics.missed.inc();
+            if item.origin == Origin::Bridged {
+                self.parts.journal.note_bounds(&event);
+            }
         }
         true
     }

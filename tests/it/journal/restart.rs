@@ -276,7 +276,10 @@ async fn a_routed_call_initiated_is_answered_alike_after_a_restart() {
         let given = service.post_with("/events", &key, body.to_string()).await;
         let expected = json!({ "id": "caller-1", "sts_url": "wss://sts.example/agent?tenant=7" });
         assert_eq!((given.status, given.json()), (200, expected));
-        relay(&service, &new_uuid(), 0).await; // so that the outcome before it is on disk
+        // Its id is on disk when it is answered, and so is what came before.
+        let (later, body_of_later) = ([("Idempotency-Key", "later")], numbered(&new_uuid(), 0));
+        let later = service.post_with("/events", &later, body_of_later.to_string()).await;
+        assert_eq!(later.status, 202);
         end(service, signal).await;
         let service = journal.serve(&receiver.url, &[]).await;
         let again = service.post_with("/events", &key, body.to_string()).await;
