@@ -2,7 +2,7 @@
 //! and how often it allocates. `cargo bench --bench hot` runs all in a few seconds; a word behind `--`
 //! picks those whose name has it.
 //!
-//! What is measured is pure: no socket, no disk. What Asterisk says is what it was seen to say
+//! What is measured is pure: no socket, and no disk but the journal's. What Asterisk says is what it was seen to say
 //! (`tests/captures`). The allocations are exact, the times are of this machine, with the counting in
 //! them: what is freed by dropping a result is not counted, what is freed on the way is.
 //!
@@ -376,6 +376,61 @@ mod queue {
                 }
                 receipt
             })
+        });
+    }
+}
+
+mod journal {
+    use super::{ItemsCount, transcription};
+    use std::sync::Arc;
+
+    use callhook::event::{Item, Origin, Share};
+    use callhook::journal::Journal;
+    use callhook::receiver::Receivers;
+    use divan::Bencher;
+
+    const EVENTS: usize = 1000;
+
+    /// Of so many receivers, with what an event for each of them is.
+    fn receivers(count: usize) -> Receivers {
+        let names = ["main", "crm", "n8n"].into_iter().take(count);
+        Receivers::new(names.map(|name| name.parse().expect("it is a name")))
+    }
+
+    fn items(receivers: &Receivers, first: u64) -> Vec<Item> {
+        let count = receivers.iter().len() as u64;
+        let events = (0..EVENTS as u64).map(|nth| (nth, Arc::new(transcription(nth.into()))));
+        let items = events.flat_map(|(nth, event)| {
+            receivers.iter().zip(0..).map(move |((receiver, _), copy)| {
+                let place = first + nth * count + u64::from(copy);
+                let share = if count == 1 { Share::Own } else { Share::Nth(copy) };
+                let item = Item::new(Arc::clone(&event), place, Origin::Relayed);
+                Item { receiver, share, sequence: nth + 1, ..item }
+            })
+        });
+        items.collect()
+    }
+
+    /// A thousand events for so many receivers come to the disk, and are taken off it again.
+    #[divan::bench(args = [1, 3], sample_count = 30)]
+    fn thousand(bencher: Bencher<'_, '_>, count: usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.expect("a runtime can be built");
+        let directory = tempfile::tempdir().expect("there is room");
+        let path = directory.path().join("journal.redb");
+        let receivers = receivers(count);
+        let (journal, _) = Journal::in_file(&path, &receivers, 1).expect("a new journal");
+        let mut first = 0;
+        let input = || {
+            first += (EVENTS * count) as u64;
+            items(&receivers, first)
+        };
+        bencher.counter(ItemsCount::new(EVENTS)).with_inputs(input).bench_local_values(|items| {
+            let places: Vec<u64> = items.iter().map(|item| item.place).collect();
+            assert!(runtime.block_on(journal.put(items, Vec::new()).kept()));
+            let gone: Vec<_> =
+                places.iter().filter_map(|place| journal.delivered(*place)).collect();
+            gone.into_iter().for_each(|ticket| assert!(runtime.block_on(ticket.kept())));
         });
     }
 }

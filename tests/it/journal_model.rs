@@ -337,3 +337,33 @@ fn a_promise_is_kept_though_the_runtime_that_opened_the_journal_is_gone() {
     let (journal, _) = block_on(async { open(&disk) });
     assert!(kept(&journal, vec![item(0)]));
 }
+
+/// How many bytes are in use on a disk where a thousand events wait for each of the receivers.
+fn bytes_for(receivers: &Receivers) -> u64 {
+    let disk = Disk::default();
+    let (journal, _) = open_for(&disk, receivers);
+    let mut waiting: Vec<Item> = Vec::new();
+    for nth in 0..1000 {
+        let payload =
+            serde_json::json!({"role": "user", "text": "I'd like to book a table for four."});
+        let call = CallId::from_bytes([nth.try_into().unwrap_or(7); 16]);
+        let event = Arc::new(Event::now(call, EventType::Transcription, &Payload::of(&payload)));
+        for ((receiver, _), copy) in receivers.iter().zip(0..) {
+            let share = if receivers.iter().len() == 1 { Share::Own } else { Share::Nth(copy) };
+            let place = waiting.len() as u64;
+            let item = Item::new(Arc::clone(&event), place, Origin::Relayed);
+            waiting.push(Item { receiver, share, sequence: 1, ..item });
+        }
+    }
+    assert!(kept(&journal, waiting));
+    journal.close();
+    let database = redb::Builder::new().create_with_backend(disk.clone()).unwrap();
+    let stats = database.begin_write().unwrap().stats().unwrap();
+    stats.allocated_pages() * stats.page_size() as u64
+}
+
+#[test]
+fn three_receivers_take_little_more_room_than_one() {
+    let (one, three) = (bytes_for(&Receivers::main()), bytes_for(&three()));
+    assert!(three * 10 <= one * 16, "{one} bytes for one, {three} for three");
+}
