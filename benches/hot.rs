@@ -135,12 +135,11 @@ mod attempt {
     /// The whole request, signed.
     #[divan::bench]
     fn request(bencher: Bencher<'_, '_>) {
+        let url = "http://127.0.0.1:9000/webhook".parse().expect("it is a URL");
         let settings = WebhookSettings {
-            url_is_secret: false,
-            url: "http://127.0.0.1:9000/webhook".parse().expect("it is a URL"),
             secret: Some("a secret of the usual length".into()),
-            timeout: Duration::from_secs(3),
             signing_keys: Some(key()),
+            ..WebhookSettings::to(url, Duration::from_secs(3))
         };
         let webhook =
             Webhook::new(settings, None, ProcessId::random()).expect("http needs no certificates");

@@ -234,7 +234,7 @@ impl App {
         let mut renewal = self.renewing.renewal.clone();
         let reading = spawn_blocking(move || {
             let renewed = renewal.renew();
-            (renewal, renewed, tls::connector().err())
+            (renewal, renewed, tls::connector(None).err())
         });
         let Ok((renewal, renewed, no_certificates)) = reading.await else {
             return error!("reading secrets anew broke off, which is a bug; the old ones stay");
@@ -242,13 +242,16 @@ impl App {
         for error in &renewed.errors {
             warn!("{error}; the old value stays");
         }
+        for warning in &renewed.warnings {
+            warn!("{warning}");
+        }
         self.renewing.renewal = renewal;
         self.renewing.secrets.renew(&renewed.front.secrets);
         self.renewing.agent_secrets.renew(&renewed.front.agent_secrets);
         self.renewing.tokens.renew(&renewed.admin.tokens);
         match no_certificates {
             None => self.renewing.bridge.renew(),
-            Some(error) => warn!(error, "certificates cannot be read anew; the old ones stay"),
+            Some(error) => warn!(%error, "certificates cannot be read anew; the old ones stay"),
         }
         for (webhook, renewed) in self.renewing.webhooks.iter().zip(renewed.webhooks) {
             match (webhook, renewed) {

@@ -78,6 +78,9 @@ pub enum FailureCode {
     Timeout,
     #[strum(serialize = "EPROTO")]
     Tls,
+    /// The proxy before the receiver is not reached, or refuses.
+    #[strum(serialize = "ERR_PROXY")]
+    Proxy,
     /// A 3xx or 4xx.
     #[strum(serialize = "ERR_BAD_REQUEST")]
     BadRequest,
@@ -187,9 +190,10 @@ mod tests {
     fn only_502_503_504_and_silence_mean_that_nobody_is_there() {
         let away: Vec<u16> = (300..600).filter(|s| status(*s).is_nobody_there()).collect();
         assert_eq!(away, [502, 503, 504]);
-        let silent =
-            Failure::unanswered(FailureCode::ConnectionReset, String::new(), Duration::ZERO);
-        assert!(silent.is_nobody_there());
+        for code in [FailureCode::ConnectionReset, FailureCode::Proxy] {
+            let silent = Failure::unanswered(code, String::new(), Duration::ZERO);
+            assert!(silent.is_nobody_there() && !silent.is_final(), "{code:?}");
+        }
     }
 
     #[test]

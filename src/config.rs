@@ -11,7 +11,9 @@
 mod advice;
 mod error;
 mod layers;
+mod names;
 mod reader;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,12 +22,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use secrecy::SecretString;
 use tracing::level_filters::LevelFilter;
 
 pub use self::error::SettingError;
 use self::layers::Layers;
+pub use self::reader::header_value;
 use self::reader::{SettingsReader, shown};
+use self::webhook::{TEN_MINUTES, read_webhook};
 use crate::bridge::{AudioCodec, CallSettings};
 use crate::calls::CallRules;
 use crate::delivery::WebhookSettings;
@@ -43,8 +46,6 @@ use crate::routing::{AllowedHosts, HostRule, RouteRules, StsUrl};
 /// Where `ROUTING_TIMEOUT` is not set: AVR Core waits for 3 s, unless told otherwise, for the answer to its own request.
 const RELAY_TIMEOUT: Duration = Duration::from_millis(2500);
 
-/// No phone call waits longer for anything.
-const TEN_MINUTES: u32 = 600_000;
 const ONE_HOUR: u32 = 3_600_000;
 const ONE_DAY: u32 = 86_400_000;
 
@@ -84,9 +85,11 @@ pub struct Renewal(Layers);
 #[derive(Debug)]
 pub struct Renewed {
     /// The names of the settings that changed.
-    pub changed: Vec<&'static str>,
+    pub changed: Vec<String>,
     /// Those that stay as they were, since their file is bad.
     pub errors: Vec<SettingError>,
+    /// What is probably a mistake in what is read.
+    pub warnings: Vec<String>,
     /// As in [`Settings`].
     pub webhooks: Vec<Option<WebhookSettings>>,
     pub front: FrontSettings,
@@ -103,8 +106,9 @@ impl Renewal {
         };
         let (changed, errors) = self.0.reread(|layers| checked(layers).map(drop));
         let settings = checked(&self.0).expect("what is bad was not taken");
+        let warnings = advice::out_of_date(&settings.webhooks, &self.0);
         let Settings { webhooks, front, admin, .. } = settings;
-        Renewed { changed, errors, webhooks, front, admin }
+        Renewed { changed, errors, warnings, webhooks, front, admin }
     }
 }
 
@@ -157,6 +161,7 @@ impl Settings {
         settings.warnings.clone_from(&warnings);
         let mut errors = reader.into_errors();
         if errors.is_empty() {
+            settings.warnings.extend(advice::out_of_date(&settings.webhooks, &layers));
             let has_sts = settings.fallback.is_some();
             settings.warnings.extend(advice::missing_speech(environment, has_sts));
             let transfer_to = &settings.front.transfer_to;
@@ -206,7 +211,7 @@ pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<Se
 }
 
 fn read_all(reader: &mut SettingsReader<'_>) -> Settings {
-    let (webhook, front) = (read_webhook(reader), read_front(reader));
+    let (webhook, front) = (read_webhook(reader, ReceiverName::main()), read_front(reader));
     Settings {
         queue: read_queue(reader, webhook.as_ref(), &front.transfer_to),
         webhooks: vec![webhook],
@@ -246,26 +251,6 @@ fn read_part<T>(
     let part = read(&mut reader);
     let errors = reader.into_errors();
     if errors.is_empty() { Ok(part) } else { Err(errors) }
-}
-
-fn read_webhook(reader: &mut SettingsReader<'_>) -> Option<WebhookSettings> {
-    const EXPECTED: &str = "expected the receiver's http:// or https:// URL, such as \
-                            http://avr-webhook:9000/events, or none to run without a receiver \
-                            (a / ? # @ before the host is written %2F %3F %23 %40)";
-    let given = reader.text("WEBHOOK_URL");
-    let url = reader.checked("WEBHOOK_URL", |text| match WebhookSettings::read_url(text) {
-        None if text == "none" => Ok(None),
-        Some(url) => Ok(Some(url)),
-        None => Err(EXPECTED.to_owned()),
-    });
-    if given.is_none() && !reader.is_from_file("WEBHOOK_URL") {
-        reader.add(SettingError::missing("WEBHOOK_URL", EXPECTED));
-    }
-    let secret = read_secret(reader, "WEBHOOK_SECRET");
-    let timeout = reader.millis("WEBHOOK_TIMEOUT", 1..=TEN_MINUTES);
-    let signing_keys = reader.value("WEBHOOK_SIGNING_KEY");
-    let (url, url_is_secret) = (url.flatten()?, reader.is_from_file("WEBHOOK_URL"));
-    Some(WebhookSettings { url, url_is_secret, secret, timeout, signing_keys })
 }
 
 fn read_queue(
@@ -399,13 +384,7 @@ fn read_listen(reader: &mut SettingsReader<'_>, host: &str, port: &str) -> Liste
     ListenAddress { host: host.unwrap_or_default(), port: port.unwrap_or_default() }
 }
 
-fn read_secret(reader: &mut SettingsReader<'_>, name: &str) -> Option<SecretString> {
-    let value = reader.checked(name, header_value)?;
-    let text = value.to_str().expect("it was checked to be visible ASCII");
-    Some(text.into())
-}
-
-/// As [`read_secret`]; in a file of its own, each line is accepted.
+/// In a file of its own, each line is accepted.
 fn read_secrets(reader: &mut SettingsReader<'_>, name: &str) -> Secrets {
     let is_file = reader.is_from_file(name);
     let secrets = reader.checked(name, |text| {
@@ -422,16 +401,6 @@ fn read_switch(reader: &mut SettingsReader<'_>, name: &str) -> bool {
     let switch =
         reader.checked(name, |text| text.parse().map_err(|_| "expected true or false".to_owned()));
     switch.unwrap_or_default()
-}
-
-/// Reads what travels in a header.
-///
-/// # Errors
-/// What is expected.
-pub fn header_value(text: &str) -> Result<HeaderValue, String> {
-    let value = HeaderValue::from_str(text).ok().filter(|value| value.to_str().is_ok());
-    value
-        .ok_or_else(|| "expected visible ASCII characters, since it is sent in a header".to_owned())
 }
 
 fn level(text: &str) -> Result<LevelFilter, String> {
@@ -494,14 +463,14 @@ mod tests {
 
     #[test]
     fn every_setting_in_the_settings_document_is_read() {
-        let mut layers = Layers::read(&BTreeMap::new(), &mut Vec::new());
-        let names = layers.names().to_vec();
+        let names = Layers::read(&BTreeMap::new(), &mut Vec::new()).names().to_vec();
         let mut errors = 0;
         for name in &names {
             // A value that no setting accepts is an error wherever the setting is read.
             let given = environment(&[(name, "\u{1}")]);
-            layers = Layers::read(&given, &mut Vec::new());
-            let mut reader = SettingsReader::new(&layers, Vec::new());
+            let mut faults = Vec::new();
+            let layers = Layers::read(&given, &mut faults);
+            let mut reader = SettingsReader::new(&layers, faults);
             read_all(&mut reader);
             let told = reader.into_errors().iter().any(|error| error.to_string().starts_with(name));
             errors += usize::from(told);

@@ -7,11 +7,13 @@
 //! - An attempt ends within its timeout, which covers connecting, sending and reading head and body.
 //! - Any 2xx is a success, whatever its body. One that cannot be read costs at worst the routing decision in it,
 //!   and the log says so.
-//! - Redirects are not followed: a 3xx is a failure. No proxy is used.
+//! - Redirects are not followed: a 3xx is a failure.
 //! - What is quoted of an answer holds none of the receiver's secrets.
 
 pub mod answer;
 pub mod failure;
+pub mod headers;
+pub mod settings;
 pub mod signature;
 pub mod trace;
 
@@ -22,110 +24,31 @@ use futures_util::future::BoxFuture;
 use http_body_util::{Either, Full};
 use hyper::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue,
-    RETRY_AFTER, USER_AGENT,
+    PROXY_AUTHORIZATION, RETRY_AFTER, USER_AGENT,
 };
-use hyper::{Method, Request};
-use percent_encoding::percent_decode_str;
-use secrecy::{ExposeSecret as _, SecretString};
+use hyper::{Method, Request, StatusCode};
+use secrecy::ExposeSecret as _;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
-use url::{Position, Url};
+use url::Position;
 
 use self::answer::AnswerBody;
-use self::signature::SigningKeys;
+pub use self::headers::{AGENT_HEADER, ATTEMPT_HEADER, SECRET_HEADER, SEQUENCE_HEADER};
+pub use self::settings::{WebhookSettings, scheme_and_host, with_json_forms};
 use self::trace::ProcessId;
 use crate::attempt::{Attempt, Deliver, Failure, Outcome};
 use crate::event::EventType;
-use crate::routing::without_user;
-use crate::wire;
+use crate::wire::basic::authorization;
 use crate::wire::connections::{self, AskError, Connections, RequestBody, WireAnswer};
 use crate::wire::dial::{DialError, Dialer};
+use crate::wire::proxy::Proxy;
 
 /// A longer `Retry-After` counts as this: AVR's sample receiver asks for 900 seconds.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(15 * 60);
 
 const AGENT: &str = concat!("callhook/", env!("CARGO_PKG_VERSION"));
 
-/// `WEBHOOK_SECRET`, by which the receiver recognises callhook.
-pub const SECRET_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-secret");
-/// 1, 2, … for the event.
-pub const ATTEMPT_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-attempt");
-/// 1, 2, … within the call.
-pub const SEQUENCE_HEADER: HeaderName = HeaderName::from_static("x-avr-webhook-sequence");
-/// `AGENT_ID`, by which AVR's dashboard knows whose call it is.
-pub const AGENT_HEADER: HeaderName = HeaderName::from_static("x-avr-agent-id");
-
 const MASK: &str = "••••••••";
-
-/// `WEBHOOK_*`.
-#[derive(Clone, Debug)]
-pub struct WebhookSettings {
-    /// http or https, with a host.
-    pub url: Url,
-    /// Whether more than its scheme and host is.
-    pub url_is_secret: bool,
-    /// Checked to be a header value.
-    pub secret: Option<SecretString>,
-    pub timeout: Duration,
-    pub signing_keys: Option<SigningKeys>,
-}
-
-impl WebhookSettings {
-    /// `None` unless it is a URL fit for [`url`](Self::url).
-    pub fn read_url(text: &str) -> Option<Url> {
-        let url = Url::parse(text).ok()?;
-        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
-    }
-
-    /// `host:port`, as in Node's errors.
-    pub fn host_and_port(&self) -> String {
-        let host = self.url.host_str().unwrap_or_default();
-        let port = self.url.port_or_known_default().unwrap_or_default();
-        format!("{host}:{port}")
-    }
-
-    /// What a receiver may repeat of what callhook sends, and nobody else may see; the longest first, since a short
-    /// one may be part of a long one.
-    pub fn secrets(&self) -> Vec<String> {
-        let mut secrets: Vec<String> = Vec::new();
-        secrets.extend(self.secret.as_ref().map(|secret| secret.expose_secret().to_owned()));
-        if let Some(password) = self.url.password() {
-            secrets.push(password.to_owned());
-            secrets.push(percent_decode_str(password).decode_utf8_lossy().into_owned());
-        }
-        let basic = wire::authorization(&self.url);
-        let basic = basic.as_ref().and_then(|value| value.to_str().ok()?.split_once(' '));
-        secrets.extend(basic.map(|(_, encoded)| encoded.to_owned()));
-        with_json_forms(secrets)
-    }
-
-    /// Without userinfo, for logs.
-    pub fn shown_url(&self) -> String {
-        match self.url_is_secret {
-            true => scheme_and_host(&self.url),
-            false => without_user(&self.url).to_string(),
-        }
-    }
-}
-
-/// What is shown of a URL that is a secret.
-pub fn scheme_and_host(url: &Url) -> String {
-    format!("{}://{}", url.scheme(), &url[Position::BeforeHost..Position::AfterPort])
-}
-
-/// The same texts as they are, and as JSON writes them.
-pub fn with_json_forms(mut secrets: Vec<String>) -> Vec<String> {
-    let in_json = |secret: &String| {
-        let quoted = serde_json::Value::from(secret.as_str()).to_string();
-        quoted[1..quoted.len() - 1].to_owned()
-    };
-    let escaped: Vec<String> = secrets.iter().map(in_json).collect();
-    secrets.extend(escaped);
-    secrets.retain(|secret| !secret.is_empty());
-    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    secrets.dedup();
-    secrets
-}
 
 /// The receiver's HTTP client; clones share its connections. Attempts under way keep the client that they began
 /// with.
@@ -195,28 +118,41 @@ impl Webhook {
     /// If no head of an answer arrived.
     pub async fn ask(&self, request: Request<RequestBody>) -> Result<WireAnswer, AskError> {
         let (client, copy) = (self.client(), connections::copy(&request));
-        client.connections.ask(request, || copy, client.settings.timeout).await
+        let until = Instant::now() + client.settings.timeout;
+        client.connections.ask(request, || copy, until).await
     }
 }
 
 /// What all attempts share, and a place for each header that they have of their own: a map that grows is made anew.
 fn template(settings: &WebhookSettings) -> Request<()> {
     let url = &settings.url;
+    let (host, path) = (
+        &url[Position::BeforeHost..Position::AfterPort],
+        &url[Position::BeforePath..Position::AfterQuery],
+    );
+    let forwarding = settings.forwarding_proxy();
+    let target = match forwarding {
+        Some(_) => format!("http://{host}{path}"),
+        None => path.to_owned(),
+    };
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = url[Position::BeforePath..Position::AfterQuery]
+    *request.uri_mut() = target
         .parse()
         .expect("what the URL parser lets through in a path and query is fit for a request");
     let headers = request.headers_mut();
-    let host = &url[Position::BeforeHost..Position::AfterPort];
+    headers.clone_from(&settings.headers);
     headers.insert(HOST, HeaderValue::try_from(host).expect("a host is visible ASCII"));
     headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
     // What is encoded all the same could not be read.
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-    if let Some(authorization) = wire::authorization(url) {
+    if let Some(authorization) = authorization(url) {
         headers.insert(AUTHORIZATION, authorization);
+    }
+    if let Some(authorization) = forwarding.and_then(Proxy::authorization) {
+        headers.insert(PROXY_AUTHORIZATION, authorization);
     }
     if let Some(secret) = &settings.secret {
         let mut value = HeaderValue::from_str(secret.expose_secret())
@@ -279,7 +215,8 @@ impl WebhookClient {
         agent: Option<HeaderValue>,
         process: ProcessId,
     ) -> Result<Self, DialError> {
-        let destination = Dialer::default().destination(&settings.url)?;
+        let dialer = Dialer::with(settings.identity.clone(), settings.proxy.clone());
+        let destination = dialer.destination(&settings.url)?;
         let (connections, secrets) = (Connections::to(destination), settings.secrets());
         let template = template(&settings);
         Ok(Self { connections, settings, secrets, template, agent, process })
@@ -314,12 +251,11 @@ impl WebhookClient {
         let begun = Instant::now();
         let deadline = begun + timeout;
         let failed = |failure| SentAttempt { outcome: Outcome::Failed(failure), unread: None };
-        let asked = self.connections.ask(request, again, timeout);
+        let asked = self.connections.ask(request, again, deadline);
         let mut answer = match timeout_at(deadline, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
-                let address = self.settings.host_and_port();
-                return failed(failure::of_request(&error, &address, begun.elapsed()));
+                return failed(failure::of_request(&error, &self.settings, begun.elapsed()));
             }
             Err(_) => return failed(Failure::of_timeout(timeout, begun.elapsed())),
         };
@@ -335,9 +271,16 @@ impl WebhookClient {
                 unread,
             };
         }
-        let retry_after = retry_after(&answer.head.headers);
         let quote = body.quote(&self.secrets);
-        let failure = Failure::of_status(status.as_u16(), retry_after, begun.elapsed());
+        let failure = match self.settings.forwarding_proxy() {
+            Some(proxy) if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                failure::of_proxy(&proxy.denial(), &self.settings, begun.elapsed())
+            }
+            Some(_) | None => {
+                let retry_after = retry_after(&answer.head.headers);
+                Failure::of_status(status.as_u16(), retry_after, begun.elapsed())
+            }
+        };
         failed(Failure { answer: quote, ..failure })
     }
 
@@ -401,6 +344,7 @@ pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{CallId, Event, Item, Origin, Payload};
 
     #[test]
     fn retry_after_is_seconds_or_a_date_up_to_fifteen_minutes() {
@@ -422,6 +366,27 @@ mod tests {
         ] {
             let expected = expected.map(Duration::from_secs);
             assert_eq!(parse_retry_after(value, now), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn every_header_that_an_attempt_has_is_refused_as_a_further_one() {
+        let settings = WebhookSettings {
+            secret: Some("s3cret".into()),
+            signing_keys: "whsec_MfKQ9r8GKYqr".parse().ok(),
+            proxy: "http://joe:hush@proxy".parse().ok(),
+            ..WebhookSettings::to("http://joe:hush@h/".parse().unwrap(), Duration::ZERO)
+        };
+        let agent = Some(HeaderValue::from_static("agent"));
+        let client = WebhookClient::new(settings, agent, ProcessId::random()).unwrap();
+        let event = Event::now(CallId::random(), EventType::CallEnded, &Payload::empty());
+        let item = Item::new(event.into(), 1, Origin::Relayed);
+        let request =
+            client.request(&Attempt { item, probe: false, timeout: Duration::from_secs(1) });
+        assert_eq!(request.headers().len(), 16);
+        for name in request.headers().keys() {
+            let text = format!(r#"{{"{name}":"x"}}"#);
+            assert!(headers::read_headers(&text, true).is_err(), "{name}");
         }
     }
 }

@@ -33,6 +33,14 @@ impl ReceiverName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The name of one of its settings: `WEBHOOK_URL`, or `RECEIVER_CRM_URL`.
+    pub fn variable(&self, suffix: &str) -> String {
+        match self.as_str() {
+            "main" => format!("WEBHOOK_{suffix}"),
+            name => format!("RECEIVER_{}_{suffix}", name.to_ascii_uppercase()),
+        }
+    }
 }
 
 /// Takes upper case too, as variables have it.
@@ -103,7 +111,9 @@ mod tests {
 
     #[test]
     fn a_name_is_one_to_twenty_letters_and_digits_and_shown_in_lower_case() {
-        assert_eq!("CRM2".parse::<ReceiverName>().unwrap().as_str(), "crm2");
+        let name: ReceiverName = "CRM2".parse().unwrap();
+        assert_eq!((name.as_str(), &*name.variable("URL")), ("crm2", "RECEIVER_CRM2_URL"));
+        assert_eq!(ReceiverName::main().variable("URL"), "WEBHOOK_URL");
         assert!("A".repeat(20).parse::<ReceiverName>().is_ok());
         let bad = ["", "A_B", "a-b", "é", " "].map(str::to_owned);
         for text in bad.into_iter().chain(["A".repeat(21)]) {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::layers::{SECRETS, file_variable, is_set};
+use super::layers::{Layers, is_set};
+use super::names::variables;
+use crate::delivery::WebhookSettings;
 use crate::event::{EventFilter, EventType};
 use crate::routing::destination::Destinations;
 use crate::text::{misspelt, nearest};
@@ -20,7 +22,7 @@ const NOT_DONE: [(&str, &str); 4] = [
 
 /// Variables that are nearly a setting.
 pub fn unknown_names(environment: &BTreeMap<String, String>, names: &[String]) -> Vec<String> {
-    let names: Vec<String> = names.iter().cloned().chain(SECRETS.map(file_variable)).collect();
+    let names = variables(names);
     let meant = |name: &str| match name.starts_with("WEBHOOK_") {
         true => nearest(name, &names),
         false => misspelt(name, &names),
@@ -33,6 +35,19 @@ pub fn unknown_names(environment: &BTreeMap<String, String>, names: &[String]) -
             Some(format!("{name} is not a setting and is ignored; did you mean {meant}?"))
         })
         .collect()
+}
+
+/// Certificates that receivers will refuse.
+pub fn out_of_date(webhooks: &[Option<WebhookSettings>], layers: &Layers) -> Vec<String> {
+    let faults = webhooks.iter().flatten().filter_map(|webhook| {
+        let fault = webhook.identity.as_ref()?.out_of_date()?;
+        let name = webhook.name.variable("CLIENT_CERT");
+        let path = layers.text(&name).unwrap_or_default();
+        Some(format!(
+            "{name}={path}: receivers will refuse this certificate, since {fault}; put a new one there and send SIGHUP"
+        ))
+    });
+    faults.collect()
 }
 
 pub fn unknown_events(events: &EventFilter) -> Vec<String> {

@@ -1,10 +1,10 @@
 //! Layers: where a setting's value comes from.
 //!
-//! Lowest first: the compiled-in `config/default.toml`, the file that `CALLHOOK_CONFIG` names, the
-//! environment. A secret may also stand in a file of its own, which a variable with [`FILE_SUFFIX`] names; it is read
-//! with the layers, and again whenever that is asked for. Every value is text here, whatever its type in TOML; what it means is for
-//! [`super::reader`] to say. An empty value, `undefined` and `null` count as not set in every layer,
-//! since avr-app passes those.
+//! Lowest first: the compiled-in `config/default.toml`, the file that `CALLHOOK_CONFIG` names, the environment.
+//! A secret may also stand in a file of its own, which a variable with `_FILE` names; a certificate and its key always
+//! do. These files are read with the layers, and again whenever that is asked for. Every value is text here, whatever
+//! its type in TOML; what it means is for [`super::reader`] to say. An empty value, `undefined` and `null` count as
+//! not set in every layer, since avr-app passes those.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,24 +17,10 @@ use figment::{Figment, Metadata, Profile, Provider};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::error::SettingError;
+use super::names::{self, DEFAULTS, file_variable, is_pem, is_secret, is_table};
 
-/// What is or may hold a secret: it may be set by a variable with [`FILE_SUFFIX`], and is not shown.
-pub const SECRETS: [&str; 6] = [
-    "WEBHOOK_URL",
-    "WEBHOOK_SECRET",
-    "WEBHOOK_SIGNING_KEY",
-    "HTTP_SECRET",
-    "AGENT_SECRET",
-    "ADMIN_TOKEN",
-];
-
-pub const FILE_SUFFIX: &str = "_FILE";
-
-/// The longest file of a secret, in bytes.
+/// The longest file of a secret or certificate, in bytes.
 const MOST_BYTES: u64 = 64 * 1024;
-
-/// The settings document: every setting with its meaning and its default.
-pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 pub const FILE_VARIABLE: &str = "CALLHOOK_CONFIG";
 
@@ -46,13 +32,15 @@ const ENVIRONMENT_LAYER: &str = "environment";
 pub struct Layers {
     merged: Figment,
     names: Vec<String>,
-    /// By the secret's name.
-    files: BTreeMap<&'static str, SecretFile>,
+    /// By the name of the setting.
+    files: BTreeMap<String, NamedFile>,
 }
 
-/// A file that holds one secret.
+/// A file of its own that a setting has.
 #[derive(Clone)]
-struct SecretFile {
+struct NamedFile {
+    /// What names it.
+    variable: String,
     path: String,
     /// `None` if it could not be read at the start, which is an error.
     text: Option<SecretString>,
@@ -63,73 +51,100 @@ impl Layers {
         let defaults = Layer::parse(DEFAULT_LAYER, DEFAULTS)
             .expect("the compiled-in defaults are valid, as a test shows");
         // The document names every setting, also those that are not set by default.
-        let names = names_in(DEFAULTS);
+        let names = names::documented();
         let file = environment.get(FILE_VARIABLE).filter(|path| is_set(path));
-        let known: Vec<String> = names.iter().cloned().chain(SECRETS.map(file_variable)).collect();
+        let known = names::variables(&names);
         let file = file.map(|path| Layer::load(path, &known, errors));
         let environment = Layer::of_environment(environment, &known);
         let merged = Figment::from(defaults)
             .merge(file.unwrap_or_else(|| Layer::empty(FILE_VARIABLE)))
             .merge(environment);
         let mut layers = Self { merged, names, files: BTreeMap::new() };
-        for name in SECRETS {
-            layers.find_file(name, errors);
+        for name in layers.names.clone() {
+            layers.find_file(&name, errors);
         }
         layers
     }
 
-    fn find_file(&mut self, name: &'static str, errors: &mut Vec<SettingError>) {
-        let variable = file_variable(name);
+    fn find_file(&mut self, name: &str, errors: &mut Vec<SettingError>) {
+        let variable = match name {
+            name if is_pem(name) => name.to_owned(),
+            name if is_secret(name) => file_variable(name),
+            _ => return,
+        };
         let Ok(path) = self.merged.find_value(&variable.to_lowercase()) else { return };
-        let path = as_text(&path);
+        let mut file = NamedFile { variable, path: as_text(&path), text: None };
         let text = match self.text(name) {
-            Some(_) => {
+            Some(_) if file.variable != name => {
                 Err(format!("{name} is set, too ({}); set one of the two", self.source(name)))
             }
-            None => read_secret(&path),
+            Some(_) | None => file.read(),
         };
-        if let Err(fault) = &text {
-            errors.push(SettingError::new(&variable, &path, &self.source(&variable), fault));
+        match text {
+            Ok(text) => file.text = Some(text),
+            Err(fault) => errors.push(self.file_error(&file, fault)),
         }
-        self.files.insert(name, SecretFile { path, text: text.ok() });
+        self.files.insert(name.to_owned(), file);
     }
 
-    /// Reads the files of secrets again. Returns those that changed, and what is wrong with others, whose old
-    /// values stay. `check` judges the layers with a new value.
+    fn file_error(&self, file: &NamedFile, fault: String) -> SettingError {
+        let source = self.merged_source(&file.variable);
+        SettingError::new(&file.variable, &file.path, &source, fault)
+    }
+
+    /// Reads the files again. Returns the names of the settings whose files changed, and what is wrong with others,
+    /// whose old values stay. `check` judges the layers with a new value.
     pub fn reread(
         &mut self,
         mut check: impl FnMut(&Self) -> Result<(), Vec<SettingError>>,
-    ) -> (Vec<&'static str>, Vec<SettingError>) {
+    ) -> (Vec<String>, Vec<SettingError>) {
         let (mut changed, mut errors) = (Vec::new(), Vec::new());
-        for (name, file) in self.files.clone() {
-            let text = match read_secret(&file.path) {
-                Ok(text) => text,
-                Err(fault) => {
-                    let variable = file_variable(name);
-                    let source = self.source(&variable);
-                    errors.push(SettingError::new(&variable, &file.path, &source, fault));
-                    continue;
-                }
+        let mut groups = BTreeMap::<String, Vec<String>>::new();
+        for name in self.files.keys() {
+            groups.entry(names::group(name).to_owned()).or_default().push(name.clone());
+        }
+        for group in groups.into_values() {
+            let before = self.files.clone();
+            let renewed: Result<Vec<bool>, SettingError> =
+                group.iter().map(|name| self.reread_file(name)).collect();
+            let judged = match renewed {
+                Ok(renewed) if !renewed.contains(&true) => continue,
+                Ok(renewed) => check(self).map(|()| renewed),
+                Err(error) => Err(vec![error]),
             };
-            if file.text.as_ref().map(SecretString::expose_secret) == Some(text.expose_secret()) {
-                continue;
-            }
-            let renewed = SecretFile { path: file.path.clone(), text: Some(text) };
-            self.files.insert(name, renewed);
-            match check(self) {
-                Ok(()) => changed.push(name),
+            match judged {
+                Ok(renewed) => {
+                    let names = group.into_iter().zip(renewed);
+                    changed.extend(names.filter_map(|(name, renewed)| renewed.then_some(name)));
+                }
                 Err(faults) => {
                     errors.extend(faults);
-                    self.files.insert(name, file);
+                    self.files = before;
                 }
             }
         }
         (changed, errors)
     }
 
+    /// Whether it changed.
+    fn reread_file(&mut self, name: &str) -> Result<bool, SettingError> {
+        let mut file = self.files[name].clone();
+        let text = file.read().map_err(|fault| self.file_error(&file, fault))?;
+        let old = file.text.replace(text);
+        let is_new = old.as_ref().map(SecretString::expose_secret)
+            != file.text.as_ref().map(SecretString::expose_secret);
+        self.files.insert(name.to_owned(), file);
+        Ok(is_new)
+    }
+
     /// Whether the setting's value stands in a file of its own.
     pub fn is_from_file(&self, name: &str) -> bool {
-        self.files.contains_key(name)
+        is_secret(name) && self.files.contains_key(name)
+    }
+
+    /// What stands in the file whose path the setting is, if that could be read.
+    pub fn content(&self, name: &str) -> Option<&str> {
+        self.files.get(name)?.text.as_ref().map(SecretString::expose_secret)
     }
 
     /// In the order of the settings document.
@@ -144,50 +159,59 @@ impl Layers {
             self.names.iter().any(|known| known == name),
             "{name} is missing in config/default.toml"
         );
-        if let Some(file) = self.files.get(name) {
-            return file.text.as_ref().map(|text| text.expose_secret().to_owned());
+        if self.is_from_file(name) {
+            return self.content(name).map(str::to_owned);
         }
         self.merged.find_value(&name.to_lowercase()).ok().map(|value| as_text(&value))
     }
 
     /// The name of the layer that the value comes from, or the path of its own file.
     pub fn source(&self, name: &str) -> String {
-        if let Some(file) = self.files.get(name) {
-            return file.path.clone();
+        match self.files.get(name) {
+            Some(file) if is_secret(name) => file.path.clone(),
+            Some(_) | None => self.merged_source(name),
         }
+    }
+
+    fn merged_source(&self, name: &str) -> String {
         let metadata = self.merged.find_metadata(&name.to_lowercase());
         metadata.map_or_else(|| "not set".to_owned(), |metadata| metadata.name.to_string())
     }
 }
 
-/// The variable that names the file of a secret.
-pub fn file_variable(name: &str) -> String {
-    format!("{name}{FILE_SUFFIX}")
+impl NamedFile {
+    fn read(&self) -> Result<SecretString, String> {
+        match is_pem(&self.variable) {
+            // What is no text is no PEM either, which is for the reader to say.
+            true => read_file(&self.path)
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned().into())
+                .map_err(|fault| {
+                    format!("{fault}; expected the path of a PEM file that callhook may read")
+                }),
+            false => read_secret(&self.path),
+        }
+    }
+}
+
+fn read_file(path: &str) -> Result<Vec<u8>, String> {
+    let cannot = |cause: std::io::Error| format!("cannot be read: {cause}");
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(cannot)?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    match bytes.len() as u64 > MOST_BYTES {
+        true => Err(format!("is longer than {MOST_BYTES} bytes")),
+        false => Ok(bytes),
+    }
 }
 
 /// Without the line ends after it.
 fn read_secret(path: &str) -> Result<SecretString, String> {
-    let cannot = |cause: std::io::Error| format!("cannot be read: {cause}");
-    let mut text = String::new();
-    let file = File::open(path).map_err(cannot)?;
-    file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(cannot)?;
-    if text.len() as u64 > MOST_BYTES {
-        return Err(format!("is longer than {MOST_BYTES} bytes"));
-    }
+    let text = String::from_utf8(read_file(path)?);
+    let text = text.map_err(|_| "cannot be read: it is no text in UTF-8".to_owned())?;
     match text.trim_end_matches(['\r', '\n']) {
         text if text.trim().is_empty() => Err("is empty; write the secret into it".to_owned()),
         text => Ok(text.into()),
     }
-}
-
-/// The upper-case names of a settings document, in its order.
-fn names_in(document: &str) -> Vec<String> {
-    document
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once(" = "))
-        .map(|(name, _)| name.to_uppercase())
-        .collect()
 }
 
 struct Layer {
@@ -202,6 +226,11 @@ impl Layer {
 
     fn parse(name: &str, document: &str) -> Result<Self, String> {
         let mut values: Dict = toml::from_str(document).map_err(|error| without_source(&error))?;
+        for (key, value) in &mut values {
+            if is_table(&key.to_uppercase()) && matches!(value, Value::Dict(..)) {
+                *value = Value::from(serde_json::to_string(value).unwrap_or_default());
+            }
+        }
         values.retain(|_, value| is_set(&as_text(value)));
         Ok(Self { name: name.to_owned(), values })
     }

@@ -8,10 +8,12 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::http::HeaderValue;
 use url::{Position, Url};
 
 use super::error::SettingError;
-use super::layers::{DEFAULT_LAYER, Layers, SECRETS};
+use super::layers::{DEFAULT_LAYER, Layers};
+use super::names::is_secret;
 use crate::delivery::scheme_and_host;
 
 pub struct SettingsReader<'a> {
@@ -78,6 +80,21 @@ impl<'a> SettingsReader<'a> {
         }
     }
 
+    /// What stands in the file whose path the setting is; `None` where it is not set, or not accepted.
+    pub fn content<T>(
+        &mut self,
+        name: &str,
+        check: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match check(self.layers.content(name)?) {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                self.refuse(name, fault);
+                None
+            }
+        }
+    }
+
     /// As [`Self::value`], separated by commas.
     pub fn list<T: FromStr<Err: Display>>(&mut self, name: &str) -> Option<Vec<T>> {
         self.checked(name, |text| {
@@ -124,17 +141,29 @@ impl<'a> SettingsReader<'a> {
     }
 }
 
+/// Reads what travels in a header.
+///
+/// # Errors
+/// What is expected.
+pub fn header_value(text: &str) -> Result<HeaderValue, String> {
+    let value = HeaderValue::from_str(text).ok().filter(|value| value.to_str().is_ok());
+    value
+        .ok_or_else(|| "expected visible ASCII characters, since it is sent in a header".to_owned())
+}
+
 /// The value with secrets as `***`, and URLs without their user part; of a URL from a file only scheme and host.
 pub fn shown(layers: &Layers, name: &str) -> String {
     let text = layers.text(name).unwrap_or_default();
     match name {
-        "WEBHOOK_URL" if layers.is_from_file(name) && text != "none" => Url::parse(&text)
-            .ok()
-            .filter(Url::has_host)
-            .map_or_else(|| "***".to_owned(), |url| scheme_and_host(&url)),
-        "WEBHOOK_URL" | "STS_URL" => without_user_part(&text),
+        "WEBHOOK_URL" | "WEBHOOK_PROXY" if layers.is_from_file(name) && text != "none" => {
+            Url::parse(&text)
+                .ok()
+                .filter(Url::has_host)
+                .map_or_else(|| "***".to_owned(), |url| scheme_and_host(&url))
+        }
+        "WEBHOOK_URL" | "WEBHOOK_PROXY" | "STS_URL" => without_user_part(&text),
         "STS_ALLOWED_HOSTS" => masked(&text),
-        secret if SECRETS.contains(&secret) && !text.is_empty() => "***".to_owned(),
+        secret if is_secret(secret) && !text.is_empty() => "***".to_owned(),
         _ => text,
     }
 }

@@ -5,37 +5,66 @@ use std::io;
 use std::iter::successors;
 use std::time::Duration;
 
+use super::settings::WebhookSettings;
 use crate::attempt::{Failure, FailureCode};
 use crate::text::innermost;
 use crate::wire::connections::AskError;
 use crate::wire::dial::DialError;
+use crate::wire::proxy::{ProxyError, ProxyFault};
+use crate::wire::tcp::TcpError;
 use crate::wire::tls;
 
-/// For a request that failed before the head of an answer was read. `address` is the receiver's `host:port`.
-pub fn of_request(error: &AskError, address: &str, took: Duration) -> Failure {
+/// For a request that failed before the head of an answer was read.
+pub fn of_request(error: &AskError, settings: &WebhookSettings, took: Duration) -> Failure {
     let (code, error) = match error {
-        AskError::Dial(error) => of_dialing(error, address),
-        AskError::Http(error) => of_http(error, address),
+        AskError::Dial(DialError::Tcp(error)) => of_tcp(error, &settings.host_and_port()),
+        AskError::Dial(DialError::Tls(fault)) => of_tls(fault, settings),
+        AskError::Dial(DialError::Proxy(error)) => return of_proxy(error, settings, took),
+        AskError::Http(error) => of_http(error, settings),
     };
     Failure::unanswered(code, error, took)
 }
 
-fn of_dialing(error: &DialError, address: &str) -> (FailureCode, String) {
+/// For a request that the proxy did not let through.
+pub fn of_proxy(error: &ProxyError, settings: &WebhookSettings, took: Duration) -> Failure {
+    let place = error.place.to_string();
+    let words = match &error.fault {
+        ProxyFault::Tcp(error) => of_tcp(error, &place).1,
+        fault => fault.to_string(),
+    };
+    let error = format!("proxy {place} ({}): {words}", settings.name.variable("PROXY"));
+    Failure::unanswered(FailureCode::Proxy, error, took)
+}
+
+fn of_tcp(error: &TcpError, address: &str) -> (FailureCode, String) {
     match error {
-        DialError::NotResolved { host, .. } => {
+        TcpError::NotResolved { host, .. } => {
             (FailureCode::NotFound, format!("getaddrinfo ENOTFOUND {host}"))
         }
-        DialError::Tls(fault) => (FailureCode::Tls, format!("write EPROTO {address}: {fault}")),
-        DialError::Connect(error) => classify_io(error, address).unwrap_or_else(|| {
+        TcpError::Connect(error) => classify_io(error, address).unwrap_or_else(|| {
             (FailureCode::ConnectionReset, format!("connect failed ({})", innermost(error)))
         }),
     }
 }
 
-fn of_http(error: &hyper::Error, address: &str) -> (FailureCode, String) {
+fn of_tls(fault: &tls::Fault, settings: &WebhookSettings) -> (FailureCode, String) {
+    let hint = match fault.of_identity {
+        true => format!("; {} sets it", settings.name.variable("CLIENT_CERT")),
+        false => String::new(),
+    };
+    let error = format!("write EPROTO {}: {fault}{hint}", settings.host_and_port());
+    (FailureCode::Tls, error)
+}
+
+fn of_http(error: &hyper::Error, settings: &WebhookSettings) -> (FailureCode, String) {
+    let address = settings.host_and_port();
     let io = successors(error.source(), |&cause| cause.source())
         .filter_map(|cause| cause.downcast_ref::<io::Error>());
-    if let Some(known) = io.filter_map(|error| classify_io(error, address)).next() {
+    let mut known = io.filter_map(|error| match tls::fault(error) {
+        Some(fault) => Some(of_tls(&fault, settings)),
+        None => classify_io(error, &address),
+    });
+    if let Some(known) = known.next() {
         known
     } else if error.is_parse() {
         (FailureCode::BadResponse, format!("answer is not HTTP: {error}"))
@@ -47,9 +76,6 @@ fn of_http(error: &hyper::Error, address: &str) -> (FailureCode, String) {
 
 /// An `io::Error` may wrap another error without reporting it as its source.
 fn classify_io(error: &io::Error, address: &str) -> Option<(FailureCode, String)> {
-    if let Some(fault) = tls::fault(error) {
-        return Some((FailureCode::Tls, format!("write EPROTO {address}: {fault}")));
-    }
     if let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()) {
         return classify_io(inner, address);
     }

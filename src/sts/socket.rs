@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::handshake::client::Request;
@@ -21,8 +22,9 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use url::Url;
 
 use crate::text::innermost;
-use crate::wire;
+use crate::wire::basic::authorization;
 use crate::wire::dial::{DialError, Dialer, Stream};
+use crate::wire::tcp::TcpError;
 
 /// The longest message, in bytes: almost four minutes of audio. Some servers send whole utterances.
 const MAX_MESSAGE: usize = 5 * 1024 * 1024;
@@ -52,8 +54,10 @@ impl From<DialError> for ConnectError {
     fn from(error: DialError) -> Self {
         let text = innermost(&error);
         match error {
-            DialError::Connect(_) => Self::Passing(text),
-            DialError::NotResolved { .. } | DialError::Tls(_) => Self::Lasting(text),
+            DialError::Tcp(TcpError::Connect(_)) => Self::Passing(text),
+            DialError::Tcp(TcpError::NotResolved { .. })
+            | DialError::Tls(_)
+            | DialError::Proxy(_) => Self::Lasting(text),
         }
     }
 }
@@ -124,7 +128,7 @@ impl Connector {
     pub async fn connect(&self, url: &str) -> Result<Socket, ConnectError> {
         let url = Url::parse(url).map_err(|error| ConnectError::Lasting(error.to_string()))?;
         let request = request(&url)?;
-        let stream = self.dialer.destination(&url)?.dial(WITHIN).await?;
+        let stream = self.dialer.destination(&url)?.dial(Instant::now() + WITHIN).await?;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(WRITE_BUFFER)
@@ -202,7 +206,7 @@ fn request(url: &Url) -> Result<Request, ConnectError> {
         .as_str()
         .into_client_request()
         .map_err(|error| ConnectError::Lasting(innermost(&error)))?;
-    if let Some(authorization) = wire::authorization(url) {
+    if let Some(authorization) = authorization(url) {
         request.headers_mut().insert(AUTHORIZATION, authorization);
     }
     Ok(request)

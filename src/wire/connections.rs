@@ -125,7 +125,7 @@ impl Connections {
     }
 
     /// Sends a request, whose URI is a path and which has a `Host`. `again` makes it anew; `None` if it can be sent
-    /// only once. Waits for ever; `within` says how long the caller does.
+    /// only once. Waits for ever; `until` says how long the caller does.
     ///
     /// # Errors
     /// [`AskError`].
@@ -133,7 +133,7 @@ impl Connections {
         &self,
         request: Request<RequestBody>,
         again: impl FnOnce() -> Option<Request<RequestBody>>,
-        within: Duration,
+        until: Instant,
     ) -> Result<WireAnswer, AskError> {
         let mut request = request;
         if let Some(mut kept) = self.0.take().await {
@@ -148,7 +148,7 @@ impl Connections {
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut new = self.0.open(within).await?;
+        let mut new = self.0.open(until).await?;
         let answer = new.requests.send_request(request).await?;
         Ok(self.answer(answer, new))
     }
@@ -184,8 +184,8 @@ impl Pool {
         }
     }
 
-    async fn open(&self, within: Duration) -> Result<Connection, AskError> {
-        let stream = self.destination.dial(within).await?;
+    async fn open(&self, until: Instant) -> Result<Connection, AskError> {
+        let stream = self.destination.dial(until).await?;
         let local = match &stream {
             tokio_util::either::Either::Left(tcp) => tcp.local_addr(),
             tokio_util::either::Either::Right(tls) => tls.get_ref().0.local_addr(),

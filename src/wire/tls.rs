@@ -7,27 +7,47 @@
 use std::io;
 use std::sync::Arc;
 
-use chrono::{DateTime, SecondsFormat};
-use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
-use rustls_platform_verifier::ConfigVerifierExt as _;
+use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio_rustls::TlsConnector;
+
+use super::identity::{Identity, shown};
 
 /// How to make a certificate that is accepted.
 const MAKE_ANEW: &str = "make it anew with `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE \
                          -addext subjectAltName=DNS:NAME`";
 
+/// What failed of TLS, in words.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{words}")]
+pub struct Fault {
+    words: String,
+    /// Whether it is about the certificate that callhook shows, or does not have.
+    pub of_identity: bool,
+}
+
+impl From<String> for Fault {
+    fn from(words: String) -> Self {
+        Self { words, of_identity: false }
+    }
+}
+
+/// With what is shown to a server that asks for a certificate.
+///
 /// # Errors
 /// If the trusted certificates cannot be loaded.
-pub fn connector() -> Result<TlsConnector, String> {
+pub fn connector(identity: Option<&Identity>) -> Result<TlsConnector, Fault> {
     install_provider();
-    let config = rustls::ClientConfig::with_platform_verifier();
-    let mut config = config.map_err(|error| {
+    let config = rustls::ClientConfig::builder().with_platform_verifier().map_err(|error| {
         format!(
             "{error}: install the system's ca-certificates, or name a file with certificates in PEM form in \
              SSL_CERT_FILE"
         )
     })?;
+    let mut config = match identity {
+        Some(identity) => config.with_client_cert_resolver(identity.resolver()),
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config).into())
 }
@@ -39,11 +59,14 @@ pub fn install_provider() {
 
 /// In words, if it was TLS that failed. An `io::Error` may wrap another error without reporting it as its
 /// source.
-pub fn fault(error: &io::Error) -> Option<String> {
+pub fn fault(error: &io::Error) -> Option<Fault> {
     let carried = error.get_ref()?;
     match carried.downcast_ref::<io::Error>() {
         Some(inner) => fault(inner),
-        None => carried.downcast_ref().map(in_words),
+        None => carried.downcast_ref().map(|error| Fault {
+            words: in_words(error),
+            of_identity: matches!(error, Error::AlertReceived(alert) if is_of_identity(*alert)),
+        }),
     }
 }
 
@@ -62,6 +85,22 @@ fn in_words(error: &Error) -> String {
     }
 }
 
+/// What servers say of the certificate that a client shows, or does not show.
+fn is_of_identity(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+    )
+}
+
 fn refusal(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::CertificateRequired => {
@@ -73,6 +112,10 @@ fn refusal(alert: AlertDescription) -> String {
         AlertDescription::ProtocolVersion => {
             "it speaks neither TLS 1.2 nor 1.3; update it".to_owned()
         }
+        alert if is_of_identity(alert) => format!(
+            "it does not accept the client certificate that callhook shows, or misses one ({alert:?}); its own log \
+             may say why"
+        ),
         other => format!("it refused the TLS handshake ({other:?}); its own log may say why"),
     }
 }
@@ -138,10 +181,4 @@ fn wrong_name(expected: &str, presented: &[String]) -> String {
          that has {expected} as subjectAltName",
         names.join(", ")
     )
-}
-
-fn shown(time: UnixTime) -> String {
-    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-    DateTime::from_timestamp(seconds, 0)
-        .map_or_else(|| seconds.to_string(), |time| time.to_rfc3339_opts(SecondsFormat::Secs, true))
 }

@@ -30,12 +30,11 @@ pub struct ReceiverOptions {
 
 impl ReceiverOptions {
     pub fn settings(&self) -> WebhookSettings {
+        let timeout = Duration::from_millis(self.timeout.into());
         WebhookSettings {
-            url: self.url.0.clone(),
-            url_is_secret: false,
             secret: self.secret.clone().map(|secret| secret.0),
-            timeout: Duration::from_millis(self.timeout.into()),
             signing_keys: self.signing_key.clone().map(|signing| signing.key.into()),
+            ..WebhookSettings::to(self.url.0.clone(), timeout)
         }
     }
 }

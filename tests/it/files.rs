@@ -29,7 +29,7 @@ impl Files {
 }
 
 /// Sends SIGHUP; returns the names of what changed, once it did.
-async fn renewed(service: &Service, time: usize) -> String {
+pub async fn renewed(service: &Service, time: usize) -> String {
     service.signal("HUP");
     // Each look begins with the first line.
     let lines = || {
@@ -102,6 +102,8 @@ async fn a_file_beside_the_variable_an_empty_one_and_a_missing_one_are_faults() 
         ("WEBHOOK_URL", "http://h/"),
         ("WEBHOOK_SECRET", "hush"),
         ("WEBHOOK_SIGNING_KEY", "whsec_aHVzaC1zaWduaW5nLWtleQ=="),
+        ("WEBHOOK_HEADERS", r#"{"X-A":"hush"}"#),
+        ("WEBHOOK_PROXY", "http://joe:hush@h:3128"),
         ("HTTP_SECRET", "hush"),
         ("ADMIN_TOKEN", "hush"),
     ] {

@@ -1,5 +1,7 @@
 //! A receiver behind https: whom callhook trusts, and what it says of somebody it does not.
 
+mod client_certificate;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

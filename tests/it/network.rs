@@ -4,6 +4,7 @@
 //! The resolver is the child's own `/etc/hosts`, in a mount namespace of its own, which needs user namespaces.
 
 mod connections;
+mod proxy;
 
 use std::net::Ipv4Addr;
 

@@ -1,5 +1,7 @@
 //! The settings from outside: layers, faults, masking, and the commands that show or check them.
 
+mod receiver;
+
 use std::path::PathBuf;
 
 use crate::support::receiver::{Receiver, Reply, free_port};
@@ -36,8 +38,9 @@ const FAULTS: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Settings that hold a secret, each with one that is easy to find in a text.
-const SECRETS: [(&str, &str); 5] = [
+const SECRETS: [(&str, &str); 6] = [
     ("WEBHOOK_SECRET", "hush-webhook"),
+    ("WEBHOOK_HEADERS", r#"{"X-Api-Key":"hush-headers"}"#),
     ("HTTP_SECRET", "hush-front"),
     ("AGENT_SECRET", "hush-agent"),
     ("ADMIN_TOKEN", "hush-admin"),

@@ -3,6 +3,7 @@
 //! again.
 
 mod answers;
+mod headers;
 mod retries;
 
 use std::time::Duration;

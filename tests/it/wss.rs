@@ -5,45 +5,21 @@ use crate::support::receiver::Receiver;
 use crate::support::service::Service;
 use crate::support::stage::Stage;
 use crate::support::sts::{Manner, Sts};
-use crate::support::tls;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use crate::support::tls::{self, Curtain};
 use tokio_rustls::TlsAcceptor;
 
-/// TLS in front of the STS server; returns its port.
-async fn curtain(sts: &Sts, acceptor: TlsAcceptor) -> (u16, JoinSet<()>) {
-    let inside = sts.url.strip_prefix("ws://").unwrap().to_owned();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(async move {
-        let mut connections = JoinSet::new();
-        loop {
-            let (outer, _) = listener.accept().await.unwrap();
-            let (acceptor, inside) = (acceptor.clone(), inside.clone());
-            connections.spawn(async move {
-                // Whoever does not trust the certificate goes away here.
-                let Ok(mut outer) = acceptor.accept(outer).await else { return };
-                let mut inner = TcpStream::connect(inside).await.unwrap();
-                copy_bidirectional(&mut outer, &mut inner).await.ok();
-            });
-        }
-    });
-    (port, tasks)
-}
-
 /// A service whose STS server is behind TLS, and which trusts that file.
-async fn stage(trusted: Option<&str>) -> (Stage, JoinSet<()>) {
+async fn stage(trusted: Option<&str>) -> (Stage, Curtain) {
     stage_with(tls::acceptor(), trusted).await
 }
 
 /// The same with this certificate.
-async fn stage_with(acceptor: TlsAcceptor, trusted: Option<&str>) -> (Stage, JoinSet<()>) {
+async fn stage_with(acceptor: TlsAcceptor, trusted: Option<&str>) -> (Stage, Curtain) {
     let sts = Sts::start(Manner::Usual).await;
-    let (port, curtain) = curtain(&sts, acceptor).await;
+    let inside = sts.url.strip_prefix("ws://").unwrap().parse().unwrap();
+    let curtain = Curtain::before(inside, acceptor).await;
     let receiver = Receiver::content().await;
-    let url = format!("wss://localhost:{port}/agent");
+    let url = format!("wss://localhost:{}/agent", curtain.port);
     let mut vars = vec![("WEBHOOK_URL", receiver.url.as_str()), ("STS_URL", url.as_str())];
     vars.extend(trusted.map(|file| ("SSL_CERT_FILE", file)));
     let service = Service::start(&vars).await;

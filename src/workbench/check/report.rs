@@ -249,12 +249,10 @@ mod tests {
 
     #[test]
     fn a_secret_is_masked_in_every_form_in_which_it_comes_back() {
+        let url = "http://u%40x:p%2Bq+r@h/".parse().unwrap();
         let settings = WebhookSettings {
-            url_is_secret: false,
-            url: "http://u%40x:p%2Bq+r@h/".parse().unwrap(),
             secret: Some("a\"b\\c".into()),
-            timeout: Duration::ZERO,
-            signing_keys: None,
+            ..WebhookSettings::to(url, Duration::ZERO)
         };
         let key = "whsec_MfKQ9r8GKYqr".into();
         let scribe = Scribe::new(&settings, Some(&key), Duration::ZERO);

@@ -98,8 +98,7 @@ impl CheckSender {
         let mut answer = match self.webhook.ask(request).await {
             Ok(answer) => answer,
             Err(error) => {
-                let place = self.settings.host_and_port();
-                let failure = failure::of_request(&error, &place, begun.elapsed());
+                let failure = failure::of_request(&error, &self.settings, begun.elapsed());
                 return Came::Broken { code: failure.code.name(), error: failure.error };
             }
         };

@@ -177,11 +177,6 @@ async fn a_connection_is_closed_after_four_seconds_without_a_request() {
 }
 
 fn settings(receiver: &Breaker) -> WebhookSettings {
-    WebhookSettings {
-        url_is_secret: false,
-        url: WebhookSettings::read_url(&receiver.url).expect("a URL"),
-        secret: None,
-        timeout: Duration::from_secs(10),
-        signing_keys: None,
-    }
+    let url = WebhookSettings::read_url(&receiver.url).expect("a URL");
+    WebhookSettings::to(url, Duration::from_secs(10))
 }
