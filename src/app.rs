@@ -256,9 +256,11 @@ impl App {
         for (webhook, renewed) in self.renewing.webhooks.iter().zip(renewed.webhooks) {
             match (webhook, renewed) {
                 (Some(webhook), Some(settings)) => {
+                    let receiver = settings.name.clone();
                     if let Err(error) = webhook.renew(settings) {
                         let error = innermost(&error);
                         warn!(
+                            %receiver,
                             error,
                             "the receiver's client cannot be set up anew; the old one stays"
                         );

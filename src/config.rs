@@ -10,10 +10,12 @@
 
 mod advice;
 mod error;
+mod further;
 mod layers;
 mod names;
 mod reader;
-mod webhook;
+mod receiver;
+mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,20 +28,18 @@ use tracing::level_filters::LevelFilter;
 
 pub use self::error::SettingError;
 use self::layers::Layers;
+use self::names::inherited;
 pub use self::reader::header_value;
-use self::reader::{SettingsReader, shown};
-use self::webhook::{TEN_MINUTES, read_webhook};
+use self::reader::{SettingsReader, shown, size};
+use self::receiver::{ReadReceivers, TEN_MINUTES, read_receivers};
 use crate::bridge::{AudioCodec, CallSettings};
 use crate::calls::CallRules;
 use crate::delivery::WebhookSettings;
-use crate::event::{EventFilter, EventType};
 use crate::http::{FrontSettings, Secrets};
 use crate::inspector::AdminSettings;
 use crate::listener::ListenAddress;
 use crate::log::{LogFormat, LogSettings};
-use crate::queue::{Limits, QueueSettings, ReceiverRules};
-use crate::receiver::ReceiverName;
-use crate::retry::{BadDelays, Delays, RetryPolicy};
+use crate::queue::QueueSettings;
 use crate::routing::destination::{DestinationRule, Destinations};
 use crate::routing::{AllowedHosts, HostRule, RouteRules, StsUrl};
 
@@ -157,7 +157,12 @@ impl Settings {
         let mut reader = SettingsReader::new(&layers, errors);
         let mut settings = read_all(&mut reader);
         let mut warnings = advice::unknown_names(environment, layers.names());
-        warnings.extend(advice::unknown_events(&settings.queue.main().filter));
+        for receiver in &settings.queue.receivers {
+            let variable = receiver.name.variable("EVENTS");
+            if layers.text(&variable).is_some() {
+                warnings.extend(advice::unknown_events(&variable, &receiver.filter));
+            }
+        }
         settings.warnings.clone_from(&warnings);
         let mut errors = reader.into_errors();
         if errors.is_empty() {
@@ -202,7 +207,13 @@ pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<Se
     let rows: Vec<(String, String)> = layers
         .names()
         .iter()
-        .map(|name| (format!("{name}={}", shown(&layers, name)), layers.source(name)))
+        .map(|name| match inherited(name).filter(|_| layers.text(name).is_none()) {
+            Some(main) => {
+                let source = format!("as {main} ({})", layers.source(&main));
+                (format!("{name}={}", shown(&layers, &main)), source)
+            }
+            None => (format!("{name}={}", shown(&layers, name)), layers.source(name)),
+        })
         .collect();
     let width = rows.iter().map(|(row, _)| row.chars().count()).max().unwrap_or_default().min(60);
     let warnings = warnings.into_iter().map(|warning| format!("# {warning}\n"));
@@ -211,10 +222,20 @@ pub fn describe(environment: &BTreeMap<String, String>) -> Result<String, Vec<Se
 }
 
 fn read_all(reader: &mut SettingsReader<'_>) -> Settings {
-    let (webhook, front) = (read_webhook(reader, ReceiverName::main()), read_front(reader));
+    let routing_timeout = reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES);
+    let is_default = reader.is_default("ROUTING_TIMEOUT");
+    let ReadReceivers { webhooks, rules: receivers } = read_receivers(reader, routing_timeout);
+    let front = read_front(reader);
     Settings {
-        queue: read_queue(reader, webhook.as_ref(), &front.transfer_to),
-        webhooks: vec![webhook],
+        queue: QueueSettings {
+            receivers,
+            relay_timeout: if is_default { RELAY_TIMEOUT } else { routing_timeout },
+            rules: RouteRules {
+                hosts: read_allowed_hosts(reader),
+                people: Some(read_route_to(reader, &front.transfer_to)),
+            },
+        },
+        webhooks,
         fallback: reader.value("STS_URL"),
         agent: reader.checked("AGENT_ID", header_value),
         rules: read_rules(reader),
@@ -251,66 +272,6 @@ fn read_part<T>(
     let part = read(&mut reader);
     let errors = reader.into_errors();
     if errors.is_empty() { Ok(part) } else { Err(errors) }
-}
-
-fn read_queue(
-    reader: &mut SettingsReader<'_>,
-    webhook: Option<&WebhookSettings>,
-    transfer_to: &Destinations,
-) -> QueueSettings {
-    let routing_timeout = reader.millis("ROUTING_TIMEOUT", 1..=TEN_MINUTES);
-    let is_default = reader.is_default("ROUTING_TIMEOUT");
-    QueueSettings {
-        receivers: vec![ReceiverRules {
-            name: ReceiverName::main(),
-            filter: read_events(reader),
-            retry: read_retry(reader),
-            limits: Limits {
-                concurrency: size(reader.number("WEBHOOK_CONCURRENCY", 1..=10_000)),
-                queue: size(reader.number("QUEUE_LIMIT", 1..=10_000_000)),
-                bytes: size(reader.number("QUEUE_BYTES", 1..=u32::MAX)),
-                timeout: webhook.map_or(Limits::default().timeout, |webhook| webhook.timeout),
-                routing_timeout,
-                breaker: reader.number("WEBHOOK_BREAKER", 0..=1_000_000),
-            },
-            url: webhook.map(WebhookSettings::shown_url).unwrap_or_default(),
-        }],
-        relay_timeout: if is_default { RELAY_TIMEOUT } else { routing_timeout },
-        rules: RouteRules {
-            hosts: read_allowed_hosts(reader),
-            people: Some(read_route_to(reader, transfer_to)),
-        },
-    }
-}
-
-fn read_events(reader: &mut SettingsReader<'_>) -> EventFilter {
-    let kinds: Vec<EventType> = reader.list("WEBHOOK_EVENTS").unwrap_or_default();
-    if kinds.iter().any(|kind| kind.name() == "*") {
-        EventFilter::All
-    } else {
-        EventFilter::Only(kinds)
-    }
-}
-
-fn read_retry(reader: &mut SettingsReader<'_>) -> RetryPolicy {
-    let retries = reader.number("WEBHOOK_RETRY", 0..=100);
-    let first = reader.valid_millis("WEBHOOK_BACKOFF", 0..=ONE_HOUR);
-    let ceiling = reader.valid_millis("WEBHOOK_BACKOFF_MAX", 0..=ONE_HOUR);
-    let (Some(first), Some(ceiling)) = (first, ceiling) else {
-        return RetryPolicy::once();
-    };
-    match Delays::try_new(first, ceiling) {
-        Ok(delays) => RetryPolicy::new(retries, delays),
-        Err(BadDelays) => {
-            let accepted = format!(
-                "expected at most WEBHOOK_BACKOFF_MAX={} ({})",
-                ceiling.as_millis(),
-                reader.source("WEBHOOK_BACKOFF_MAX")
-            );
-            reader.refuse("WEBHOOK_BACKOFF", accepted);
-            RetryPolicy::once()
-        }
-    }
 }
 
 fn read_route_to(reader: &mut SettingsReader<'_>, transfer_to: &Destinations) -> Destinations {
@@ -414,14 +375,10 @@ fn level(text: &str) -> Result<LevelFilter, String> {
     }
 }
 
-fn size(number: u32) -> usize {
-    usize::try_from(number)
-        .expect("a usize holds 32 bits on every platform with an operating system")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{EventFilter, EventType};
 
     fn environment(vars: &[(&str, &str)]) -> BTreeMap<String, String> {
         vars.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

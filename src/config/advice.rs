@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::layers::{Layers, is_set};
-use super::names::variables;
+use super::further;
+use super::layers::Layers;
+use super::names::{self, FURTHER, variables};
+use super::value::is_set;
 use crate::delivery::WebhookSettings;
 use crate::event::{EventFilter, EventType};
+use crate::receiver::ReceiverName;
 use crate::routing::destination::Destinations;
 use crate::text::{misspelt, nearest};
 
@@ -24,17 +27,37 @@ const NOT_DONE: [(&str, &str); 4] = [
 pub fn unknown_names(environment: &BTreeMap<String, String>, names: &[String]) -> Vec<String> {
     let names = variables(names);
     let meant = |name: &str| match name.starts_with("WEBHOOK_") {
-        true => nearest(name, &names),
-        false => misspelt(name, &names),
+        true => nearest(name, &names).map(str::to_owned),
+        false => of_further(name, &names).or_else(|| misspelt(name, &names).map(str::to_owned)),
     };
     environment
         .keys()
         .filter(|name| !names.contains(name) && !OF_AVR.contains(&name.as_str()))
+        // What names a receiver is one's setting, be it empty, or a fault that is told.
+        .filter(|name| further::name_in(name).is_none())
         .filter_map(|name| {
             let meant = meant(name)?;
             Some(format!("{name} is not a setting and is ignored; did you mean {meant}?"))
         })
         .collect()
+}
+
+/// What of a further receiver's settings a name may be meant to be. Of one that is known already it is the nearest;
+/// else it may be somebody else's.
+fn of_further(name: &str, names: &[String]) -> Option<String> {
+    let (prefix, rest) = name.split_once('_')?;
+    let right = FURTHER.trim_end_matches('_');
+    if prefix != right && misspelt(prefix, &[right]).is_none() {
+        return None;
+    }
+    let receiver: ReceiverName = rest.split_once('_')?.0.parse().ok()?;
+    let settings = variables(&names::of_receiver(&receiver));
+    let corrected = format!("{FURTHER}{rest}");
+    let meant = match names.contains(&settings[0]) {
+        true => nearest(&corrected, &settings),
+        false => misspelt(&corrected, &settings),
+    };
+    meant.map(str::to_owned)
 }
 
 /// Certificates that receivers will refuse.
@@ -50,7 +73,8 @@ pub fn out_of_date(webhooks: &[Option<WebhookSettings>], layers: &Layers) -> Vec
     faults.collect()
 }
 
-pub fn unknown_events(events: &EventFilter) -> Vec<String> {
+/// `variable` lists them.
+pub fn unknown_events(variable: &str, events: &EventFilter) -> Vec<String> {
     let EventFilter::Only(kinds) = events else {
         return Vec::new();
     };
@@ -60,7 +84,7 @@ pub fn unknown_events(events: &EventFilter) -> Vec<String> {
         .filter(|kind| matches!(kind, EventType::Other(_)))
         .map(|kind| {
             let nearest = nearest(kind.name(), &known).unwrap_or_default();
-            format!("WEBHOOK_EVENTS lists {kind}, which callhook itself never sends; did you mean {nearest}?")
+            format!("{variable} lists {kind}, which callhook itself never sends; did you mean {nearest}?")
         })
         .collect()
 }

@@ -2,9 +2,8 @@
 //!
 //! Lowest first: the compiled-in `config/default.toml`, the file that `CALLHOOK_CONFIG` names, the environment.
 //! A secret may also stand in a file of its own, which a variable with `_FILE` names; a certificate and its key always
-//! do. These files are read with the layers, and again whenever that is asked for. Every value is text here, whatever
-//! its type in TOML; what it means is for [`super::reader`] to say. An empty value, `undefined` and `null` count as
-//! not set in every layer, since avr-app passes those.
+//! do. These files are read with the layers, and again whenever that is asked for. Every value is text here; what it
+//! means is for [`super::reader`] to say.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,7 +16,10 @@ use figment::{Figment, Metadata, Profile, Provider};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::error::SettingError;
-use super::names::{self, DEFAULTS, file_variable, is_pem, is_secret, is_table};
+use super::further;
+use super::names::{self, DEFAULTS, file_variable, is_pem, is_secret};
+use super::value::{as_text, is_set, of_toml};
+use crate::receiver::ReceiverName;
 
 /// The longest file of a secret or certificate, in bytes.
 const MOST_BYTES: u64 = 64 * 1024;
@@ -32,6 +34,8 @@ const ENVIRONMENT_LAYER: &str = "environment";
 pub struct Layers {
     merged: Figment,
     names: Vec<String>,
+    /// Beside the main one.
+    receivers: Vec<ReceiverName>,
     /// By the name of the setting.
     files: BTreeMap<String, NamedFile>,
 }
@@ -51,15 +55,22 @@ impl Layers {
         let defaults = Layer::parse(DEFAULT_LAYER, DEFAULTS)
             .expect("the compiled-in defaults are valid, as a test shows");
         // The document names every setting, also those that are not set by default.
-        let names = names::documented();
+        let mut names = names::documented();
+        let mut receivers = further::of_environment(environment, errors);
         let file = environment.get(FILE_VARIABLE).filter(|path| is_set(path));
-        let known = names::variables(&names);
-        let file = file.map(|path| Layer::load(path, &known, errors));
-        let environment = Layer::of_environment(environment, &known);
+        let mut file = file.map(|path| Layer::load(path, errors));
+        if let Some(file) = &mut file {
+            file.check_keys(&names::variables(&names), errors);
+            receivers.extend(further::of_file(&file.name, &mut file.values, errors));
+        }
+        further::count(&receivers, errors);
+        names.extend(receivers.iter().flat_map(names::of_receiver));
+        let environment = Layer::of_environment(environment, &names::variables(&names));
         let merged = Figment::from(defaults)
             .merge(file.unwrap_or_else(|| Layer::empty(FILE_VARIABLE)))
             .merge(environment);
-        let mut layers = Self { merged, names, files: BTreeMap::new() };
+        let receivers = receivers.into_iter().collect();
+        let mut layers = Self { merged, names, receivers, files: BTreeMap::new() };
         for name in layers.names.clone() {
             layers.find_file(&name, errors);
         }
@@ -147,7 +158,12 @@ impl Layers {
         self.files.get(name)?.text.as_ref().map(SecretString::expose_secret)
     }
 
-    /// In the order of the settings document.
+    /// The receivers beside the main one.
+    pub fn receivers(&self) -> &[ReceiverName] {
+        &self.receivers
+    }
+
+    /// In the order of the settings document; then those of further receivers.
     pub fn names(&self) -> &[String] {
         &self.names
     }
@@ -225,34 +241,30 @@ impl Layer {
     }
 
     fn parse(name: &str, document: &str) -> Result<Self, String> {
-        let mut values: Dict = toml::from_str(document).map_err(|error| without_source(&error))?;
-        for (key, value) in &mut values {
-            if is_table(&key.to_uppercase()) && matches!(value, Value::Dict(..)) {
-                *value = Value::from(serde_json::to_string(value).unwrap_or_default());
-            }
-        }
-        values.retain(|_, value| is_set(&as_text(value)));
-        Ok(Self { name: name.to_owned(), values })
+        let values: Dict = toml::from_str(document).map_err(|error| without_source(&error))?;
+        let set = values
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.clone(), of_toml(&key.to_uppercase(), value)?)));
+        Ok(Self { name: name.to_owned(), values: set.collect() })
     }
 
     /// As much of the file as can be read.
-    fn load(path: &str, names: &[String], errors: &mut Vec<SettingError>) -> Self {
+    fn load(path: &str, errors: &mut Vec<SettingError>) -> Self {
         let document = std::fs::read_to_string(Path::new(path)).map_err(|error| error.to_string());
-        match document.and_then(|document| Self::parse(path, &document)) {
-            Ok(layer) => {
-                let values = layer.values.iter();
-                errors.extend(
-                    values.filter_map(|(key, value)| {
-                        SettingError::of_file_key(path, key, value, names)
-                    }),
-                );
-                layer
-            }
-            Err(cause) => {
-                errors.push(SettingError::about_file(path, cause));
-                Self::empty(path)
-            }
-        }
+        document.and_then(|document| Self::parse(path, &document)).unwrap_or_else(|cause| {
+            errors.push(SettingError::about_file(path, cause));
+            Self::empty(path)
+        })
+    }
+
+    /// Says what is no setting, but for what is about further receivers.
+    fn check_keys(&self, names: &[String], errors: &mut Vec<SettingError>) {
+        let values = self.values.iter().filter(|(key, _)| !further::is_about(key));
+        errors.extend(
+            values.filter_map(|(key, value)| {
+                SettingError::of_file_key(&self.name, key, value, names)
+            }),
+        );
     }
 
     fn of_environment(environment: &BTreeMap<String, String>, names: &[String]) -> Self {
@@ -281,30 +293,4 @@ fn without_source(error: &toml::de::Error) -> String {
     let text = error.to_string();
     let told = text.lines().filter(|line| !line.contains('|')).map(str::trim);
     told.collect::<Vec<_>>().join(": ")
-}
-
-pub fn is_set(text: &str) -> bool {
-    !matches!(text.trim(), "" | "undefined" | "null")
-}
-
-/// The value as it would be written in the environment; lists are joined by commas.
-fn as_text(value: &Value) -> String {
-    match value {
-        Value::String(_, text) => text.trim().to_owned(),
-        Value::Char(_, char) => char.to_string(),
-        Value::Bool(_, bool) => bool.to_string(),
-        Value::Num(_, number) => number
-            .to_i128()
-            .map(|whole| whole.to_string())
-            .or_else(|| number.to_u128().map(|whole| whole.to_string()))
-            .or_else(|| number.to_f64().map(|fraction| fraction.to_string()))
-            .unwrap_or_default(),
-        Value::Array(_, items) => {
-            let items: Vec<String> = items.iter().map(as_text).collect();
-            items.join(",")
-        }
-        // A table is refused by its key, so its text does not matter.
-        Value::Dict(..) => "{…}".to_owned(),
-        Value::Empty(..) => String::new(),
-    }
 }

@@ -1,8 +1,34 @@
 //! Names: which settings there are, and what kind of text each has.
+//!
+//! Those of the settings document, and for each further receiver the same ten: `RECEIVER_CRM_URL` is to the receiver
+//! `crm` what `WEBHOOK_URL` is to the main one.
+
+use crate::receiver::ReceiverName;
 
 /// The settings document: every setting with its meaning and its default.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 
+/// What a further receiver has of its own.
+pub const OF_RECEIVER: [&str; 10] = [
+    "URL",
+    "SECRET",
+    "SIGNING_KEY",
+    "EVENTS",
+    "TIMEOUT",
+    "RETRY",
+    "HEADERS",
+    CERTIFICATE,
+    KEY,
+    "PROXY",
+];
+
+const CERTIFICATE: &str = "CLIENT_CERT";
+const KEY: &str = "CLIENT_KEY";
+
+/// Of these, what is the main one's where it is not set.
+const INHERITED: [&str; 3] = ["WEBHOOK_EVENTS", "WEBHOOK_TIMEOUT", "WEBHOOK_RETRY"];
+
+pub const FURTHER: &str = "RECEIVER_";
 const FILE_SUFFIX: &str = "_FILE";
 
 /// What is or may hold a secret.
@@ -17,12 +43,21 @@ const SECRETS: [&str; 8] = [
     "ADMIN_TOKEN",
 ];
 
-const CERTIFICATE: &str = "_CLIENT_CERT";
-const KEY: &str = "_CLIENT_KEY";
+/// What a further receiver's setting is to the main one; other names as they are.
+pub fn as_main(name: &str) -> String {
+    let further = name.strip_prefix(FURTHER).and_then(|rest| rest.split_once('_'));
+    further.map_or_else(|| name.to_owned(), |(_, suffix)| ReceiverName::main().variable(suffix))
+}
+
+/// Where a further receiver's value comes from, if it has none of its own.
+pub fn inherited(name: &str) -> Option<String> {
+    let main = as_main(name);
+    (main != name && INHERITED.contains(&&*main)).then_some(main)
+}
 
 /// It may be set by a variable with `_FILE`, and is not shown.
 pub fn is_secret(name: &str) -> bool {
-    SECRETS.contains(&name)
+    SECRETS.contains(&&*as_main(name))
 }
 
 /// It is the path of a file with a certificate or a key.
@@ -50,6 +85,11 @@ pub fn file_variable(name: &str) -> String {
 pub fn variables(names: &[String]) -> Vec<String> {
     let files = names.iter().filter(|name| is_secret(name)).map(|name| file_variable(name));
     names.iter().cloned().chain(files).collect()
+}
+
+/// The names of a further receiver's settings.
+pub fn of_receiver(name: &ReceiverName) -> Vec<String> {
+    OF_RECEIVER.map(|suffix| name.variable(suffix)).to_vec()
 }
 
 /// The upper-case names of the settings document, in its order.

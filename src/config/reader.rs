@@ -13,7 +13,7 @@ use url::{Position, Url};
 
 use super::error::SettingError;
 use super::layers::{DEFAULT_LAYER, Layers};
-use super::names::is_secret;
+use super::names::{as_main, is_secret};
 use crate::delivery::scheme_and_host;
 
 pub struct SettingsReader<'a> {
@@ -26,7 +26,7 @@ impl<'a> SettingsReader<'a> {
         Self { layers, errors }
     }
 
-    pub fn layers(&self) -> &Layers {
+    pub fn layers(&self) -> &'a Layers {
         self.layers
     }
 
@@ -141,6 +141,11 @@ impl<'a> SettingsReader<'a> {
     }
 }
 
+pub fn size(number: u32) -> usize {
+    usize::try_from(number)
+        .expect("a usize holds 32 bits on every platform with an operating system")
+}
+
 /// Reads what travels in a header.
 ///
 /// # Errors
@@ -154,7 +159,7 @@ pub fn header_value(text: &str) -> Result<HeaderValue, String> {
 /// The value with secrets as `***`, and URLs without their user part; of a URL from a file only scheme and host.
 pub fn shown(layers: &Layers, name: &str) -> String {
     let text = layers.text(name).unwrap_or_default();
-    match name {
+    match &*as_main(name) {
         "WEBHOOK_URL" | "WEBHOOK_PROXY" if layers.is_from_file(name) && text != "none" => {
             Url::parse(&text)
                 .ok()

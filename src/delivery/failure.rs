@@ -92,3 +92,27 @@ fn classify_io(error: &io::Error, address: &str) -> Option<(FailureCode, String)
     };
     Some((code, format!("{verb} {} {address}", code.name())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tcp::Place;
+    use rustls::{AlertDescription, Error};
+
+    #[test]
+    fn a_fault_names_the_setting_of_the_receiver_that_it_is_about() {
+        let settings = WebhookSettings {
+            name: "crm".parse().unwrap(),
+            ..WebhookSettings::to("https://h/".parse().unwrap(), Duration::ZERO)
+        };
+        let told = |error: DialError| of_request(&error.into(), &settings, Duration::ZERO).error;
+        let alert = Error::AlertReceived(AlertDescription::CertificateRequired);
+        let fault = tls::fault(&io::Error::other(alert)).unwrap();
+        let error = told(fault.into());
+        assert!(error.starts_with("write EPROTO h:443: it asks for a client cert"), "{error}");
+        assert!(error.ends_with("; RECEIVER_CRM_CLIENT_CERT sets it"), "{error}");
+        let place = Place::of(&"http://p:3128".parse().unwrap());
+        let error = told(ProxyError { place, fault: ProxyFault::AsksForUser }.into());
+        assert!(error.starts_with("proxy p:3128 (RECEIVER_CRM_PROXY): it asks for"), "{error}");
+    }
+}

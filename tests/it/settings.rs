@@ -1,5 +1,6 @@
 //! The settings from outside: layers, faults, masking, and the commands that show or check them.
 
+mod further;
 mod receiver;
 
 use std::path::PathBuf;

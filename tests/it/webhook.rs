@@ -3,6 +3,7 @@
 //! again.
 
 mod answers;
+mod copies;
 mod headers;
 mod retries;
 
