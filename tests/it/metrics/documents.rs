@@ -10,18 +10,8 @@ use super::Watched;
 use super::exposition::Exposition;
 
 /// What an expression may name beside metrics.
-const FUNCTIONS: [&str; 10] = [
-    "absent",
-    "and",
-    "changes",
-    "histogram_quantile",
-    "increase",
-    "max",
-    "min",
-    "rate",
-    "sum",
-    "label_values",
-];
+const FUNCTIONS: [&str; 9] =
+    ["absent", "and", "changes", "histogram_quantile", "increase", "max", "min", "rate", "sum"];
 
 /// What is followed by a list of labels.
 const GROUPINGS: [&str; 3] = ["by", "on", "group_left"];
@@ -149,11 +139,18 @@ async fn the_dashboard_shows_every_metric_and_uses_no_other() {
     let dashboard: Value = serde_json::from_str(&file("config/grafana-dashboard.json")).unwrap();
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     assert_eq!(variables[0]["type"], "datasource", "it asks which Prometheus to use");
-    check("instance", variables[1]["definition"].as_str().unwrap(), &exposed);
+    let names: Vec<&str> =
+        variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["datasource", "instance", "receiver"]);
+    for variable in &variables[1..] {
+        check_variable(variable, &exposed);
+    }
     let mut shown = BTreeSet::new();
     let mut ids = BTreeSet::new();
     for panel in dashboard["panels"].as_array().unwrap() {
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "{} has its own id", panel["title"]);
+        let repeat = panel.get("repeat").and_then(Value::as_str);
+        assert!(repeat.is_none_or(|name| names.contains(&name)), "{}", panel["title"]);
         for target in panel["targets"].as_array().into_iter().flatten() {
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
             let expression = target["expr"].as_str().unwrap();
@@ -163,6 +160,18 @@ async fn the_dashboard_shows_every_metric_and_uses_no_other() {
     let missing: Vec<&String> =
         exposed.families.keys().filter(|family| !shown.contains(*family)).collect();
     assert!(missing.is_empty(), "nobody sees {missing:?}");
+}
+
+/// Panics unless the variable of the dashboard takes the values of a label that its metric has.
+fn check_variable(variable: &Value, exposed: &Exposition) {
+    let (name, definition) = (&variable["name"], variable["definition"].as_str().unwrap());
+    assert_eq!(variable["query"]["query"], definition, "{name}");
+    let call = definition.strip_prefix("label_values(").and_then(|call| call.strip_suffix(')'));
+    let (metric, label) = call.and_then(|call| call.rsplit_once(", ")).expect("two arguments");
+    assert_eq!(name, label);
+    let families = check(label, metric, exposed);
+    let is_labelled = |family: &String| exposed.families[family].labels().contains(&label);
+    assert!(ADDED.contains(&label) || families.iter().all(is_labelled), "{definition}");
 }
 
 /// Panics unless the expression uses only what is exposed; returns the families it uses.
@@ -190,8 +199,11 @@ fn check(place: &str, expression: &str, exposed: &Exposition) -> BTreeSet<String
             Part::Matcher(label, _) if ADDED.contains(&label) => {}
             Part::Matcher(label, values) => {
                 let known = family.expect("a matcher follows a metric").values(label);
+                assert!(!known.is_empty(), "{place}: no label {label} there: {expression}");
+                // A variable of the dashboard takes its values from the label of its name.
+                let is_known = |value| known.contains(&value) || value == format!("${label}");
                 for value in values.split('|') {
-                    assert!(known.contains(&value), "{place}: {label}={value} is not exposed");
+                    assert!(is_known(value), "{place}: {label}={value} is not exposed");
                 }
             }
         }

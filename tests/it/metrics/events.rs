@@ -6,7 +6,7 @@ use callhook::event::{CallId, Event, EventType, Item, Origin, Payload, Spent};
 use callhook::journal::{DeadFilter, DeadLetter, Journal};
 use callhook::receiver::{ReceiverId, Receivers};
 
-use super::{Watched, event};
+use super::{Watched, at_main, event};
 use crate::support::receiver::{Receiver, Reply, nobody};
 use crate::support::service::{IGNORING_SIGXFSZ, Service, run};
 
@@ -14,8 +14,18 @@ use crate::support::service::{IGNORING_SIGXFSZ, Service, run};
 const QUICK: [(&str, &str); 3] =
     [("WEBHOOK_RETRY", "1"), ("WEBHOOK_BACKOFF", "0"), ("WEBHOOK_BREAKER", "0")];
 
+/// At the main receiver, where it is told apart by receiver.
 fn of_type(metric: &str, kind: &str) -> String {
-    format!(r#"callhook_events_{metric}_total{{type="{kind}"}}"#)
+    let receiver = match metric {
+        "accepted" | "dropped" => "",
+        _ => r#"receiver="main","#,
+    };
+    format!(r#"callhook_events_{metric}_total{{{receiver}type="{kind}"}}"#)
+}
+
+/// Of the main receiver's attempts.
+fn of_code(code: &str) -> String {
+    format!(r#"callhook_attempt_failures_total{{receiver="main",code="{code}"}}"#)
 }
 
 #[tokio::test]
@@ -57,12 +67,13 @@ async fn each_type_is_counted_by_what_becomes_of_it_and_unknown_ones_are_other()
         let sample = of_type(metric, kind);
         assert_eq!(metrics.of(&sample), expected, "{sample}");
     }
-    let attempts =
-        |outcome| format!(r#"callhook_attempt_duration_seconds_count{{outcome="{outcome}"}}"#);
+    let attempts = |outcome| {
+        format!(r#"callhook_attempt_duration_seconds_count{{receiver="main",outcome="{outcome}"}}"#)
+    };
     assert_eq!(metrics.of(&attempts("delivered")), 4.0);
     assert_eq!(metrics.of(&attempts("failed")), 4.0);
-    assert_eq!(metrics.of(r#"callhook_attempt_failures_total{code="ERR_BAD_RESPONSE"}"#), 3.0);
-    assert_eq!(metrics.of(r#"callhook_attempt_failures_total{code="ERR_BAD_REQUEST"}"#), 1.0);
+    assert_eq!(metrics.of(&of_code("ERR_BAD_RESPONSE")), 3.0);
+    assert_eq!(metrics.of(&of_code("ERR_BAD_REQUEST")), 1.0);
 }
 
 #[tokio::test]
@@ -71,23 +82,23 @@ async fn what_waits_is_told_with_the_age_of_the_oldest_until_it_is_settled() {
     let vars =
         [("WEBHOOK_URL", &*receiver.url), ("QUEUE_LIMIT", "3"), ("WEBHOOK_CONCURRENCY", "2")];
     let watched = Watched::start(&vars).await;
-    assert_eq!(watched.metrics().await.of("callhook_queue_oldest_seconds"), 0.0);
+    assert_eq!(watched.metrics().await.of(&at_main("callhook_queue_oldest_seconds")), 0.0);
     for _ in 0..3 {
         watched.service.relay(event("dtmf_digit")).await;
     }
     assert_eq!(watched.service.post("/events", event("dtmf_digit")).await.status, 503);
-    let metrics = watched.until_is("callhook_attempts_in_flight", 2.0).await;
+    let metrics = watched.until_is(&at_main("callhook_attempts_in_flight"), 2.0).await;
     assert_eq!(metrics.of("callhook_attempts_limit"), 2.0);
-    assert_eq!(metrics.of("callhook_queue_events"), 3.0);
+    assert_eq!(metrics.of(&at_main("callhook_queue_events")), 3.0);
     assert_eq!(metrics.of("callhook_queue_limit_events"), 3.0);
     assert_eq!(metrics.of(r#"callhook_events_refused_total{reason="full"}"#), 1.0);
-    let first = metrics.of("callhook_queue_oldest_seconds");
-    let second = watched.metrics().await.of("callhook_queue_oldest_seconds");
+    let first = metrics.of(&at_main("callhook_queue_oldest_seconds"));
+    let second = watched.metrics().await.of(&at_main("callhook_queue_oldest_seconds"));
     assert!(0.0 < first && first < second, "{first} s, then {second} s");
     gate.add_permits(3);
-    let metrics = watched.until_is("callhook_queue_events", 0.0).await;
-    assert_eq!(metrics.of("callhook_queue_oldest_seconds"), 0.0);
-    assert_eq!(metrics.of("callhook_attempts_in_flight"), 0.0);
+    let metrics = watched.until_is(&at_main("callhook_queue_events"), 0.0).await;
+    assert_eq!(metrics.of(&at_main("callhook_queue_oldest_seconds")), 0.0);
+    assert_eq!(metrics.of(&at_main("callhook_attempts_in_flight")), 0.0);
 }
 
 #[tokio::test]
@@ -95,14 +106,14 @@ async fn a_receiver_is_up_then_down_then_up_again() {
     let (port, url) = nobody();
 
     let watched = Watched::start(&[("WEBHOOK_URL", &url), ("WEBHOOK_BREAKER", "1")]).await;
-    assert_eq!(watched.metrics().await.of("callhook_receiver_up"), 1.0);
+    assert_eq!(watched.metrics().await.of(&at_main("callhook_receiver_up")), 1.0);
     watched.service.relay(event("dtmf_digit")).await;
-    let metrics = watched.until_is("callhook_receiver_up", 0.0).await;
-    assert!(metrics.of(r#"callhook_attempt_failures_total{code="ECONNREFUSED"}"#) >= 1.0);
+    let metrics = watched.until_is(&at_main("callhook_receiver_up"), 0.0).await;
+    assert!(metrics.of(&of_code("ECONNREFUSED")) >= 1.0);
     watched.service.relay(event("dtmf_digit")).await;
     let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
     receiver.seen(1).await;
-    watched.until_is("callhook_receiver_up", 1.0).await;
+    watched.until_is(&at_main("callhook_receiver_up"), 1.0).await;
 }
 
 #[tokio::test]
@@ -110,10 +121,14 @@ async fn a_pause_that_the_receiver_asks_for_is_told() {
     let receiver = Receiver::start(|_| Reply::status(429).header("retry-after", "900")).await;
     let vars = [&QUICK[..], &[("WEBHOOK_URL", &receiver.url)]].concat();
     let watched = Watched::start(&vars).await;
-    assert_eq!(watched.metrics().await.of("callhook_receiver_paused"), 0.0);
+    assert_eq!(watched.metrics().await.of(&at_main("callhook_receiver_paused")), 0.0);
     watched.service.relay(event("dtmf_digit")).await;
-    let metrics = watched.until_is("callhook_receiver_paused", 1.0).await;
-    assert_eq!(metrics.of("callhook_receiver_up"), 1.0, "whoever asks for a pause is there");
+    let metrics = watched.until_is(&at_main("callhook_receiver_paused"), 1.0).await;
+    assert_eq!(
+        metrics.of(&at_main("callhook_receiver_up")),
+        1.0,
+        "whoever asks for a pause is there"
+    );
 }
 
 #[tokio::test]
@@ -136,23 +151,26 @@ async fn what_outlives_the_process_is_told_again_after_a_restart() {
     let mut watched = Watched::start(&vars).await;
     watched.service.relay(event("dtmf_digit")).await;
     watched.service.relay(event("call_ended")).await;
-    let metrics = watched.until_is("callhook_dead_letters", 1.0).await;
+    let metrics = watched.until_is(&at_main("callhook_dead_letters"), 1.0).await;
     assert_eq!(metrics.of("callhook_dead_letters_limit"), 100_000.0);
     assert!(metrics.of("callhook_journal_commit_seconds_count") >= 1.0);
     assert!(metrics.of("callhook_journal_batch_changes_sum") >= 2.0);
     watched
         .until("the retry waits", |metrics| metrics.of(&of_type("retried", "call_ended")) >= 1.0)
         .await;
-    let age = watched.metrics().await.of("callhook_queue_oldest_seconds");
+    let age = watched.metrics().await.of(&at_main("callhook_queue_oldest_seconds"));
     watched.service.terminate();
     assert_eq!(watched.service.wait().await, 0);
     let watched = Watched::start(&vars).await;
     let metrics = watched.metrics().await;
-    assert_eq!(metrics.of("callhook_dead_letters"), 1.0);
-    assert_eq!(metrics.of("callhook_events_recovered_total"), 1.0);
-    assert!(metrics.of("callhook_queue_oldest_seconds") > age, "older than before the restart");
+    assert_eq!(metrics.of(&at_main("callhook_dead_letters")), 1.0);
+    assert_eq!(metrics.of(&at_main("callhook_events_recovered_total")), 1.0);
+    assert!(
+        metrics.of(&at_main("callhook_queue_oldest_seconds")) > age,
+        "older than before the restart"
+    );
     replay(&watched).await;
-    assert_eq!(watched.metrics().await.of("callhook_events_replayed_total"), 1.0);
+    assert_eq!(watched.metrics().await.of(&at_main("callhook_events_replayed_total")), 1.0);
 }
 
 async fn replay(watched: &Watched) {
@@ -182,7 +200,7 @@ async fn a_disk_that_refuses_is_told_until_it_writes_again() {
     let vars = [("WEBHOOK_URL", &*url), ("WEBHOOK_BREAKER", "1"), ("JOURNAL_PATH", "journal.redb")];
     let watched = Watched { service: Service::start_under(&IGNORING_SIGXFSZ, &vars).await };
     watched.service.relay(event("dtmf_digit")).await;
-    watched.until_is("callhook_receiver_up", 0.0).await;
+    watched.until_is(&at_main("callhook_receiver_up"), 0.0).await;
     watched.service.limit_files(Some(0));
     let answer = watched.service.post("/events", event("dtmf_digit")).await;
     assert_eq!(answer.status, 503, "{answer:?}");

@@ -1,7 +1,7 @@
 //! Reads an OpenMetrics text, and panics where it is none
 //! (<https://prometheus.io/docs/specs/om/open_metrics_spec/>).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is exposed, by the name of the family.
 pub struct Exposition {
@@ -40,7 +40,10 @@ impl Exposition {
                 let family = families.entry(name.to_owned()).or_default();
                 match what {
                     "HELP" => rest.trim_end_matches('.').clone_into(&mut family.help),
-                    "TYPE" => rest.clone_into(&mut family.kind),
+                    "TYPE" => {
+                        assert!(family.kind.is_empty(), "{name} has two types");
+                        rest.clone_into(&mut family.kind);
+                    }
                     "UNIT" => assert!(name.ends_with(&format!("_{rest}")), "{line}"),
                     other => panic!("{other} in {line}"),
                 }
@@ -59,6 +62,9 @@ impl Exposition {
                 assert!(allowed.contains(&suffix), "{line} in a {}", family.kind);
                 family.samples.push(sample);
             }
+        }
+        for family in families.values() {
+            family.check_labels();
         }
         Exposition { families }
     }
@@ -90,6 +96,17 @@ impl Exposition {
 }
 
 impl Family {
+    /// Panics unless each sample is there once, and all of one name have the same labels.
+    fn check_labels(&self) {
+        let mut seen = BTreeSet::new();
+        let mut labels: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+        for Sample { name, labels: pairs, .. } in &self.samples {
+            assert!(seen.insert((name, pairs)), "{name} {pairs:?} is there twice");
+            let names: Vec<&String> = pairs.keys().collect();
+            assert_eq!(labels.entry(name).or_insert_with(|| names.clone()), &names, "{name}");
+        }
+    }
+
     /// The names of its labels, without those of its kind.
     pub fn labels(&self) -> Vec<&str> {
         let mut labels: Vec<&str> = Vec::new();

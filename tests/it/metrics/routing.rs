@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Watched, call, event};
+use super::{Watched, at_main, call, event};
 use crate::support::receiver::{Receiver, Reply, closed_gate, nobody};
 
 const STS: (&str, &str) = ("STS_URL", "ws://fallback.test");
@@ -75,7 +75,7 @@ async fn a_receiver_that_is_known_to_be_away_is_the_outcome() {
     let vars = [("WEBHOOK_URL", &*url), ("WEBHOOK_BREAKER", "1"), STS];
     let watched = Watched::start(&vars).await;
     watched.service.relay(event("dtmf_digit")).await;
-    watched.until_is("callhook_receiver_up", 0.0).await;
+    watched.until_is(&at_main("callhook_receiver_up"), 0.0).await;
     routed(&watched).await;
     assert_eq!(watched.metrics().await.of(&answers("receiver_down")), 1.0);
 }
@@ -87,7 +87,7 @@ async fn a_receiver_that_asked_for_a_pause_is_the_outcome() {
     let vars = [("WEBHOOK_URL", &*receiver.url), STS];
     let watched = Watched::start(&vars).await;
     watched.service.relay(event("dtmf_digit")).await;
-    watched.until_is("callhook_receiver_paused", 1.0).await;
+    watched.until_is(&at_main("callhook_receiver_paused"), 1.0).await;
     routed(&watched).await;
     assert_eq!(watched.metrics().await.of(&answers("receiver_paused")), 1.0);
 }
@@ -107,7 +107,7 @@ async fn routing_that_is_broken_is_told_until_it_works_again() {
     }
     let metrics = watched.metrics().await;
     assert_eq!(metrics.of("callhook_routing_works"), 0.0);
-    assert_eq!(metrics.of("callhook_receiver_up"), 1.0, "a 500 is an answer");
+    assert_eq!(metrics.of(&at_main("callhook_receiver_up")), 1.0, "a 500 is an answer");
     assert_eq!(metrics.of(&answers("failed")), 2.0);
     assert_eq!(metrics.of(&answers("routing_broken")), 1.0);
     let good = call().replace("2000", "3000");
