@@ -58,6 +58,8 @@ heading "lints"
 cargo clippy --locked --all-targets -- -D warnings
 
 heading "tests"
+# For config/receivers/slack.py.
+need python3 python3
 cargo test --locked
 
 heading "browser"

@@ -44,6 +44,7 @@ mod files;
 mod inspector;
 mod metrics;
 mod openapi;
+mod receivers;
 mod secrets;
 mod settings;
 mod unread_log;
