@@ -1,12 +1,13 @@
 //! Metrics, as Prometheus sees them: each counts what it says, README explains all there are, and alerts
 //! and dashboard use no other. `metrics/exposition.rs` reads the text, `metrics/events.rs`,
-//! `metrics/routing.rs` and `metrics/calls.rs` see what is counted, `metrics/documents.rs` compares the
-//! files.
+//! `metrics/receivers.rs`, `metrics/routing.rs` and `metrics/calls.rs` see what is counted,
+//! `metrics/documents.rs` compares the files.
 
 mod calls;
 mod documents;
 mod events;
 mod exposition;
+mod receivers;
 mod routing;
 
 use self::exposition::Exposition;
