@@ -147,7 +147,7 @@ impl QueueMetrics {
         to.register_with_unit("queue_oldest", help, Unit::Seconds, oldest);
         let help = "1 while the receiver answers, 0 while it counts as down; 1 where there is none";
         to.register("receiver_up", help, self.each(names, |of| &of.up));
-        let help = "1 while all events wait because the receiver sent Retry-After";
+        let help = "1 while all its events wait because the receiver sent Retry-After";
         to.register("receiver_paused", help, self.each(names, |of| &of.paused));
     }
 
@@ -163,7 +163,8 @@ impl QueueMetrics {
 
 impl EventMetrics {
     fn register(&self, to: &mut Registry) {
-        to.register("events_accepted", "Events taken into the queue", self.accepted.clone());
+        let help = "Events taken into the queue, each once, however many receivers get it";
+        to.register("events_accepted", help, self.accepted.clone());
         let help = "Events accepted and dropped, as no receiver takes their type";
         to.register("events_dropped", help, self.dropped.clone());
         let help = "Events that were not taken, or not kept because the disk failed";
