@@ -52,7 +52,7 @@ use crate::receiver::{ReceiverId, Receivers};
 use crate::time::unix_millis;
 
 /// Which dead letters are asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadFilter {
     pub receiver: Option<ReceiverId>,
     pub call: Option<CallId>,

@@ -88,6 +88,13 @@ pub struct Deleted {
     pub waiting: usize,
 }
 
+impl Replayed {
+    fn add(&mut self, replayed: usize, found: usize) {
+        self.replayed += replayed;
+        self.left += found - replayed;
+    }
+}
+
 impl DeadQuery {
     fn filter(&self, receivers: &Receivers) -> Result<DeadFilter, HttpError> {
         let Self { receiver, call, r#type, code, status, since, .. } = self;
@@ -106,14 +113,14 @@ impl DeadQuery {
         })
     }
 
-    fn is_everything(&self) -> bool {
-        self.receiver.is_none() && self.is_receiver_alone()
-    }
-
-    /// Whether nothing but a receiver, if that, is asked for.
-    fn is_receiver_alone(&self) -> bool {
-        let Self { receiver: _, call, r#type, code, status, since, limit: _, cursor: _ } = self;
-        [call, r#type, code, since].into_iter().all(Option::is_none) && status.is_none()
+    /// For what goes to all that the filter admits: whoever gives a limit does not want all.
+    fn whole_filter(&self, receivers: &Receivers) -> Result<DeadFilter, HttpError> {
+        if self.limit.is_some() || self.cursor.is_some() {
+            return Err(HttpError::bad_request(
+                "limit and cursor are for lists alone: GET /api/dead",
+            ));
+        }
+        self.filter(receivers)
     }
 }
 
@@ -179,19 +186,40 @@ pub async fn replay(
     query: Result<Query<OneQuery>, QueryRejection>,
 ) -> Result<Json<Replayed>, HttpError> {
     let _moving = inspector.moving.lock().await;
-    let letters = find(&inspector, id, query?.0).await?;
-    let mut done = Replayed { replayed: 0, left: letters.len() };
-    let mut of_receivers: BTreeMap<ReceiverId, Vec<DeadLetter>> = BTreeMap::new();
+    let (mut done, mut refused) = (Replayed { replayed: 0, left: 0 }, None);
+    for (receiver, letters) in by_receiver(&inspector, find(&inspector, id, query?.0).await?)? {
+        let found = letters.len();
+        match inspector.queue.replay(receiver, letters).await {
+            Ok(replayed) => done.add(replayed, found),
+            Err(full @ Refused::Full { .. }) => {
+                done.add(0, found);
+                refused = Some(full);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match refused {
+        Some(full) if done.replayed == 0 => Err(full.into()),
+        Some(_) | None => Ok(Json(done)),
+    }
+}
+
+/// Those that can be sent: at receivers of the settings.
+///
+/// # Errors
+/// 409 if there are none.
+fn by_receiver(
+    inspector: &Inspector,
+    letters: Vec<DeadLetter>,
+) -> Result<BTreeMap<ReceiverId, Vec<DeadLetter>>, HttpError> {
+    let (mut sendable, mut gone) = (BTreeMap::<_, Vec<_>>::new(), Ok(()));
     for letter in letters {
-        of_receivers.entry(letter.item.receiver).or_default().push(letter);
+        match check_is_set(inspector, letter.item.receiver) {
+            Ok(()) => sendable.entry(letter.item.receiver).or_default().push(letter),
+            Err(error) => gone = Err(error),
+        }
     }
-    for (receiver, letters) in of_receivers {
-        check_is_set(&inspector, receiver)?;
-        let replayed = inspector.queue.replay(receiver, letters).await?;
-        done.replayed += replayed;
-        done.left -= replayed;
-    }
-    Ok(Json(done))
+    if sendable.is_empty() { gone.map(|()| sendable) } else { Ok(sendable) }
 }
 
 /// `POST /api/dead/replay?receiver=&call=&type=&code=&status=&since=`: all that the filter admits, as far as there is
@@ -202,52 +230,40 @@ pub async fn replay_all(
 ) -> Result<Json<Replayed>, HttpError> {
     let _moving = inspector.moving.lock().await;
     let receivers = inspector.parts.journal.receivers();
-    let filter = query?.filter(receivers)?;
+    let filter = query?.whole_filter(receivers)?;
     if let Some(receiver) = filter.receiver {
         check_is_set(&inspector, receiver)?;
     }
-    // What fails again meanwhile is a new dead letter, which this replay leaves alone.
-    let end = inspector.queue.next_place();
     let mut done = Replayed { replayed: 0, left: 0 };
     for (receiver, _) in receivers.iter().take(inspector.settings.receivers.len()) {
         if filter.receiver.is_none_or(|asked| asked == receiver) {
             let filter = DeadFilter { receiver: Some(receiver), ..filter.clone() };
-            replay_of(&inspector, receiver, filter, end, &mut done).await?;
+            replay_of(receiver, Pages::of(&inspector, filter), &mut done).await?;
         }
     }
     Ok(Json(done))
 }
 
-/// The dead letters of one receiver, up to that place.
 async fn replay_of(
-    inspector: &Arc<Inspector>,
     receiver: ReceiverId,
-    filter: DeadFilter,
-    end: u64,
+    mut pages: Pages<'_>,
     done: &mut Replayed,
 ) -> Result<(), HttpError> {
-    let (mut from, mut is_full) = (0, false);
-    loop {
-        let (mut letters, next) = page(inspector, filter.clone(), from, MOST_ITEMS).await?;
-        letters.retain(|letter| letter.item.place < end);
+    let mut is_full = false;
+    while let Some(letters) = pages.next().await? {
         let found = letters.len();
         // Later letters of a call must not go before earlier ones.
-        if found > 0 && !is_full {
-            let replayed = match inspector.queue.replay(receiver, letters).await {
+        let replayed = match is_full {
+            true => 0,
+            false => match pages.inspector.queue.replay(receiver, letters).await {
                 Err(Refused::Full { .. }) => 0,
                 replayed => replayed?,
-            };
-            done.replayed += replayed;
-            done.left += found - replayed;
-            is_full = replayed < found;
-        } else {
-            done.left += found;
-        }
-        match next {
-            Some(next) if next < end => from = next,
-            Some(_) | None => return Ok(()),
-        }
+            },
+        };
+        done.add(replayed, found);
+        is_full = replayed < found;
     }
+    Ok(())
 }
 
 /// `DELETE /api/dead/{id}?receiver=`
@@ -269,32 +285,26 @@ pub async fn delete_all(
     query: Result<Query<DeadQuery>, QueryRejection>,
 ) -> Result<Json<Deleted>, HttpError> {
     let _moving = inspector.moving.lock().await;
-    let Query(query) = query?;
-    if query.is_everything() {
-        return Err(HttpError::bad_request(
-            "this would delete every dead letter: say which, by receiver, call, type, code, status or since",
-        ));
-    }
     let journal = &inspector.parts.journal;
-    let filter = query.filter(journal.receivers())?;
-    let end = inspector.queue.next_place();
-    let mut done = Deleted { deleted: 0, waiting: 0 };
-    if let Some(receiver) = filter.receiver
-        && query.is_receiver_alone()
-    {
-        done.waiting = journal.drop_waiting(receiver);
-    }
-    let mut from = 0;
-    loop {
-        let (mut letters, next) = page(&inspector, filter.clone(), from, MOST_ITEMS).await?;
-        letters.retain(|letter| letter.item.place < end);
+    let filter = query?.whole_filter(journal.receivers())?;
+    let is_receiver_alone =
+        DeadFilter { receiver: None, ..filter.clone() } == DeadFilter::default();
+    let waiting = match filter.receiver {
+        None if is_receiver_alone => {
+            return Err(HttpError::bad_request(
+                "this would delete every dead letter: say which, by receiver, call, type, code, status or since",
+            ));
+        }
+        Some(receiver) if is_receiver_alone => journal.drop_waiting(receiver),
+        Some(_) | None => 0,
+    };
+    let mut done = Deleted { deleted: 0, waiting };
+    let mut pages = Pages::of(&inspector, filter);
+    while let Some(letters) = pages.next().await? {
         take_away(&inspector, &letters);
         done.deleted += letters.len();
-        match next {
-            Some(next) if next < end => from = next,
-            Some(_) | None => return Ok(Json(done)),
-        }
     }
+    Ok(Json(done))
 }
 
 fn take_away(inspector: &Inspector, letters: &[DeadLetter]) {
@@ -334,6 +344,32 @@ async fn find(
         )));
     }
     Ok(letters)
+}
+
+/// All that a filter admits, a page at a time. What is given up meanwhile is left alone, even if it is what was just
+/// replayed and failed again.
+struct Pages<'a> {
+    inspector: &'a Arc<Inspector>,
+    filter: DeadFilter,
+    /// Where the next page begins; `None` after the last.
+    from: Option<u64>,
+    end: u64,
+}
+
+impl<'a> Pages<'a> {
+    fn of(inspector: &'a Arc<Inspector>, filter: DeadFilter) -> Self {
+        Self { inspector, filter, from: Some(0), end: inspector.queue.next_place() }
+    }
+
+    /// Returns none that is empty.
+    async fn next(&mut self) -> Result<Option<Vec<DeadLetter>>, HttpError> {
+        let Some(from) = self.from.take() else { return Ok(None) };
+        let (mut letters, next) =
+            page(self.inspector, self.filter.clone(), from, MOST_ITEMS).await?;
+        letters.retain(|letter| letter.item.place < self.end);
+        self.from = next.filter(|next| *next < self.end);
+        Ok(Some(letters).filter(|letters| !letters.is_empty()))
+    }
 }
 
 async fn page(

@@ -11,7 +11,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const PICTURE: &str = "image/svg+xml";
 
 /// Path, type and content.
-const FILES: [(&str, &str, &str); 10] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("/", HTML, include_str!("page/index.html")),
     ("/style.css", STYLE, include_str!("page/style.css")),
     ("/icon.svg", PICTURE, include_str!("page/icon.svg")),
@@ -21,6 +21,7 @@ const FILES: [(&str, &str, &str); 10] = [
     ("/calls.js", SCRIPT, include_str!("page/calls.js")),
     ("/timeline.js", SCRIPT, include_str!("page/timeline.js")),
     ("/dead.js", SCRIPT, include_str!("page/dead.js")),
+    ("/receivers.js", SCRIPT, include_str!("page/receivers.js")),
     ("/show.js", SCRIPT, include_str!("page/show.js")),
 ];
 

@@ -108,46 +108,54 @@ pub async fn state(State(inspector): State<Arc<Inspector>>) -> Json<StateReport>
 }
 
 pub async fn current(inspector: &Arc<Inspector>) -> ServiceState {
-    let queue = &inspector.queue;
-    let (statuses, now, millis) = (queue.statuses(), Instant::now(), unix_millis());
-    let (journal, settings) = (&inspector.parts.journal, &inspector.settings);
-    let counting = Arc::clone(journal);
+    let counting = Arc::clone(&inspector.parts.journal);
     let counted = tokio::task::spawn_blocking(move || counting.dead_counts()).await;
-    let dead: Option<Vec<u64>> = counted.ok().and_then(Result::ok);
-    let dead_of = |receiver: ReceiverId| dead.as_ref().map(|dead| dead[receiver.index()]);
-    let names = journal.receivers().iter();
-    let receivers: Vec<ReceiverState> = names
-        .zip(settings.receivers.iter().zip(&statuses))
-        .map(|((id, _), (rules, status))| receiver(rules, status, dead_of(id), now, millis))
-        .collect();
-    let retired = journal.receivers().iter().skip(receivers.len());
-    let retired = retired.map(|(id, name)| RetiredReceiver {
-        name: name.to_string(),
-        waiting: journal.waiting_retired(id),
-        dead_letters: dead_of(id),
-    });
+    let dead = counted.ok().and_then(Result::ok);
+    let (receivers, retired) = receivers(inspector, dead.as_deref());
+    let (queue, journal) = (&inspector.queue, &inspector.parts.journal);
     let size = inspector.parts.history.size();
     ServiceState {
         version: env!("CARGO_PKG_VERSION"),
-        now: timestamp_of(millis),
-        retired: retired.collect(),
+        now: timestamp_of(unix_millis()),
         queue: QueueDepth {
             waiting: receivers.iter().map(|receiver| receiver.waiting).sum(),
             in_flight: receivers.iter().map(|receiver| receiver.in_flight).sum(),
-            limit: settings.main().limits.queue,
+            limit: inspector.settings.main().limits.queue,
             oldest_ms: receivers.iter().filter_map(|receiver| receiver.oldest_ms).max(),
             draining: queue.is_draining(),
         },
+        receivers,
+        retired,
         journal: JournalState {
             durable: journal.is_durable(),
             error: journal.fault().map(|fault| fault.to_string()),
         },
-        receivers,
         dead_letters: dead.map(|dead| dead.iter().sum()),
         calls: CallTotals { remembered: size.calls, live: size.live, limit: size.limit },
         rates: inspector.pulse.rates(),
         sample: inspector.pulse.last_sample(),
     }
+}
+
+/// Those of the settings, and those that are not in them any more, with their dead letters by [`ReceiverId`].
+fn receivers(
+    inspector: &Inspector,
+    dead: Option<&[u64]>,
+) -> (Vec<ReceiverState>, Vec<RetiredReceiver>) {
+    let dead_of = |receiver: ReceiverId| dead.map(|dead| dead[receiver.index()]);
+    let (journal, rules) = (&inspector.parts.journal, &inspector.settings.receivers);
+    let (statuses, now, millis) = (inspector.queue.statuses(), Instant::now(), unix_millis());
+    let mut names = journal.receivers().iter();
+    let of_settings = names.by_ref().take(rules.len()).zip(rules.iter().zip(&statuses));
+    let receivers = of_settings
+        .map(|((id, _), (rules, status))| receiver(rules, status, dead_of(id), now, millis))
+        .collect();
+    let retired = names.map(|(id, name)| RetiredReceiver {
+        name: name.to_string(),
+        waiting: journal.waiting_retired(id),
+        dead_letters: dead_of(id),
+    });
+    (receivers, retired.collect())
 }
 
 fn receiver(

@@ -6,6 +6,7 @@
 import { Unauthorised, ask, hasToken, setToken, updates } from "/api.js";
 import * as calls from "/calls.js";
 import * as dead from "/dead.js";
+import * as receivers from "/receivers.js";
 import { chart, get, rate, readable, setClass, setText, span, toast, whole } from "/show.js";
 import * as timeline from "/timeline.js";
 
@@ -80,38 +81,25 @@ function paintSoon() {
 
 // ── The state ──
 
-const RECEIVER = { up: "Up", down: "Down", paused: "Paused", none: "None" };
-
-function receiverNote({ receiver }) {
-  const wait = (time) => span(Math.max(0, Date.parse(time) - Date.now() - skew));
-  if (receiver.state === "none") return "WEBHOOK_URL=none: events are dropped";
-  if (receiver.state === "paused") return `asked for a pause; resumes in ${wait(receiver.paused_until)}`;
-  if (receiver.state === "down") {
-    return receiver.next_probe_at ? `next probe in ${wait(receiver.next_probe_at)}` : "a probe is under way";
-  }
-  if (receiver.routing_broken) return "up, but its routing keeps failing";
-  if (receiver.unanswered > 0) return `${receiver.unanswered} attempts in a row without an answer`;
-  return readable(receiver.url);
-}
-
-function alarmOf({ receiver, queue, journal, calls: remembered }) {
+function alarmOf({ receivers: standing, queue, journal, calls: remembered }) {
   if (journal.error) return `${journal.error}. New events are refused.`;
   if (queue.draining) return "callhook is stopping.";
-  if (receiver.state === "down") return "The receiver is down: events wait, and callers are routed to STS_URL.";
+  const down = receivers.alarmOf(standing);
+  if (down !== null) return down;
   if (remembered.limit === 0) return "INSPECTOR_CALLS=0: calls are not remembered, so there are none to show.";
   return null;
 }
 
+function waitingNote({ receivers: { length }, queue }) {
+  if (queue.oldest_ms !== null) return `oldest for ${span(queue.oldest_ms)}`;
+  return length === 1 ? `of ${whole(queue.limit)}` : `for ${length} receivers`;
+}
+
 function paintState() {
-  const { receiver, queue, rates } = state;
-  setClass(get("receiver-state"), `pill big ${receiver.state}${receiver.routing_broken ? " broken" : ""}`);
-  setText(get("receiver-state"), RECEIVER[receiver.state]);
-  setText(get("receiver-note"), receiverNote(state));
-  get("receiver-note").title = receiver.url ?? "";
+  const { queue, rates } = state;
+  receivers.paint(state, skew);
   setText(get("waiting"), whole(queue.waiting));
-  setText(get("waiting-note"), queue.oldest_ms === null
-    ? `of ${whole(queue.limit)}`
-    : `oldest for ${span(queue.oldest_ms)}`);
+  setText(get("waiting-note"), waitingNote(state));
   setText(get("delivered"), rate(rates.delivered));
   setText(get("delivered-note"), `${rate(rates.accepted)}/s accepted`);
   setText(get("failed"), rate(rates.failed));
@@ -123,27 +111,28 @@ function paintState() {
   const live = get("live-count");
   live.hidden = state.calls.live === 0;
   setText(live, `${whole(state.calls.live)} live`);
-  dead.count(state.dead_letters);
+  dead.count(state);
   const alarm = alarmOf(state);
   get("alarm").hidden = alarm === null;
   setText(get("alarm"), readable(alarm ?? ""));
-  document.title = receiver.state === "down" ? "⚠ callhook inspector" : "callhook inspector";
+  document.title = state.receivers.some((receiver) => receiver.state === "down") ? "⚠ callhook inspector" : "callhook inspector";
 }
 
 // ── Views ──
 
 function route() {
-  const [, name, uuid] = /^#(dead|call)?(?:=([0-9a-f-]{36}))?/.exec(location.hash) ?? [];
+  const [, name, of] = /^#(dead|call)?(?:=([0-9a-z-]{1,36}))?$/.exec(location.hash) ?? [];
   const isDead = name === "dead";
+  const uuid = isDead ? null : of ?? null;
   get("dead-pane").hidden = !isDead;
   get("calls-pane").hidden = isDead;
   get("detail").hidden = isDead;
   document.body.classList.toggle("has-call", Boolean(uuid));
   get(isDead ? "tab-dead" : "tab-calls").setAttribute("aria-current", "page");
   get(isDead ? "tab-calls" : "tab-dead").removeAttribute("aria-current");
-  calls.select(uuid ?? null);
-  if (isDead) dead.load().catch(failed);
-  else timeline.open(uuid ?? null).catch(failed);
+  calls.select(uuid);
+  if (isDead) dead.open(of ?? "").catch(failed);
+  else timeline.open(uuid).catch(failed);
 }
 
 // ── Signing in ──
@@ -200,7 +189,7 @@ function begin() {
   setInterval(() => {
     calls.tick();
     timeline.tick();
-    if (state) setText(get("receiver-note"), receiverNote(state));
+    if (state) receivers.paint(state, skew);
   }, 1000);
   route();
   follow();

@@ -102,6 +102,15 @@ export function chart(svg, values) {
   area.setAttribute("d", path && `${path}L${WIDTH} ${HEIGHT}L${left} ${HEIGHT}Z`);
 }
 
+/** Offers these names in a select, and one for all of them; changes nothing that is as it should be. */
+export function choices(select, all, names, chosen) {
+  const offered = [...select.options].slice(1).map(({ value }) => value);
+  if (select.options.length === 0 || offered.join() !== names.join()) {
+    select.replaceChildren(new Option(all, ""), ...names.map((name) => new Option(name, name)));
+  }
+  if (select.value !== chosen) select.value = chosen;
+}
+
 /** Shows a text for five seconds. */
 export function toast(text, isBad = false) {
   const box = get("toast");

@@ -1,14 +1,16 @@
-// One call: its events in order, how each reached the receiver, and what was asked about it meanwhile. A live one is
+// One call: its events in order, how each reached each receiver, and what was asked about it meanwhile. A live one is
 // ended from here.
 
 import { ask } from "/api.js";
 import { REASONS, lengthOf, parties, pillOf } from "/calls.js";
-import { clock, confirmed, foreign, get, json, make, readable, setText, span, toast } from "/show.js";
+import { choices, clock, confirmed, foreign, get, json, make, readable, setText, span, toast } from "/show.js";
 
 const AT_MOST_EVERY = 400;
 const STATES = {
   waiting: "waiting", delivered: "delivered", dead: "dead letter", deleted: "deleted", dropped: "not sent",
 };
+/** Of several receivers, the one that tells most about the event is first. */
+const GRAVEST = ["dead", "waiting", "delivered", "deleted", "dropped"];
 const ASKERS = { agent: "Agent", inspector: "Inspector" };
 const REQUESTS = { hang_up: "asks to hang up", transfer: "asks to transfer to", variables: "asks what was announced" };
 const ANSWERS = {
@@ -22,6 +24,8 @@ const ANSWERS = {
 let uuid = null;
 let shown = null;
 let items = new Map();
+/** The receiver whose lane is shown; empty for all. */
+let only = "";
 let timer = null;
 let failed = () => {};
 
@@ -80,11 +84,15 @@ function paint(call) {
     // The button stays the same element, so that an update in mid-click does not lose the click.
     body.append(
       make("button", { type: "button", class: "hang-up", on: { click: () => hangUp().catch(failed) } }, "Hang up"),
-      make("div", { class: "head" }), make("p", { class: "omitted" }), make("ol", { class: "events" }));
+      make("div", { class: "head" }), laneChoice(), make("p", { class: "omitted" }), make("ol", { class: "events" }));
   }
-  const [button, head, omitted, list] = body.children;
+  const [button, head, choice, omitted, list] = body.children;
   button.hidden = !(call.bridged && call.state === "live");
   head.replaceChildren(...headOf(call));
+  const names = call.receivers.map(({ name }) => name);
+  if (!names.includes(only)) only = "";
+  choice.hidden = names.length < 2;
+  choices(choice.lastElementChild, "Every receiver", names, only);
   const forgotten = omittedOf(call);
   omitted.hidden = forgotten === "";
   setText(omitted, forgotten);
@@ -95,8 +103,7 @@ function paint(call) {
     let known = items.get(key);
     if (known?.text !== text) {
       const element = show(item, call, begun);
-      const details = known?.element.querySelector("details");
-      if (details?.open) element.querySelector("details").open = true;
+      for (const details of known?.element.querySelectorAll("details[open]") ?? []) openAgain(element, details.dataset.of);
       known?.element.replaceWith(element);
       known = { text, element };
     }
@@ -107,6 +114,18 @@ function paint(call) {
   [...seen.values()].forEach(({ element }, index) => {
     if (list.children[index] !== element) list.insertBefore(element, list.children[index] ?? null);
   });
+}
+
+function openAgain(element, of) {
+  for (const details of element.querySelectorAll("details")) if (details.dataset.of === of) details.open = true;
+}
+
+function laneChoice() {
+  const change = ({ target }) => {
+    only = target.value;
+    paint(shown);
+  };
+  return make("label", { class: "of" }, make("span", {}, "Receiver"), make("select", { on: { change } }));
 }
 
 /** Asks the user, then the server, to end the call that is shown. */
@@ -130,12 +149,30 @@ function inOrder(call) {
   const requests = call.requests.map((item, index) =>
     ({ key: `request ${call.requests_omitted + index}`, item, show: requestOf }));
   const ordered = [];
-  for (const item of call.timeline) {
-    const at = Date.parse(item.accepted_at);
+  for (const item of eventsOf(call)) {
+    const at = Date.parse(item[0].accepted_at);
     while (requests.length > 0 && Date.parse(requests[0].item.at) < at) ordered.push(requests.shift());
-    ordered.push({ key: `${item.id} ${item.accepted_at}`, item, show: eventOf });
+    ordered.push({ key: `${item[0].id} ${item[0].accepted_at}`, item, show: eventOf });
   }
   return ordered.concat(requests);
+}
+
+/** Each event as its items, one for each receiver that is shown. */
+function eventsOf(call) {
+  const events = [];
+  const latest = new Map();
+  for (const item of call.timeline) {
+    const event = latest.get(item.id);
+    // A sender may use an id again, much later.
+    if (event && event.every(({ receiver }) => receiver !== item.receiver)) {
+      event.push(item);
+    } else {
+      events.push([item]);
+      latest.set(item.id, events.at(-1));
+    }
+  }
+  const isShown = ({ receiver }) => only === "" || receiver === only;
+  return events.map((event) => event.filter(isShown)).filter((event) => event.length > 0);
 }
 
 /** "+3.2 s", or the time of day of what comes first. */
@@ -185,17 +222,22 @@ function requestOf({ at, by, asked, next, answer }, call, begun) {
         make("span", { class: isTaken ? "mark" : "mark dead" }, said))));
 }
 
-function eventOf(item, call, begun) {
-  return make("li", { class: `event ${item.state}`, data: { id: item.id } },
-    when(item.accepted_at, item.timestamp, begun),
+function eventOf(items, call, begun) {
+  const [first] = items;
+  const state = GRAVEST.find((grave) => items.some((item) => item.state === grave));
+  const isOne = call.receivers.length === 1 || state === "dropped";
+  return make("li", { class: `event ${state}`, data: { id: first.id } },
+    when(first.accepted_at, first.timestamp, begun),
     make("div", { class: "card" },
-      make("p", { class: "title" },
-        make("b", {}, readable(item.type)),
-        make("span", { class: `mark ${item.state}` }, STATES[item.state]),
-        item.replays > 0 ? make("span", { class: "mark" }, `replayed ${item.replays}×`) : null),
-      gist(item),
-      more(item, call)));
+      make("p", { class: "title" }, make("b", {}, readable(first.type)), ...(isOne ? marks(first) : [])),
+      gist(first),
+      ...(isOne ? [more(first, call)] : [...items.map((item) => lane(item, call)), sent(first)])));
 }
+
+const marks = (item) => [
+  make("span", { class: `mark ${item.state}` }, STATES[item.state]),
+  item.replays > 0 ? make("span", { class: "mark" }, `replayed ${item.replays}×`) : null,
+];
 
 /** What matters of a payload, at a glance. */
 function gist({ type, payload }) {
@@ -212,9 +254,13 @@ function gist({ type, payload }) {
     [make("small", {}, readable(name)), foreign(text(value).slice(0, 120)), " "]));
 }
 
+/** The main one for what is not delivered. */
+const receiverOf = (item, call) => call.receivers.find(({ name }) => name === item.receiver) ?? call.receivers[0];
+
 function attempts(item, call) {
   if (item.state === "dropped") {
-    return [make("span", { class: "chip" }, "its type is not in WEBHOOK_EVENTS")];
+    const why = call.receivers.length === 1 ? "its type is not in WEBHOOK_EVENTS" : "no receiver takes its type";
+    return [make("span", { class: "chip" }, why)];
   }
   const chips = item.attempts.map((attempt) => {
     const result = attempt.status ?? attempt.code;
@@ -225,23 +271,49 @@ function attempts(item, call) {
   });
   if (item.attempts_omitted > 0) chips.splice(1, 0, make("span", { class: "chip" }, `… ${item.attempts_omitted} more`));
   if (item.state === "waiting" && item.attempts.length > 0) {
-    chips.push(make("span", { class: "chip wait" }, `next of ${call.attempts_allowed}`));
+    chips.push(make("span", { class: "chip wait" }, `next of ${receiverOf(item, call).attempts_allowed}`));
   }
   if (chips.length > 0) return chips;
   return [make("span", { class: "chip wait" }, item.state === "dead" ? "no room in the queue" : "not sent yet")];
 }
 
+/** All about an event that goes to one receiver at most. */
 function more(item, call) {
-  const failed = item.attempts.filter((attempt) => attempt.code !== null);
   return make("details", {},
-    make("summary", {}, ...attempts(item, call), make("span", { class: "toggle" }, "details")),
+    make("summary", {}, ...attempts(item, call), toggle("details")),
     make("pre", { class: "payload" }, json(item.payload)),
-    make("table", {}, ...[["event id", item.id], ["timestamp", item.timestamp], ["POST", call.url]]
-      .concat(item.headers ?? [])
-      .map(([name, value]) => make("tr", {}, make("th", {}, readable(name)), make("td", {}, readable(value))))),
-    failed.length === 0 ? null : make("table", {}, ...failed.map((attempt) =>
-      make("tr", {}, make("th", {}, `attempt ${attempt.number}${attempt.probe ? " (probe)" : ""}, ${clock(attempt.at)}`),
-        make("td", {}, make("b", {}, attempt.code), " ", readable(attempt.error))))));
+    table([["event id", item.id], ["timestamp", item.timestamp], ...requestRows(item, call)]),
+    failures(item));
+}
+
+/** How an event reached one of several receivers. */
+function lane(item, call) {
+  return make("details", { class: "lane", data: { of: item.receiver } },
+    make("summary", {}, make("b", {}, item.receiver), ...marks(item), ...attempts(item, call), toggle("details")),
+    table([["sequence", item.sequence], ...requestRows(item, call)]),
+    failures(item));
+}
+
+/** What is the same for all of them. */
+function sent(item) {
+  return make("details", {},
+    make("summary", {}, toggle("payload")),
+    make("pre", { class: "payload" }, json(item.payload)),
+    table([["event id", item.id], ["timestamp", item.timestamp]]));
+}
+
+const toggle = (text) => make("span", { class: "toggle" }, text);
+
+const requestRows = (item, call) => [["POST", receiverOf(item, call).url], ...(item.headers ?? [])];
+
+const table = (rows) => make("table", {}, ...rows.map(([name, value]) =>
+  make("tr", {}, make("th", {}, readable(name)), make("td", {}, readable(value)))));
+
+function failures(item) {
+  const failed = item.attempts.filter((attempt) => attempt.code !== null);
+  return failed.length === 0 ? null : make("table", {}, ...failed.map((attempt) =>
+    make("tr", {}, make("th", {}, `attempt ${attempt.number}${attempt.probe ? " (probe)" : ""}, ${clock(attempt.at)}`),
+      make("td", {}, make("b", {}, attempt.code), " ", readable(attempt.error)))));
 }
 
 /** `tell` is told of errors. */
