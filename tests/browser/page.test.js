@@ -1,6 +1,9 @@
 // The inspector's page in a real browser: what an operator sees, and what nobody may do to them.
 
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 
 import { enter, newCall, pause, speech } from "./stage.js";
@@ -221,6 +224,140 @@ scene("the token is asked for, kept in the tab, and sent to the stream too",
   });
 }
 
+const card = (page, name) => page.locator(`#receivers .receiver[data-name="${name}"]`);
+const fits = (page) => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth);
+
+{
+  const away = { main: false, crm: true };
+  const told = (name) => () => (away[name] ? [503] : [200]);
+  const options = {
+    answer: told("main"), copies: { crm: told("crm"), log: () => [200] },
+    settings: { WEBHOOK_BREAKER: "1", WEBHOOK_RETRY: "3" },
+  };
+  scene("of several receivers each has a card, and the alarm says which is down and whether callers feel it", options,
+    async (stage) => {
+      const { page } = stage;
+      await page.goto(stage.url);
+      await card(page, "main").getByText("decides").waitFor();
+      const names = await page.locator("#receivers .name").allTextContents();
+      assert.deepEqual([names[0], names.toSorted()], ["main", ["crm", "log", "main"]]);
+      assert.equal(await page.locator("#receivers").getByText("decides").count(), 1);
+      assert.ok(await page.locator("#receiver").isHidden(), "the card of a single one");
+      await stage.send(newCall(), "call_started");
+      await card(page, "crm").locator(".pill.down").waitFor();
+      await card(page, "crm").getByText("1 waiting").waitFor();
+      await card(page, "main").getByText("0 waiting").waitFor();
+      await page.getByRole("alert").getByText("The receiver crm is down: its events wait; callers are not affected.").waitFor();
+      away.main = true;
+      await stage.send(newCall(), "call_started");
+      await page.getByRole("alert").getByText("main and crm are down: their events wait, and callers are routed to STS_URL").waitFor();
+      away.crm = false;
+      away.main = false;
+      await page.getByRole("alert").waitFor({ state: "hidden" });
+      assert.equal(await page.locator("#receivers .pill.up").count(), 3);
+    });
+}
+
+{
+  const seen = { main: [], crm: [] };
+  const taken = (name) => (event) => {
+    seen[name].push(event.type);
+    return [event.type === "call_started" && seen[name].length < 3 ? 422 : 200];
+  };
+  const options = { answer: taken("main"), copies: { crm: taken("crm") } };
+  scene("an event has a lane for each receiver, and a dead letter is replayed at its own alone", options, async (stage) => {
+    const { page } = stage;
+    const call = newCall();
+    await stage.send(call, "call_started", { channel: "PJSIP/1" });
+    await stage.send(call, "dtmf_digit", { digit: "7" });
+    await page.goto(`${stage.url}#call=${call}`);
+    const started = page.locator("#detail .event", { hasText: "call_started" });
+    await started.locator(".lane", { hasText: "crm" }).locator(".chip.poor", { hasText: "1 · 422" }).waitFor();
+    await page.locator("#detail .event.delivered .lane").nth(1).waitFor();
+    assert.deepEqual(await started.locator(".lane summary b").allTextContents(), ["main", "crm"]);
+    assert.equal(await started.locator(".payload").count(), 1, "the payload once");
+    await started.locator(".lane", { hasText: "crm" }).locator("summary").click();
+    await started.locator(".lane[open]").getByText("Request failed with status code 422").waitFor();
+    await page.locator("#detail .of select").selectOption("crm");
+    await page.locator("#detail .lane", { hasText: "main" }).first().waitFor({ state: "detached" });
+    assert.equal(await page.locator("#detail .lane").count(), 2);
+
+    await card(page, "crm").getByText("1 dead letter").click();
+    const letters = page.locator("#letters .letter");
+    await letters.waitFor();
+    assert.equal(await letters.locator(".tag").textContent(), "crm");
+    await page.locator("#dead-receiver").selectOption("");
+    await letters.nth(1).waitFor();
+    await letters.filter({ hasText: "crm" }).getByRole("button", { name: "Replay" }).click();
+    await page.getByText("Queued again").waitFor();
+    await page.locator("#letters .letter[data-receiver=crm]").waitFor({ state: "detached" });
+    assert.equal(await letters.count(), 1, "that of the main one stays");
+    await page.goto(`${stage.url}#call=${call}`);
+    await started.locator(".lane", { hasText: "crm" }).getByText("replayed 1×").waitFor();
+    assert.deepEqual(seen, {
+      main: ["call_started", "dtmf_digit"], crm: ["call_started", "dtmf_digit", "call_started"],
+    });
+  });
+}
+
+test("what is kept for a receiver that left the settings is shown with the command that drops it", LIMIT, async () => {
+  const directory = mkdtempSync(join(tmpdir(), "callhook-journal-"));
+  const settings = { JOURNAL_PATH: join(directory, "journal.redb"), WEBHOOK_RETRY: "9" };
+  const call = newCall();
+  try {
+    const before = await enter({ copies: { old: ({ type }) => [type === "call_started" ? 422 : 503] }, settings });
+    try {
+      await before.page.goto(before.url);
+      await before.send(call, "call_started");
+      await card(before.page, "old").getByText("1 dead letter").waitFor();
+      await before.send(call, "call_ended");
+    } finally {
+      await before.leave();
+    }
+    const stage = await enter({ settings });
+    try {
+      const { page } = stage;
+      page.setDefaultTimeout(15_000);
+      await page.goto(stage.url);
+      await card(page, "old").getByText("1 waiting · 1 dead letter").waitFor();
+      await card(page, "old").getByText("callhook dead purge --receiver old").waitFor();
+      assert.equal(await page.locator("#receivers .receiver").count(), 1);
+      await page.locator("#receiver-state", { hasText: "Up" }).waitFor();
+      await card(page, "old").getByText("1 dead letter").click();
+      await page.locator("#letters .letter").getByRole("button", { name: "Replay" }).click();
+      await page.locator("#toast", { hasText: "the receiver old is not in the settings any more" }).waitFor();
+      await fetch(`${stage.url}api/dead?receiver=old`, { method: "DELETE" });
+      await card(page, "old").waitFor({ state: "detached" });
+    } finally {
+      await stage.leave();
+    }
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+});
+
+{
+  const copies = Object.fromEntries(
+    ["averylongnamedcopy01", "b", "c", "d", "e", "f", "g", "h"].map((name) => [name, () => [422]]));
+  const options = { copies, context: { viewport: { width: 390, height: 760 } } };
+  scene("nine receivers fit on a narrow screen", options, async (stage) => {
+    const { page } = stage;
+    const call = newCall();
+    await stage.send(call, "call_started");
+    await page.goto(stage.url);
+    await card(page, "averylongnamedcopy01").getByText("1 dead letter").waitFor();
+    await row(page, call).waitFor();
+    assert.ok(await fits(page), "the cards fit");
+    await row(page, call).click();
+    await page.locator("#detail .lane").nth(8).waitFor();
+    for (const summary of await page.locator("#detail summary").all()) await summary.click();
+    assert.ok(await fits(page), "the lanes fit");
+    await page.goto(`${stage.url}#dead`);
+    await page.locator("#letters .letter").nth(7).waitFor();
+    assert.ok(await fits(page), "the dead letters fit");
+  });
+}
+
 {
   const server = await speech();
   const settings = { ADMIN_TOKEN: "open-sesame", STS_URL: `ws://127.0.0.1:${server.address().port}`, TRANSFER_TO: "people/100" };
@@ -267,14 +404,13 @@ scene("a narrow screen shows one thing at a time", { context: { viewport: { widt
   await ring(stage, call, "+390556671902", "+39055213344");
   await stage.send(call, "transcription", { role: "user", text: "x".repeat(300) });
   await page.goto(stage.url);
-  const fits = () => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth);
   await row(page, call).click();
   await page.locator("#detail .speech").waitFor();
-  assert.ok(await fits(), "a call fits");
+  assert.ok(await fits(page), "a call fits");
   assert.ok(await page.locator("#rows").isHidden());
   await page.getByText("← All calls").click();
   await row(page, call).waitFor();
-  assert.ok(await fits(), "the list fits");
+  assert.ok(await fits(page), "the list fits");
 });
 
 scene("two hundred events a second leave the page quick", {}, async (stage) => {

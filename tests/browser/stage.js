@@ -73,10 +73,11 @@ export async function speech(port = 0) {
   return server;
 }
 
-/** One stage for a test: what answers, with which settings. */
-export async function enter({ answer = () => [200], settings = {}, context = {} } = {}) {
-  const served = await receiver(answer);
-  const service = await callhook({ WEBHOOK_URL: served.url, ...settings });
+/** One stage for a test: what answers, at the main receiver and at copies by their names, with which settings. */
+export async function enter({ answer = () => [200], copies = {}, settings = {}, context = {} } = {}) {
+  const served = await Promise.all([answer, ...Object.values(copies)].map(receiver));
+  const urls = Object.keys(copies).map((name, index) => [`RECEIVER_${name.toUpperCase()}_URL`, served[index + 1].url]);
+  const service = await callhook({ WEBHOOK_URL: served[0].url, ...Object.fromEntries(urls), ...settings });
   const browser = await chromium.launch({
     executablePath: CHROMIUM, args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
   });
@@ -116,8 +117,10 @@ export async function enter({ answer = () => [200], settings = {}, context = {} 
       const gone = new Promise((done) => service.child.once("exit", done));
       service.child.kill("SIGKILL");
       await gone;
-      served.server.closeAllConnections();
-      served.server.close();
+      for (const { server } of served) {
+        server.closeAllConnections();
+        server.close();
+      }
       rmSync(service.directory, { recursive: true, force: true });
     },
   };

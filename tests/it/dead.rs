@@ -1,8 +1,11 @@
 //! Dead letters: what was given up is kept, shown, sent again in order, or deleted; through the admin
-//! port and through `callhook dead`, with the journal in a file and in memory alike.
+//! port and through `callhook dead`, with the journal in a file and in memory alike. Those of several receivers are in
+//! `dead/receivers.rs`.
+
+mod receivers;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::support::receiver::{Receiver, Reply};
@@ -12,26 +15,32 @@ use uuid::Uuid;
 
 const TOKEN: (&str, &str) = ("ADMIN_TOKEN", "open-sesame");
 
-/// A receiver that refuses everything until it is told to accept.
+/// A receiver that refuses everything until it is told otherwise.
 struct Moody {
     receiver: Receiver,
-    fine: Arc<AtomicBool>,
+    status: Arc<AtomicU16>,
 }
 
 impl Moody {
     async fn start() -> Self {
-        let fine = Arc::new(AtomicBool::new(false));
-        let mood = Arc::clone(&fine);
+        let status = Arc::new(AtomicU16::new(422));
+        let mood = Arc::clone(&status);
         let receiver = Receiver::start(move |_| match mood.load(Ordering::SeqCst) {
-            true => Reply::ok(),
-            false => Reply::status(422),
+            200 => Reply::ok(),
+            429 => Reply::status(429).header("Retry-After", "60"),
+            status => Reply::status(status),
         })
         .await;
-        Self { receiver, fine }
+        Self { receiver, status }
     }
 
     fn cheer_up(&self) {
-        self.fine.store(true, Ordering::SeqCst);
+        self.status.store(200, Ordering::SeqCst);
+    }
+
+    /// Asks for a pause from now on.
+    fn be_busy(&self) {
+        self.status.store(429, Ordering::SeqCst);
     }
 }
 
@@ -90,6 +99,7 @@ async fn a_dead_letter_tells_what_was_sent_and_why_it_was_given_up() {
     assert_eq!((status, &page["next"]), (200, &Value::Null));
     let item = &page["items"][0];
     assert_eq!(item["id"], "first");
+    assert_eq!(item["receiver"], "main");
     assert_eq!(item["uuid"], call.to_string());
     assert_eq!(item["type"], "dtmf_digit");
     assert_eq!(item["payload"], json!({"of": "first"}));
@@ -106,6 +116,7 @@ async fn a_dead_letter_tells_what_was_sent_and_why_it_was_given_up() {
     let fields: Vec<&String> = item.as_object().unwrap().keys().collect();
     let expected = [
         "id",
+        "receiver",
         "uuid",
         "type",
         "timestamp",
@@ -149,6 +160,8 @@ async fn dead_letters_are_filtered_and_paged_oldest_first() {
         ("limit=0", "limit"),
         ("limit=1001", "limit"),
         ("kind=x", "kind"),
+        ("status=bad", "status"),
+        ("receiver=crm", "there are main"),
     ] {
         let (status, body) = admin.ask("GET", &format!("/api/dead?{query}")).await;
         assert_eq!(status, 400, "{query}");
@@ -228,7 +241,10 @@ async fn dead_letters_survive_a_restart_and_can_be_deleted() {
     assert_eq!(admin.service.wait().await, 0);
     let admin = Admin::start(&moody.receiver, &vars).await;
     assert_eq!(admin.ids("").await, ["a", "b"]);
-    assert_eq!(admin.ask("DELETE", "/api/dead/a").await, (200, json!({"deleted": 1})));
+    assert_eq!(
+        admin.ask("DELETE", "/api/dead/a").await,
+        (200, json!({"deleted": 1, "waiting": 0}))
+    );
     assert_eq!(admin.ids("").await, ["b"]);
     assert_eq!(admin.ask("DELETE", "/api/dead/a").await.0, 404);
 }

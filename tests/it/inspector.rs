@@ -2,6 +2,7 @@
 //! watches slowly holds anything up. The page itself is tested in a browser (`tests/browser/`).
 
 mod access;
+mod receivers;
 mod requests;
 mod stream;
 
@@ -299,20 +300,20 @@ async fn the_state_tells_of_a_receiver_that_is_down_or_asked_for_a_pause() {
     let admin = Admin::start(&receiver, &[("WEBHOOK_BREAKER", "1"), ("WEBHOOK_RETRY", "1")]).await;
     let state = admin.get("/api/state").await;
     assert_eq!(
-        (&state["receiver"]["state"], &state["receiver"]["url"]),
+        (&state["receivers"][0]["state"], &state["receivers"][0]["url"]),
         (&json!("up"), &json!(receiver.url))
     );
     let call = Uuid::new_v4();
     admin.send(call, "call_started", json!({})).await;
     admin.call(call, |call| call["retrying"] == 1).await;
     let state = admin.get("/api/state").await;
-    assert_eq!(state["receiver"]["state"], "down");
+    assert_eq!(state["receivers"][0]["state"], "down");
     assert_eq!(
         (&state["queue"]["waiting"], &state["queue"]["limit"]),
         (&json!(1), &json!(100_000))
     );
     let probe =
-        state["receiver"]["next_probe_at"].as_str().map(chrono::DateTime::parse_from_rfc3339);
+        state["receivers"][0]["next_probe_at"].as_str().map(chrono::DateTime::parse_from_rfc3339);
     assert!(probe.is_none_or(|probe| probe.is_ok()), "{state}");
     let paused = Receiver::start(|_| Reply::status(429).header("Retry-After", "60")).await;
     let admin = Admin::start(&paused, &[("WEBHOOK_RETRY", "1")]).await;
@@ -320,10 +321,10 @@ async fn the_state_tells_of_a_receiver_that_is_down_or_asked_for_a_pause() {
     admin.send(call, "call_started", json!({})).await;
     admin.call(call, |call| call["retrying"] == 1).await;
     let state = admin.get("/api/state").await;
-    assert_eq!(state["receiver"]["state"], "paused");
-    assert!(state["receiver"]["paused_until"].is_string());
+    assert_eq!(state["receivers"][0]["state"], "paused");
+    assert!(state["receivers"][0]["paused_until"].is_string());
     let none = Admin::with(&[("WEBHOOK_URL", "none")]).await;
-    assert_eq!(none.get("/api/state").await["receiver"]["state"], "none");
+    assert_eq!(none.get("/api/state").await["receivers"][0]["state"], "none");
 }
 
 #[tokio::test]

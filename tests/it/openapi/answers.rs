@@ -53,6 +53,7 @@ async fn every_documented_answer_is_given_and_is_as_documented() {
         what_comes_too_slowly(&document),
         what_finds_no_room(&document),
         what_finds_no_disk(&document),
+        what_is_kept_for_a_receiver_that_is_gone(&document),
     );
     // By itself: the others are as many as one thread gets through within their times.
     what_agents_ask(&document).await;
@@ -107,6 +108,9 @@ async fn what_goes_well(document: &Document) {
         step("GET", "/api/dead", "/api/dead?limit=0", "", 400),
         step("POST", "/api/dead/replay", "/api/dead/replay?since=soon", "", 400),
         step("POST", "/api/dead/{id}/replay", "/api/dead/none/replay", "", 404),
+        step("POST", "/api/dead/{id}/replay", "/api/dead/none/replay?receiver=crm", "", 400),
+        step("DELETE", "/api/dead", "/api/dead", "", 400),
+        step("DELETE", "/api/dead/{id}", "/api/dead/none?receiver=crm", "", 400),
         step("DELETE", "/api/dead/{id}", "/api/dead/none", "", 404),
     ];
     walk(document, &running, &[], &steps).await;
@@ -177,7 +181,7 @@ async fn what_agents_ask(document: &Document) {
 /// What is done with dead letters: two of them, as each replay makes a new one.
 async fn dead_letters(document: &Document, running: &Running) {
     die(running, "one").await;
-    let list = "/api/dead?type=call_ended&since=2020-01-01T00:00:00Z&limit=1";
+    let list = "/api/dead?receiver=main&type=call_ended&since=2020-01-01T00:00:00Z&limit=1";
     let steps = [
         step("GET", "/api/dead", list, "", 200),
         step("POST", "/api/dead/{id}/replay", "/api/dead/one/replay", "", 200),
@@ -187,6 +191,13 @@ async fn dead_letters(document: &Document, running: &Running) {
     let steps = [
         step("DELETE", "/api/dead/{id}", "/api/dead/two", "", 200),
         step("POST", "/api/dead/replay", "/api/dead/replay?type=call_ended", "", 200),
+        step(
+            "DELETE",
+            "/api/dead",
+            "/api/dead?receiver=main&code=ERR_BAD_REQUEST&status=422",
+            "",
+            200,
+        ),
     ];
     walk(document, running, &[], &steps).await;
 }
@@ -207,7 +218,7 @@ fn agent_routes(status: u16) -> [Step; 5] {
 }
 
 /// A request for each route of the admin port but its page, all of which get this status.
-fn admin_routes(status: u16) -> [Step; 10] {
+fn admin_routes(status: u16) -> [Step; 11] {
     [
         step("GET", "/metrics", "/metrics", "", status),
         step("GET", "/api/state", "/api/state", "", status),
@@ -216,6 +227,7 @@ fn admin_routes(status: u16) -> [Step; 10] {
         step("GET", "/api/calls/{uuid}", "/api/calls/x", "", status),
         step("POST", "/api/calls/{uuid}/hangup", "/api/calls/x/hangup", "", status),
         step("GET", "/api/dead", "/api/dead", "", status),
+        step("DELETE", "/api/dead", "/api/dead", "", status),
         step("POST", "/api/dead/replay", "/api/dead/replay", "", status),
         step("POST", "/api/dead/{id}/replay", "/api/dead/x/replay", "", status),
         step("DELETE", "/api/dead/{id}", "/api/dead/x", "", status),
@@ -377,6 +389,33 @@ async fn what_finds_no_room(document: &Document) {
     assert_eq!(running.service.wait().await, 0);
 }
 
+async fn what_is_kept_for_a_receiver_that_is_gone(document: &Document) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.redb");
+    let refusing = Receiver::start(|_| Reply::status(422)).await;
+    let vars = [("WEBHOOK_URL", refusing.url.as_str()), ("JOURNAL_PATH", path.to_str().unwrap())];
+    let with_copy = [&vars[..], &[("RECEIVER_CRM_URL", &refusing.url)]].concat();
+    let mut running = Running::start(&with_copy).await;
+    die(&running, "one").await;
+    let dead =
+        |line: &Value| line["message"] == "webhook delivery failed" && line["receiver"] == "crm";
+    running.service.log_line(dead).await;
+    let steps = [
+        step("GET", "/api/state", "/api/state", "", 200),
+        step("GET", "/api/dead", "/api/dead?receiver=crm", "", 200),
+    ];
+    walk(document, &running, &[], &steps).await;
+    running.service.terminate();
+    assert_eq!(running.service.wait().await, 0);
+    let running = Running::start(&vars).await;
+    let steps = [
+        step("GET", "/api/state", "/api/state", "", 200),
+        step("POST", "/api/dead/{id}/replay", "/api/dead/one/replay?receiver=crm", "", 409),
+        step("POST", "/api/dead/replay", "/api/dead/replay?receiver=crm", "", 409),
+    ];
+    walk(document, &running, &[], &steps).await;
+}
+
 async fn what_finds_no_disk(document: &Document) {
     let (_, url) = nobody();
     let vars = [("WEBHOOK_URL", &*url), ("WEBHOOK_BREAKER", "1"), ("JOURNAL_PATH", "journal.redb")];
@@ -393,6 +432,7 @@ async fn what_finds_no_disk(document: &Document) {
     let steps = [
         step("POST", "/events", "/events", &event("dtmf_digit"), 503),
         step("GET", "/api/dead", "/api/dead", "", 503),
+        step("DELETE", "/api/dead", "/api/dead?receiver=main", "", 503),
         step("POST", "/api/dead/replay", "/api/dead/replay", "", 503),
         step("POST", "/api/dead/{id}/replay", "/api/dead/x/replay", "", 503),
         step("DELETE", "/api/dead/{id}", "/api/dead/x", "", 503),
