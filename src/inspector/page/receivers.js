@@ -25,16 +25,15 @@ function noteOf(receiver, skew) {
 export function alarmOf(receivers) {
   const down = receivers.filter(({ state }) => state === "down").map(({ name }) => name);
   if (down.length === 0) return null;
-  const isMain = receivers[0].state === "down";
   if (receivers.length === 1) return "The receiver is down: events wait, and callers are routed to STS_URL.";
   const who = down.length === 1
     ? `The receiver ${down[0]} is down: its events wait`
     : `The receivers ${down.slice(0, -1).join(", ")} and ${down.at(-1)} are down: their events wait`;
-  return isMain ? `${who}, and callers are routed to STS_URL, as main decides.` : `${who}; callers are not affected.`;
+  return receivers[0].state === "down" ? `${who}, and callers are routed to STS_URL, as main decides.` : `${who}; callers are not affected.`;
 }
 
-function paintState(pill, note, receiver, skew) {
-  setClass(pill, `pill ${receiver.state}${receiver.routing_broken ? " broken" : ""}`);
+function paintState(pill, note, receiver, skew, size = "") {
+  setClass(pill, `pill ${size}${receiver.state}${receiver.routing_broken ? " broken" : ""}`);
   setText(pill, STATES[receiver.state]);
   setText(note, noteOf(receiver, skew));
   note.title = receiver.url ?? "";
@@ -64,14 +63,13 @@ function cardOf({ name, isRetired }, isMain) {
   return parts;
 }
 
-/** Takes their state. `waiting` and `dead_letters` of what is not in the settings any more never become more. */
+/** Takes how they stand. */
 export function paint({ receivers, retired }, skew) {
   const isOne = receivers.length === 1;
   document.body.classList.toggle("several", !isOne);
   get("receiver").hidden = !isOne;
   if (isOne) {
-    paintState(get("receiver-state"), get("receiver-note"), receivers[0], skew);
-    get("receiver-state").classList.add("big");
+    paintState(get("receiver-state"), get("receiver-note"), receivers[0], skew, "big ");
   }
   const kept = retired.filter(({ waiting, dead_letters: letters }) => waiting > 0 || letters !== 0);
   const shown = (isOne ? [] : receivers).concat(kept.map((receiver) => ({ ...receiver, isRetired: true })));
