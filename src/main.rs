@@ -52,8 +52,7 @@ enum Command {
     #[command(after_help = "Example: env $(grep -v '^#' .env) callhook config")]
     Config,
     /// Play three phone calls, all in this process, and show the events as they arrive
-    #[command(after_help = "Example: callhook demo")]
-    Demo,
+    Demo(demo::DemoOptions),
     /// Show, replay or delete events that could not be delivered
     Dead {
         #[command(subcommand)]
@@ -151,7 +150,7 @@ async fn run(command: Command) -> Result<(), CommandError> {
             .await
             .map_err(anyhow::Error::from)?,
         Command::Config => print(config::describe(&environment)?),
-        Command::Demo => demo::run().await?,
+        Command::Demo(options) => demo::run(options).await?,
         Command::Dead { command } => {
             let settings = AdminSettings::of_environment(&environment)?;
             dead::run(command, &settings).await.map_err(anyhow::Error::from)?;

@@ -2,8 +2,8 @@
 //!
 //! Three calls at once, as a dialplan makes them: `POST /call`, then AudioSocket. An agent of the demo's
 //! own speaks to the callers, is interrupted and hears keys; the receiver routes one call elsewhere and
-//! fails twice for another. What the receiver saw is printed as a timeline. Ends with success only if
-//! every event arrived, in the order of its call, and every caller heard the agent.
+//! fails twice for another. What the receiver saw, and further ones that get copies, is printed as a timeline. Ends
+//! with success only if every event arrived at each, in the order of its call, and every caller heard the agent.
 
 mod agent;
 mod phone;
@@ -28,6 +28,7 @@ use crate::app::App;
 use crate::config::Settings;
 use crate::event::CallId;
 use crate::output::print_line;
+use crate::receiver::MOST_RECEIVERS;
 use crate::wire::client_builder;
 
 /// How long the demo waits for the next event before it counts as missing.
@@ -109,40 +110,68 @@ const CALLS: [DemoCall; 3] = [
     },
 ];
 
+/// The arguments of `callhook demo`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Example: callhook demo --receivers 2")]
+pub struct DemoOptions {
+    /// How many receivers get the events; the first decides about the calls, the others get copies
+    #[arg(long, default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u8).range(1..=MOST_RECEIVERS as i64))]
+    pub receivers: u8,
+}
+
+/// A receiver of the demo's own.
+struct DemoReceiver {
+    name: String,
+    receiver: Receiver,
+}
+
 /// Plays the calls and prints the timeline.
 ///
 /// # Errors
 /// Where an event is missing or out of order, or nothing could be started.
-pub async fn run() -> anyhow::Result<()> {
+pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
     let agent = Agent::bind(part_for).await?;
-    let mut receiver = Receiver::start("127.0.0.1", 0, conduct(agent.address)).await?;
-    let app = App::start(settings(receiver.address, agent.address)?).await?;
+    let mut receivers = Vec::new();
+    for nth in 0..options.receivers {
+        let (name, conduct) = match nth {
+            0 => ("main".to_owned(), conduct(agent.address)),
+            nth => (format!("copy{nth}"), content()),
+        };
+        receivers
+            .push(DemoReceiver { name, receiver: Receiver::start("127.0.0.1", 0, conduct).await? });
+    }
+    let app = App::start(settings(&receivers, agent.address)?).await?;
+    let listening: Vec<String> =
+        receivers.iter().map(|at| format!("http://{}", at.receiver.address)).collect();
     print_line(format_args!(
-        "callhook listens on http://{} and for AudioSocket on {},\nan agent on ws://{}, a receiver on \
-         http://{}",
+        "callhook listens on http://{} and for AudioSocket on {},\nan agent on ws://{}, {} on {}",
         app.front(),
         app.audio(),
         agent.address,
-        receiver.address
+        if receivers.len() == 1 { "a receiver" } else { "receivers" },
+        listening.join(", ")
     ));
     print_line(format_args!(
         "three calls; the receiver routes bob elsewhere and fails twice for carol\n"
     ));
     let stop = CancellationToken::new();
     let playing = async {
-        let played = play(&app, &mut receiver).await;
+        let played = play(&app, &mut receivers).await;
         stop.cancel();
         played
     };
     let (played, ()) = tokio::join!(playing, agent.serve(stop.clone()));
     app.stop().await;
-    receiver.stop().await;
+    for at in receivers {
+        at.receiver.stop().await;
+    }
     print_line(format_args!("\n{}", played?));
     Ok(())
 }
 
 /// Plays the calls, and checks what came of them; the last line to print.
-async fn play(app: &App, receiver: &mut Receiver) -> anyhow::Result<String> {
+async fn play(app: &App, receivers: &mut [DemoReceiver]) -> anyhow::Result<String> {
     let calls = CALLS.each_ref().map(|call| (CallId::random(), call));
     let names = calls.iter().map(|(id, call)| (id.to_string(), call.name)).collect();
     let expected: usize = CALLS.iter().map(|call| call.events.len()).sum();
@@ -152,8 +181,9 @@ async fn play(app: &App, receiver: &mut Receiver) -> anyhow::Result<String> {
         let after = Duration::from_millis(call.after);
         dialplan.call(*id, call.from, after, call.caller)
     });
-    let watching = watch(receiver, &names, expected);
-    let (impressions, seen) = tokio::try_join!(try_join_all(playing), watching)?;
+    let (begun, several) = (Instant::now(), receivers.len() > 1);
+    let watching = receivers.iter_mut().map(|at| watch(at, &names, expected, begun, several));
+    let (impressions, seen) = tokio::try_join!(try_join_all(playing), try_join_all(watching))?;
     print_line("");
     for (call, Impression { route, heard }) in CALLS.iter().zip(&impressions) {
         let heard = heard.as_secs_f64();
@@ -163,22 +193,28 @@ async fn play(app: &App, receiver: &mut Receiver) -> anyhow::Result<String> {
         ));
         ensure!(heard > 0.0, "{} did not hear the agent", call.name);
     }
-    for (id, call) in calls {
-        let (id, expected) = (id.to_string(), call.events);
-        let of_call = seen.iter().filter(|event| event.uuid == id);
-        let arrived: Vec<&str> = of_call.map(|event| event.kind.as_str()).collect();
-        ensure!(
-            arrived == expected,
-            "{}: {expected:?} should have arrived, but {arrived:?} did",
-            call.name
-        );
+    for (seen, at) in seen.iter().zip(receivers.iter()) {
+        for (id, call) in &calls {
+            let (id, expected) = (id.to_string(), call.events);
+            let of_call = seen.iter().filter(|event| event.uuid == id);
+            let arrived: Vec<&str> = of_call.map(|event| event.kind.as_str()).collect();
+            ensure!(
+                arrived == expected,
+                "{} at {}: {expected:?} should have arrived, but {arrived:?} did",
+                call.name,
+                at.name
+            );
+        }
     }
-    Ok(format!("{expected} events of {} calls arrived, each call in its order", CALLS.len()))
+    let at =
+        if several { format!(" at each of {} receivers", receivers.len()) } else { String::new() };
+    Ok(format!("{expected} events of {} calls arrived{at}, each call in its order", CALLS.len()))
 }
 
-fn settings(receiver: SocketAddr, agent: SocketAddr) -> anyhow::Result<Settings> {
+fn settings(receivers: &[DemoReceiver], agent: SocketAddr) -> anyhow::Result<Settings> {
+    let url = |at: &DemoReceiver| format!("http://{}/events", at.receiver.address);
     let environment = [
-        ("WEBHOOK_URL", format!("http://{receiver}/events")),
+        ("WEBHOOK_URL", url(&receivers[0])),
         ("WEBHOOK_RETRY", "3".to_owned()),
         ("WEBHOOK_BACKOFF", "150".to_owned()),
         ("STS_URL", format!("ws://{agent}")),
@@ -190,7 +226,11 @@ fn settings(receiver: SocketAddr, agent: SocketAddr) -> anyhow::Result<Settings>
         ("JOURNAL_PATH", "none".to_owned()),
         ("CALL_ENDED_DETAILS", "true".to_owned()),
     ];
-    let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
+    let mut environment: BTreeMap<String, String> =
+        environment.map(|(name, value)| (name.to_owned(), value)).into();
+    for at in &receivers[1..] {
+        environment.insert(format!("RECEIVER_{}_URL", at.name.to_uppercase()), url(at));
+    }
     Settings::of_environment(&environment).map_err(|faults| anyhow::anyhow!("{faults:?}"))
 }
 
@@ -218,6 +258,11 @@ fn conduct(agent: SocketAddr) -> Arc<dyn Conduct> {
     })
 }
 
+/// Takes everything.
+fn content() -> Arc<dyn Conduct> {
+    Arc::new(|_: &Received| Reply::from(Ending::Usual(StatusCode::OK)))
+}
+
 /// What the agent does for a caller of this number.
 fn part_for(from: &str) -> &'static [Turn] {
     CALLS.iter().find(|call| call.from == from).map_or(&[], |call| call.agent)
@@ -225,19 +270,21 @@ fn part_for(from: &str) -> &'static [Turn] {
 
 /// Prints what arrives until the expected number of events was answered with 2xx.
 async fn watch(
-    receiver: &mut Receiver,
+    at: &mut DemoReceiver,
     names: &BTreeMap<String, &str>,
     expected: usize,
+    begun: Instant,
+    several: bool,
 ) -> anyhow::Result<Vec<EventBody>> {
-    let begun = Instant::now();
     let mut delivered = Vec::new();
     while delivered.len() < expected {
-        let Ok(Some(notice)) = timeout(PATIENCE, receiver.notices.recv()).await else {
-            bail!("only {} of {expected} events arrived", delivered.len());
+        let Ok(Some(notice)) = timeout(PATIENCE, at.receiver.notices.recv()).await else {
+            bail!("only {} of {expected} events arrived at {}", delivered.len(), at.name);
         };
         // Nothing else is sent here, and no answer takes its time.
         let Notice::Ended { received, reply, .. } = notice else { continue };
-        print_line(line(&received, &reply.ending, begun, names));
+        let to = if several { format!("{:<5}  ", at.name) } else { String::new() };
+        print_line(format_args!("{to}{}", line(&received, &reply.ending, begun, names)));
         if reply.ending.takes() {
             delivered.push(received.event.clone());
         }

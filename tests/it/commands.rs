@@ -61,6 +61,20 @@ async fn demo_shows_the_call_that_is_routed_and_the_failures() {
 }
 
 #[tokio::test]
+async fn demo_with_two_receivers_shows_what_each_gets() {
+    let (code, out, err) = run(&["demo", "--receivers", "2"], &[]).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for name in ["main", "copy1"] {
+        let ended = |line: &&str| line.starts_with(name) && line.contains(" call_ended ");
+        assert_eq!(out.lines().filter(ended).count(), 3, "{name}:\n{out}");
+    }
+    assert!(out.contains("at each of 2 receivers, each call in its order"), "{out}");
+    let (code, _, err) = run(&["demo", "--receivers", "10"], &[]).await;
+    assert_eq!(code, 64);
+    assert!(err.contains("10 is not in 1..=9"), "{err}");
+}
+
+#[tokio::test]
 async fn demo_plays_the_same_whatever_the_environment_says() {
     let foreign =
         [("WEBHOOK_URL", "nonsense"), ("HTTP_PORT", "1"), ("HTTP_SECRET", "s"), ("PORT", "x")];
