@@ -11,6 +11,7 @@
 //! - A [`CallId`] always prints in lower case with dashes: receivers compare it as text.
 //! - A [`Payload`] is the text of a JSON object, passed on byte for byte.
 
+pub mod partition;
 pub mod plain;
 
 use std::borrow::Cow;
@@ -26,6 +27,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use self::partition::Partition;
 use crate::receiver::ReceiverId;
 use crate::time::timestamp_now;
 
@@ -54,6 +56,11 @@ impl CallId {
 
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The same on every node, and in the journal that they share.
+    pub fn partition(self) -> Partition {
+        Partition::of(self.to_bytes())
     }
 }
 
