@@ -43,6 +43,7 @@
 //! | 0 | [`receiver`] | which receiver is meant? |
 //! | 0 | [`retry`] | how long to wait? |
 //! | 0 | [`expiring`] | what is known for a while? |
+//! | 0 | [`lease`] | may this still be sent? |
 //! | 0 | [`label`] | what is a metric told apart by? |
 //! | 0 | [`time`] | what time is it, and how is it written? |
 //! | 0 | [`text`] | how is it worded? |
@@ -69,6 +70,7 @@ pub mod http;
 pub mod inspector;
 pub mod journal;
 pub mod label;
+pub mod lease;
 pub mod listener;
 pub mod log;
 pub mod metrics;
