@@ -28,6 +28,7 @@
 //! | 6 | [`http`] | is the request well formed? |
 //! | 6 | [`bridge`] | what happens in a call? |
 //! | 5 | [`calls`] | was this call announced before, is it live, and what is asked of it? |
+//! | 5 | [`cluster`] | which node delivers a call's events? |
 //! | 4 | [`queue`] | when is an event due, in what order, and what follows from an outcome? |
 //! | 4 | [`sts`] | what does the speech-to-speech server say? |
 //! | 3 | [`journal`] | what was promised? |
@@ -60,6 +61,7 @@ pub mod attempt;
 pub mod audiosocket;
 pub mod bridge;
 pub mod calls;
+pub mod cluster;
 pub mod command;
 pub mod config;
 pub mod delivery;
