@@ -378,11 +378,13 @@ fn open_journal(settings: &Settings) -> Result<(Journal, Recovered), StartError>
 
 /// What the journal keeps for receivers beyond those of the settings.
 fn tell_retired(journal: &Journal, configured: usize) {
+    // A disk that cannot be read is told by whoever needs it.
+    let dead = journal.dead_counts().unwrap_or_default();
     for (id, name) in journal.receivers().iter().skip(configured) {
-        let waiting = journal.waiting_retired(id);
         warn!(
             receiver = %name,
-            waiting,
+            waiting = journal.waiting_retired(id),
+            dead = dead.get(id.index()),
             "the receiver {name} is not in the settings any more; what is kept for it stays until it is set again, or \
              until `callhook dead purge --receiver {name}`"
         );
