@@ -1,30 +1,11 @@
-//! The store in a file, or in memory: its tables, and what is done to them in one transaction.
+//! The store in a file, or in memory: how it is opened and upgraded, what is done to it in one transaction, and what it
+//! holds.
 //!
-//! The only file that names redb. One transaction is one fsync; a transaction that fails leaves
-//! what was there before.
-//!
-//! Layout, format version [`FORMAT`]:
-//!
-//! | table | key | value |
-//! | --- | --- | --- |
-//! | `meta` | name | number: the format version, and when the calls that are bridged were last alive |
-//! | `receivers` | name | nothing: for whom there may be something, besides the main one |
-//! | `events` | place | sequence, call, id, type, agent, envelope: an event for the main receiver alone |
-//! | `copies` | place | receiver, sequence, place in `bodies`: of an event that goes to others, too |
-//! | `bodies` | place of the event's first copy | call, id, type, agent, envelope |
-//! | `spent` | place | attempts spent, when the first one failed |
-//! | `ids` | id that a client gave | when, the decision it brought |
-//! | `dead`, `dead_NAME` | place | as `events`, and why it was given up; each receiver has a table |
-//! | `answers` | place of a dead letter | its time, what the receiver said of it |
-//! | `calls` | call that is bridged | when it began |
-//! | `ended` | when, call | why it ended, and how many milliseconds it took |
-//! | `next` | as `ended`, of those that have one | context and extension where the caller is sent on to |
-//!
-//! Format 1 had no receivers but the main one; a file of it is upgraded when it is opened. `ended`, `next` and `answers`
-//! came during format 1: a file of it may lack them, and the time of a letter tells whether an answer is its own. Each
-//! is a table of its own because a table's type is fixed once it is made. Times are Unix milliseconds.
-//!
-//! The copies of an event are at adjacent places, [`MOST_RECEIVERS`] at most; its body goes with the last of them.
+//! The only place that names redb. One transaction is one fsync; a transaction that fails leaves what was there before.
+//! [`layout`] has the tables, [`rows`] what is done to events and dead letters.
+
+mod layout;
+mod rows;
 
 use std::io::ErrorKind;
 use std::iter::Peekable;
@@ -33,23 +14,24 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use redb::backends::InMemoryBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _, StorageError, Table, TableDefinition, WriteTransaction,
+    ReadableTableMetadata as _, StorageError, WriteTransaction,
 };
 
-use super::row::{Changes, DeadLetter, End, EndedCall, GivenId, Row};
+use self::layout::{
+    ANSWERS, BODIES, CALLS, COPIES, ENDED, EVENTS, FORMAT, IDS, LIVE_AT, META, NEXT, RECEIVERS,
+    SPENT, dead_letter, dead_letters_in, dead_table, event,
+};
+use self::rows::Rows;
+use super::row::{Changes, DeadLetter, EndedCall, GivenId};
 use super::store::{
     DiskError, ENDED_KEPT, LettersLeft, LiveCall, OpenError, Opener, Recovered, Store,
 };
-use crate::event::{CallId, Event, EventHeaders, EventId, EventType, Item, Origin, Share, Spent};
-use crate::receiver::{MOST_RECEIVERS, ReceiverId, ReceiverName, Receivers};
+use crate::event::{CallId, Event, EventId, Item, Origin, Share, Spent};
+use crate::receiver::{ReceiverId, ReceiverName, Receivers};
 use crate::routing::destination::Destination;
-
-/// The version of the layout; a later one is refused, not guessed at.
-const FORMAT: u64 = 2;
 
 /// What redb may hold of the file in memory, in bytes. The queue itself is in memory anyway, so
 /// this serves commits alone.
@@ -58,43 +40,6 @@ const CACHE: usize = 1024 * 1024;
 /// A file with more than this free, in bytes, and more than half of it, is compacted: it grows again in an outage, so
 /// a small one may keep its size.
 const FREE: u64 = 64 * 1024 * 1024;
-
-/// Sequence, call, id, type, agent, envelope.
-type EventRow<'a> = (u64, [u8; 16], &'a str, &'a str, Option<&'a str>, &'a [u8]);
-/// Receiver, sequence, place of the body.
-type CopyRow<'a> = (&'a str, u64, u64);
-/// Call, id, type, agent, envelope.
-type BodyRow<'a> = ([u8; 16], &'a str, &'a str, Option<&'a str>, &'a [u8]);
-/// As an event's, then attempts, status, code, error, first failed at, last failed at.
-type DeadRow<'a> = (
-    u64,
-    [u8; 16],
-    &'a str,
-    &'a str,
-    Option<&'a str>,
-    &'a [u8],
-    u32,
-    Option<u16>,
-    &'a str,
-    &'a str,
-    u64,
-    u64,
-);
-
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const EVENTS: TableDefinition<'_, u64, EventRow<'_>> = TableDefinition::new("events");
-const COPIES: TableDefinition<'_, u64, CopyRow<'_>> = TableDefinition::new("copies");
-const BODIES: TableDefinition<'_, u64, BodyRow<'_>> = TableDefinition::new("bodies");
-const RECEIVERS: TableDefinition<'_, &str, ()> = TableDefinition::new("receivers");
-const SPENT: TableDefinition<'_, u64, (u32, u64)> = TableDefinition::new("spent");
-const IDS: TableDefinition<'_, &str, (u64, Option<&str>)> = TableDefinition::new("ids");
-const ANSWERS: TableDefinition<'_, u64, (u64, &str)> = TableDefinition::new("answers");
-const CALLS: TableDefinition<'_, [u8; 16], u64> = TableDefinition::new("calls");
-const ENDED: TableDefinition<'_, (u64, [u8; 16]), (&str, u64)> = TableDefinition::new("ended");
-const NEXT: TableDefinition<'_, (u64, [u8; 16]), (&str, &str)> = TableDefinition::new("next");
-
-/// In `meta`.
-const LIVE_AT: &str = "live_at";
 
 /// An open redb database with callhook's tables.
 struct FileStore {
@@ -275,22 +220,10 @@ fn waits_for(write: &WriteTransaction, name: &str) -> Result<bool, redb::Error> 
     Ok(false)
 }
 
-/// The name of a receiver's table of dead letters; the main one's is that of format 1.
-fn dead_table(name: &str) -> String {
-    match name {
-        "main" => "dead".to_owned(),
-        name => format!("dead_{name}"),
-    }
-}
-
-fn dead_letters_in(table: &str) -> TableDefinition<'_, u64, DeadRow<'static>> {
-    TableDefinition::new(table)
-}
-
 impl FileStore {
     fn write(&self, changes: &Changes, dead_limit: u64) -> Result<Vec<LettersLeft>, redb::Error> {
         let write = self.database.begin_write()?;
-        let mut rows = Rows::open(&write, self)?;
+        let mut rows = Rows::open(&write, &self.receivers, &self.dead)?;
         for (place, row) in &changes.rows {
             rows.write(*place, row)?;
         }
@@ -435,121 +368,6 @@ fn used(database: &Database) -> Result<u64, redb::Error> {
     Ok(stats.allocated_pages() * stats.page_size() as u64)
 }
 
-/// The tables that hold events and dead letters, during a transaction.
-struct Rows<'t> {
-    receivers: &'t Receivers,
-    events: Table<'t, u64, EventRow<'static>>,
-    copies: Table<'t, u64, CopyRow<'static>>,
-    bodies: Table<'t, u64, BodyRow<'static>>,
-    spent: Table<'t, u64, (u32, u64)>,
-    answers: Table<'t, u64, (u64, &'static str)>,
-    /// By receiver.
-    dead: Vec<Table<'t, u64, DeadRow<'static>>>,
-}
-
-impl<'t> Rows<'t> {
-    fn open(write: &'t WriteTransaction, store: &'t FileStore) -> Result<Self, redb::Error> {
-        let dead = |name: &String| Ok(write.open_table(dead_letters_in(name))?);
-        Ok(Self {
-            receivers: &store.receivers,
-            events: write.open_table(EVENTS)?,
-            copies: write.open_table(COPIES)?,
-            bodies: write.open_table(BODIES)?,
-            spent: write.open_table(SPENT)?,
-            answers: write.open_table(ANSWERS)?,
-            dead: store.dead.iter().map(dead).collect::<Result<_, redb::Error>>()?,
-        })
-    }
-
-    fn write(&mut self, place: u64, row: &Row) -> Result<(), redb::Error> {
-        if let Some(item) = &row.put {
-            self.put(item)?;
-        }
-        if let Some(Spent { attempts, first_failed_at }) = row.spent {
-            self.spent.insert(place, (attempts, millis(first_failed_at)))?;
-        }
-        match &row.end {
-            None => Ok(()),
-            Some(End::Gone) => self.take_away(place),
-            Some(End::Dead(letter)) => {
-                self.take_away(place)?;
-                self.bury(letter)
-            }
-        }
-    }
-
-    fn put(&mut self, item: &Item) -> Result<(), redb::Error> {
-        let id = item.event.id.to_string();
-        let (call, id, kind, agent, envelope) = body_row(&item.event, &id);
-        let Some(body) = item.shared_at() else {
-            let row = (item.sequence, call, id, kind, agent, envelope);
-            self.events.insert(item.place, row)?;
-            return Ok(());
-        };
-        let name = self.receivers.name(item.receiver).as_str();
-        self.copies.insert(item.place, (name, item.sequence, body))?;
-        if self.bodies.get(body)?.is_none() {
-            self.bodies.insert(body, (call, id, kind, agent, envelope))?;
-        }
-        Ok(())
-    }
-
-    /// Whatever is at the place: an event, or a dead letter.
-    fn take_away(&mut self, place: u64) -> Result<(), redb::Error> {
-        self.spent.remove(place)?;
-        if self.events.remove(place)?.is_some() {
-            return Ok(());
-        }
-        let body = self.copies.remove(place)?.map(|row| row.value().2);
-        if let Some(body) = body {
-            return self.take_body_away(body);
-        }
-        for dead in &mut self.dead {
-            if dead.remove(place)?.is_some() {
-                self.answers.remove(place)?;
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Unless another copy of its event is left.
-    fn take_body_away(&mut self, body: u64) -> Result<(), redb::Error> {
-        for row in self.copies.range(body..body + MOST_RECEIVERS as u64)? {
-            if row?.1.value().2 == body {
-                return Ok(());
-            }
-        }
-        self.bodies.remove(body)?;
-        Ok(())
-    }
-
-    fn bury(&mut self, letter: &DeadLetter) -> Result<(), redb::Error> {
-        let (place, id) = (letter.item.place, letter.item.event.id.to_string());
-        self.dead[letter.item.receiver.index()].insert(place, dead_row(letter, &id))?;
-        match &letter.answer {
-            Some(answer) => self.answers.insert(place, (letter.last_at, &**answer))?,
-            None => self.answers.remove(place)?,
-        };
-        Ok(())
-    }
-
-    /// The oldest dead letters of each receiver that are too many.
-    fn drop_beyond(&mut self, limit: u64) -> Result<Vec<LettersLeft>, redb::Error> {
-        let answers = &mut self.answers;
-        let drop_of = |dead: &mut Table<'t, u64, DeadRow<'static>>| {
-            let dropped = dead.len()?.saturating_sub(limit);
-            for _ in 0..dropped {
-                if let Some((place, _)) = dead.pop_first()? {
-                    answers.remove(place.value())?;
-                }
-            }
-            Ok(LettersLeft { kept: dead.len()?, dropped })
-        };
-        self.dead.iter_mut().map(drop_of).collect()
-    }
-}
-
 fn write_ids(write: &WriteTransaction, changes: &Changes) -> Result<(), redb::Error> {
     let mut ids = write.open_table(IDS)?;
     for (id, given) in &changes.ids {
@@ -588,49 +406,6 @@ fn write_calls(write: &WriteTransaction, changes: &Changes) -> Result<(), redb::
     table.retain_in(..oldest, |_, _| false)?;
     nexts.retain_in(..oldest, |_, _| false)?;
     Ok(())
-}
-
-fn body_row<'a>(event: &'a Event, id: &'a str) -> BodyRow<'a> {
-    (event.call.to_bytes(), id, event.kind.name(), event.agent(), &event.body)
-}
-
-fn dead_row<'a>(letter: &'a DeadLetter, id: &'a str) -> DeadRow<'a> {
-    let (call, id, kind, agent, body) = body_row(&letter.item.event, id);
-    let (sequence, Spent { attempts, first_failed_at }) = (letter.item.sequence, letter.item.spent);
-    let (code, error) = (letter.code.as_str(), letter.error.as_str());
-    let (first_at, last_at) = (millis(first_failed_at), letter.last_at);
-    (sequence, call, id, kind, agent, body, attempts, letter.status, code, error, first_at, last_at)
-}
-
-fn event((call, id, kind, agent, body): BodyRow<'_>) -> Result<Event, redb::Error> {
-    let kind: EventType =
-        kind.parse().map_err(|_| redb::Error::Corrupted(format!("{kind:?} is no event type")))?;
-    Ok(Event {
-        id: EventId::from_text(id),
-        call: CallId::from_bytes(call),
-        kind,
-        headers: EventHeaders { agent: agent.map(Into::into), ..EventHeaders::default() }.shared(),
-        body: Bytes::copy_from_slice(body),
-    })
-}
-
-fn dead_letter(
-    receiver: ReceiverId,
-    place: u64,
-    row: DeadRow<'_>,
-) -> Result<DeadLetter, redb::Error> {
-    let (sequence, call, id, kind, agent, body, attempts, status, code, error, first_at, last_at) =
-        row;
-    let event = Arc::new(event((call, id, kind, agent, body))?);
-    let (code, error) = (code.to_owned(), error.to_owned());
-    let spent = Spent { attempts, first_failed_at: NonZero::new(first_at) };
-    let item = Item { receiver, sequence, spent, ..Item::new(event, place, Origin::Relayed) };
-    Ok(DeadLetter { item, status, code, error, answer: None, last_at })
-}
-
-/// 0 stands for never.
-fn millis(at: Option<NonZero<u64>>) -> u64 {
-    at.map_or(0, NonZero::get)
 }
 
 fn open_error(error: DatabaseError) -> OpenError {
