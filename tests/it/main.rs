@@ -4,7 +4,8 @@
 //! Most run callhook as a child process among stand-ins for those it talks to (`tests/support`), each test
 //! with a child, ports and directories of its own. They run side by side, so none may touch what the whole
 //! process has one of: environment variables, the working directory, a global logger. Beside it are
-//! `tests/crash`, `tests/keyed.rs`, and in JavaScript `tests/browser` (`scripts/browser.sh`).
+//! `tests/crash`, `tests/keyed.rs`, `tests/with_copies.rs` (some of these modules again, with further receivers), and in
+//! JavaScript `tests/browser` (`scripts/browser.sh`).
 
 #![allow(clippy::unwrap_used, reason = "a test that panics says where")]
 
@@ -35,6 +36,8 @@ mod wss;
 // What survives.
 mod dead;
 mod journal;
+mod journal_file;
+mod journal_full;
 mod memory;
 
 // What operators read and set.

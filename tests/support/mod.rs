@@ -4,6 +4,7 @@
 
 pub mod asterisk;
 pub mod capture;
+pub mod copies;
 pub mod disk;
 pub mod event;
 pub mod flawed;

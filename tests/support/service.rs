@@ -15,6 +15,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::copies::Copies;
 use super::record::{LIMIT, Record};
 pub use super::wire::{Answer, Wire, request, request_to};
 
@@ -44,6 +45,7 @@ pub struct Service {
     child: Child,
     log: Log,
     directory: TempDir,
+    copies: Option<Arc<Copies>>,
 }
 
 impl Service {
@@ -61,9 +63,12 @@ impl Service {
     async fn start_by(mut command: Command, vars: &[(&str, &str)]) -> Service {
         let directory = TempDir::new().expect("a temporary directory");
         let unless_given = |(name, _): &&(&str, &str)| !vars.iter().any(|(given, _)| given == name);
+        let journal = vars.iter().find(|(name, _)| *name == "JOURNAL_PATH").map(|(_, path)| *path);
+        let copies = Copies::beside(journal).await;
         let mut child = command
             .current_dir(directory.path())
             .envs(USUAL.iter().filter(unless_given).copied())
+            .envs(copies.iter().flat_map(|copies| copies.vars()))
             .envs(vars.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -71,7 +76,7 @@ impl Service {
             .expect("the binary starts");
         let log = Log::of(child.stderr.take().expect("stderr is a pipe"));
         let addr = log.address_after(LISTENING).await;
-        Service { addr, child, log, directory }
+        Service { addr, child, log, directory, copies }
     }
 
     /// Where AudioSocket listens.
@@ -229,6 +234,14 @@ impl Service {
     }
 }
 
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(copies) = self.copies.as_ref().filter(|_| !std::thread::panicking()) {
+            copies.check();
+        }
+    }
+}
+
 /// Starts a service that delivers to this URL.
 pub async fn serve(url: &str, vars: &[(&str, &str)]) -> Service {
     Service::start(&[&[("WEBHOOK_URL", url)], vars].concat()).await
@@ -287,7 +300,9 @@ impl Log {
         reader.spawn(async move {
             let mut stderr = BufReader::new(stderr).lines();
             while let Ok(Some(line)) = stderr.next_line().await {
-                record.push(Some(line));
+                if !Copies::is_about(&line) {
+                    record.push(Some(line));
+                }
             }
             record.push(None);
         });

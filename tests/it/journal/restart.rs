@@ -173,27 +173,6 @@ async fn sigterm_does_not_wait_longer_than_drain_timeout_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn without_a_journal_a_restart_begins_with_nothing_and_the_loss_was_logged() {
-    let journal = Journal::new();
-    let none = [("JOURNAL_PATH", "none"), ("DRAIN_TIMEOUT", "500"), ("WEBHOOK_RETRY", "20")];
-    let (port, url) = nobody();
-    let vars = [&none[..], &[("WEBHOOK_URL", url.as_str())]].concat();
-    let service = Service::start(&vars).await;
-    let uuid = new_uuid();
-    for n in 0..7 {
-        relay(&service, &uuid, n).await;
-    }
-    let log = terminate(service).await;
-    let says = |line: &&str| line.contains("lost") && line.contains('7');
-    assert!(log.lines().any(|line| says(&line)), "a line with the number of lost events:\n{log}");
-    let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
-    let service = Service::start(&vars).await;
-    let seen = all_of(&service, &receiver, std::slice::from_ref(&uuid)).await;
-    assert!(seen.is_empty(), "{seen:#?}");
-    assert!(!journal.path().exists());
-}
-
-#[tokio::test]
 async fn a_key_given_before_a_restart_queues_nothing_after_it() {
     for signal in ["KILL", "TERM"] {
         for header in ["Idempotency-Key", "webhook-id"] {

@@ -1,4 +1,5 @@
-//! The file: made where it is missing, one process at a time, and never changed where it is damaged.
+//! The file: made where it is missing, one process at a time, never changed where it is damaged, and what it is to be
+//! without one.
 
 use std::path::Path;
 
@@ -10,10 +11,12 @@ use callhook::time::unix_millis;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::{Journal, PATIENT, all_of, array, ids_of, kill, relay, terminate};
+use crate::journal::{PATIENT, all_of, array, ids_of, relay};
 use crate::support::event::{new_uuid, numbered};
+use crate::support::journal::{Journal, end, kill, terminate};
 use crate::support::receiver::{Receiver, Reply, nobody, numbers_of};
 use crate::support::service::{Service, run, serve};
 
@@ -59,6 +62,27 @@ async fn unless_told_otherwise_it_is_in_data_where_the_process_runs() {
     relay(&service, &new_uuid(), 0).await;
     receiver.seen(1).await;
     assert!(service.directory().join("data/callhook.redb").is_file());
+}
+
+#[tokio::test]
+async fn without_a_journal_a_restart_begins_with_nothing_and_the_loss_was_logged() {
+    let journal = Journal::new();
+    let none = [("JOURNAL_PATH", "none"), ("DRAIN_TIMEOUT", "500"), ("WEBHOOK_RETRY", "20")];
+    let (port, url) = nobody();
+    let vars = [&none[..], &[("WEBHOOK_URL", url.as_str())]].concat();
+    let service = Service::start(&vars).await;
+    let uuid = new_uuid();
+    for n in 0..7 {
+        relay(&service, &uuid, n).await;
+    }
+    let log = terminate(service).await;
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    assert!(lines.into_iter().any(|line| line["lost"] == 7), "it says how many:\n{log}");
+    let receiver = Receiver::start_on(port, |_| Reply::ok()).await;
+    let service = Service::start(&vars).await;
+    let seen = all_of(&service, &receiver, std::slice::from_ref(&uuid)).await;
+    assert!(seen.is_empty(), "{seen:#?}");
+    assert!(!journal.path().exists());
 }
 
 #[tokio::test]
@@ -123,7 +147,7 @@ async fn filled(uuid: &str, signal: &str) -> (Journal, Vec<String>) {
     let answer = service.relay(array(uuid, 0..300)).await;
     let ids = answer.json()["ids"].as_array().expect("ids").clone();
     let ids = ids.iter().map(|id| id.as_str().expect("an id").to_owned()).collect();
-    super::end(service, signal).await;
+    end(service, signal).await;
     (journal, ids)
 }
 

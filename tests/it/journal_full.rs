@@ -12,8 +12,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::{Journal, PATIENT, all_of, kill};
+use crate::journal::{PATIENT, all_of};
 use crate::support::event::new_uuid;
+use crate::support::journal::{Journal, kill};
 use crate::support::receiver::{Receiver, Reply, nobody, numbers_of};
 use crate::support::record::LIMIT;
 use crate::support::service::{IGNORING_SIGXFSZ, Service};
