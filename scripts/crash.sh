@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Kills callhook with SIGKILL under load, again and again, and checks at the end that every event that
-# it acknowledged has arrived, in order, and at most one per call twice for each kill.
+# it acknowledged has arrived, in order, and at most one per call twice for each kill: at the main
+# receiver, at a copy, and at another that is down half of the time, which may have dead letters instead.
 #
 #     scripts/crash.sh [CYCLES [SEED]]        200 cycles, and a seed from the clock, unless told otherwise
 #

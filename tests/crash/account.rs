@@ -1,12 +1,13 @@
-//! What has to hold when all is over, for the notes of the callers and of the receiver.
+//! What has to hold when all is over, for the notes of the callers and of a receiver, and its dead letters.
 //!
 //! Requests are looked at in the order in which they were sent: by life, then by arrival, as within a
 //! life one call has one request at a time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::book::Arrival;
 use crate::callers::{Call, Post};
+use crate::letters::Letter;
 
 /// One thing that should not be: which claim, and what about it.
 type Fault = (&'static str, String);
@@ -25,6 +26,8 @@ pub struct Account {
     pub delivered: usize,
     /// Further answers of 200 to the same event.
     pub duplicates: usize,
+    /// Dead letters that were never sent.
+    pub without_room: usize,
     pub broken: Vec<Broken>,
 }
 
@@ -59,13 +62,18 @@ impl Account {
     }
 }
 
-pub fn of(calls: &[Call], arrivals: &[Arrival]) -> Account {
+pub fn of(calls: &[Call], arrivals: &[Arrival], letters: &[Letter]) -> Account {
     let mut of_call: HashMap<&str, Vec<&Arrival>> = HashMap::new();
     for arrival in arrivals {
         of_call.entry(&arrival.call).or_default().push(arrival);
     }
+    let mut dead: HashMap<&str, Vec<&Letter>> = HashMap::new();
+    for letter in letters {
+        dead.entry(&letter.call).or_default().push(letter);
+    }
     let mut account = Account::default();
     for call in calls {
+        let dead = dead.remove(call.uuid.as_str()).unwrap_or_default();
         let mut arrivals = of_call.remove(call.uuid.as_str()).unwrap_or_default();
         arrivals.sort_by_key(|arrival| arrival.life); // stable, so by arrival within a life
         forget_unpromised(call, &mut arrivals);
@@ -73,9 +81,11 @@ pub fn of(calls: &[Call], arrivals: &[Arrival]) -> Account {
         account.acknowledged += call.acknowledged().count();
         account.delivered += delivered.len();
         account.duplicates += duplicates;
-        faults.extend(promised(call, &delivered));
-        faults.extend(call.posts.iter().filter_map(|post| whole(post, &arrivals)));
-        faults.extend(in_order(&arrivals));
+        let unsent: BTreeSet<usize> = unsent(&dead).collect();
+        account.without_room += unsent.len();
+        faults.extend(promised(call, &delivered, &dead));
+        faults.extend(call.posts.iter().filter_map(|post| whole(post, &arrivals, &unsent)));
+        faults.extend(in_order(&arrivals, &unsent));
         faults.extend(unchanged(&arrivals));
         if !faults.is_empty() {
             let requests = arrivals.iter().map(|arrival| line(arrival)).collect();
@@ -131,13 +141,19 @@ fn delivered<'a>(arrivals: &[&'a Arrival]) -> (HashMap<&'a str, usize>, usize, V
     (numbers, again.values().map(Vec::len).sum(), faults)
 }
 
-/// Every acknowledged event is delivered, under its id.
-fn promised(call: &Call, delivered: &HashMap<&str, usize>) -> Vec<Fault> {
+/// The numbers of those that found no room.
+fn unsent(dead: &[&Letter]) -> impl Iterator<Item = usize> {
+    dead.iter().filter(|letter| letter.code == "ERR_QUEUE_FULL").map(|letter| letter.n)
+}
+
+/// Every acknowledged event is delivered, or a dead letter, under its id.
+fn promised(call: &Call, delivered: &HashMap<&str, usize>, dead: &[&Letter]) -> Vec<Fault> {
     let tries = |n: usize| {
         let post = call.posts.iter().find(|post| post.numbers.contains(&n));
         post.map_or(0, |post| post.tries)
     };
     let broken = call.acknowledged().filter_map(|(id, n)| match delivered.get(id) {
+        None if dead.iter().any(|letter| letter.id == id && letter.n == n) => None,
         None => Some(("delivered", format!("event {n}, {id}, posted {} times", tries(n)))),
         Some(other) if *other != n => Some(("its own id", format!("event {n}, {id}: {other}"))),
         Some(_) => None,
@@ -147,17 +163,17 @@ fn promised(call: &Call, delivered: &HashMap<&str, usize>) -> Vec<Fault> {
 
 /// An array that was acknowledged arrives as a whole. Of another one a part may have been delivered
 /// before the crash.
-fn whole(post: &Post, arrivals: &[&Arrival]) -> Option<Fault> {
+fn whole(post: &Post, arrivals: &[&Arrival], unsent: &BTreeSet<usize>) -> Option<Fault> {
     post.ids.as_ref()?;
-    let came: HashSet<usize> =
-        arrivals.iter().map(|arrival| arrival.n).filter(|n| post.numbers.contains(n)).collect();
+    let came = arrivals.iter().map(|arrival| arrival.n).chain(unsent.iter().copied());
+    let came: HashSet<usize> = came.filter(|n| post.numbers.contains(n)).collect();
     (!came.is_empty() && came.len() < post.numbers.len())
         .then(|| ("a whole array", format!("of {:?} came only {came:?}", post.numbers)))
 }
 
 /// Events come in the order they were accepted, an event again only if it was the last that was sent;
-/// and they are numbered without a gap, from 1 anew only where a crash lies between.
-fn in_order(arrivals: &[&Arrival]) -> Vec<Fault> {
+/// and they are numbered without a gap but for those without room at most, from 1 anew only where a crash lies between.
+fn in_order(arrivals: &[&Arrival], unsent: &BTreeSet<usize>) -> Vec<Fault> {
     let mut known: HashSet<&str> = HashSet::new();
     let mut latest: Option<&Arrival> = None; // of those that came for the first time
     let mut before: Option<&Arrival> = None;
@@ -166,10 +182,13 @@ fn in_order(arrivals: &[&Arrival]) -> Vec<Fault> {
         let first = known.insert(&after.id);
         if let Some(before) = before.filter(|before| before.id != after.id) {
             let what = |now: u64, then: u64| format!("{now} after {then}, event {}", after.n);
-            let anew = before.life < after.life && after.sequence == 1;
+            // After a crash the number of one without room is given again, if none waits behind it.
+            let gap = unsent.iter().filter(|n| (before.n + 1..after.n).contains(n)).count() as u64;
+            let next = before.sequence + 1..=before.sequence + 1 + gap;
+            let anew = before.life < after.life && after.sequence <= 1 + gap;
             if !first {
                 faults.push(("again only the last", what(after.n as u64, before.n as u64)));
-            } else if after.sequence != before.sequence + 1 && !anew {
+            } else if !next.contains(&after.sequence) && !anew {
                 faults.push(("in sequence", what(after.sequence, before.sequence)));
             }
         }

@@ -1,4 +1,4 @@
-//! The receiver's side: how it answers each request, by the seed, and what it notes of it.
+//! A receiver's side: how it answers each request, by the seed, and what it notes of it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,6 +14,32 @@ use crate::support::receiver::{Reply, Seen};
 /// How many requests of a life that begins with an outage are answered with 503: enough to make the
 /// receiver count as down.
 const OUTAGE: usize = 6;
+
+/// For how many lives the one that is down by turns stays down, or up: long enough to fill its queue.
+const SPELL: usize = 12;
+
+/// Which of the receivers it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Main,
+    /// A copy that is as well as the main one.
+    Steady,
+    /// A copy that is down half of the time, though not in the last life.
+    Moody,
+}
+
+impl Part {
+    pub const ALL: [Self; 3] = [Self::Main, Self::Steady, Self::Moody];
+
+    /// As settings name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Steady => "steady",
+            Self::Moody => "moody",
+        }
+    }
+}
 
 /// One request to the receiver.
 #[derive(Clone)]
@@ -40,8 +66,10 @@ impl Arrival {
 }
 
 /// All requests, in the order of their arrival.
-#[derive(Default)]
 pub struct Book {
+    part: Part,
+    seed: u64,
+    last_life: usize,
     pages: Mutex<Pages>,
     /// How many events were answered with 200.
     pub delivered: watch::Sender<usize>,
@@ -56,8 +84,17 @@ struct Pages {
 }
 
 impl Book {
+    pub fn new(part: Part, seed: u64, last_life: usize) -> Self {
+        let (pages, delivered) = (Mutex::default(), watch::Sender::default());
+        Self { part, seed, last_life, pages, delivered }
+    }
+
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
     /// Notes a request and decides the answer.
-    pub fn enter(&self, seed: u64, seen: &Seen) -> Reply {
+    pub fn enter(&self, seen: &Seen) -> Reply {
         let number = |name: &str| -> u64 {
             let text = seen.header(name).unwrap_or_else(|| panic!("{name} in {seen:?}"));
             text.parse().unwrap_or_else(|_| panic!("{name}: {text}; expected a number"))
@@ -70,7 +107,7 @@ impl Book {
         }
         pages.of_life[life] += 1;
         let of_life = pages.of_life[life];
-        let (status, delay) = fate(seed, pages.arrivals.len(), life, of_life);
+        let (status, delay) = self.fate(pages.arrivals.len(), life, of_life);
         let arrival = Arrival {
             life,
             call: seen.uuid().to_owned(),
@@ -109,18 +146,23 @@ impl Book {
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Status and delay of the n-th request, which is the `of_life`-th of its life.
-fn fate(seed: u64, n: usize, life: usize, of_life: usize) -> (u16, Duration) {
-    let mut rng = StdRng::seed_from_u64(seed.wrapping_add(n as u64));
-    let status = match rng.random_range(0..100) {
-        _ if life % 8 == 5 && of_life <= OUTAGE => 503,
-        0..4 => 500,
-        4..7 => 503,
-        _ => 200,
-    };
-    let slow = rng.random_bool(0.5);
-    let delay = if slow { rng.random_range(0..=20) } else { 0 };
-    (status, Duration::from_millis(delay))
+    /// Status and delay of the n-th request, which is the `of_life`-th of its life.
+    fn fate(&self, n: usize, life: usize, of_life: usize) -> (u16, Duration) {
+        let mut rng = StdRng::seed_from_u64(self.seed.wrapping_add(n as u64));
+        let status = match rng.random_range(0..100) {
+            _ if self.is_down(life) || (life % 8 == 5 && of_life <= OUTAGE) => 503,
+            0..4 => 500,
+            4..7 => 503,
+            _ => 200,
+        };
+        let slow = rng.random_bool(0.5);
+        let delay = if slow { rng.random_range(0..=20) } else { 0 };
+        (status, Duration::from_millis(delay))
+    }
+
+    fn is_down(&self, life: usize) -> bool {
+        let at = life + usize::from(self.seed.to_le_bytes()[0]);
+        self.part == Part::Moody && life < self.last_life && (at / SPELL).is_multiple_of(2)
+    }
 }

@@ -129,7 +129,7 @@ impl Caller {
     /// Waits while too much is on its way to the receiver.
     async fn hold_back(&self) {
         let acknowledged = self.world.acknowledged.load(Ordering::Relaxed);
-        let mut delivered = self.world.book.delivered.subscribe();
+        let mut delivered = self.world.main().delivered.subscribe();
         let caught_up = delivered.wait_for(|delivered| acknowledged < delivered + AHEAD);
         let caught_up = timeout(LIMIT, caught_up).await;
         assert!(caught_up.is_ok(), "seed {}: nothing arrives for {LIMIT:?}", self.world.seed);

@@ -1,7 +1,6 @@
-//! One life of the service, from its start to the kill. The number of the life is its `WEBHOOK_SECRET`,
-//! so each request to the receiver tells which life it comes from, however late it is read.
+//! One life of the service, from its start to the kill. The number of the life is its `WEBHOOK_SECRET`, and that of
+//! the copies, so each request to a receiver tells which life it comes from, however late it is read.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -11,10 +10,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::World;
+use crate::book::Part;
 use crate::support::record::LIMIT;
 use crate::support::service::{command, signal};
 
 const LISTENING: &str = "AVR HTTP Server listening on port ";
+
+const QUEUE_LIMIT: &str = "4000";
 
 pub struct Life {
     child: Child,
@@ -24,22 +27,35 @@ pub struct Life {
 
 impl Life {
     /// Starts the process; it may not listen yet.
-    pub fn begin(number: u32, addr: SocketAddr, url: &str, directory: &Path) -> Life {
+    pub fn begin(number: u32, world: &World, urls: &[String; 3], directory: &Path) -> Life {
+        let of_receiver = |(part, url): (Part, &String)| {
+            let prefix = match part {
+                Part::Main => "WEBHOOK".to_owned(),
+                Part::Steady | Part::Moody => {
+                    format!("RECEIVER_{}", part.name().to_ascii_uppercase())
+                }
+            };
+            [
+                (format!("{prefix}_URL"), url.clone()),
+                (format!("{prefix}_SECRET"), number.to_string()),
+            ]
+        };
         let mut child = command(&[])
             .envs([
                 ("HTTP_HOST", "127.0.0.1"),
                 ("PORT", "0"),
-                ("ADMIN_PORT", "0"),
                 ("LOG_FORMAT", "json"),
-                ("WEBHOOK_URL", url),
                 ("WEBHOOK_RETRY", "10"),
                 ("WEBHOOK_BACKOFF", "2"),
                 ("WEBHOOK_BACKOFF_MAX", "50"),
                 // A timeout, on a busy machine, would be a duplicate without a crash.
                 ("WEBHOOK_TIMEOUT", "20000"),
+                // A copy that is down fills it up, the main receiver never.
+                ("QUEUE_LIMIT", QUEUE_LIMIT),
             ])
-            .env("HTTP_PORT", addr.port().to_string())
-            .env("WEBHOOK_SECRET", number.to_string())
+            .envs(Part::ALL.into_iter().zip(urls).flat_map(of_receiver))
+            .env("HTTP_PORT", world.addr.port().to_string())
+            .env("ADMIN_PORT", world.admin.port().to_string())
             .env("JOURNAL_PATH", directory.join("callhook.redb"))
             .current_dir(directory)
             .stdout(Stdio::null())
