@@ -22,14 +22,14 @@ use redb::{
 
 use self::layout::{
     ANSWERS, BODIES, CALLS, COPIES, ENDED, EVENTS, FORMAT, IDS, LIVE_AT, META, NEXT, RECEIVERS,
-    SPENT, dead_letter, dead_letters_in, dead_table, event,
+    SPENT, dead_letter, dead_letters_in, dead_table, event, no_receiver,
 };
 use self::rows::Rows;
 use super::row::{Changes, DeadLetter, EndedCall, GivenId};
 use super::store::{
     DiskError, ENDED_KEPT, LettersLeft, LiveCall, OpenError, Opener, Recovered, Store,
 };
-use crate::event::{CallId, Event, EventId, Item, Origin, Share, Spent};
+use crate::event::{CallId, EventId, Item, Origin, Share, Spent};
 use crate::receiver::{ReceiverId, ReceiverName, Receivers};
 use crate::routing::destination::Destination;
 
@@ -213,7 +213,7 @@ fn note_receivers(
 
 fn waits_for(write: &WriteTransaction, name: &str) -> Result<bool, redb::Error> {
     for row in write.open_table(COPIES)?.iter()? {
-        if row?.1.value().0 == name {
+        if row?.1.value().iter().any(|(_, receiver, _)| *receiver == name) {
             return Ok(true);
         }
     }
@@ -227,8 +227,7 @@ impl FileStore {
         for (place, row) in &changes.rows {
             rows.write(*place, row)?;
         }
-        let letters = rows.drop_beyond(dead_limit)?;
-        drop(rows);
+        let letters = rows.finish(dead_limit)?;
         write_ids(&write, changes)?;
         write_calls(&write, changes)?;
         write.commit()?;
@@ -278,22 +277,17 @@ impl FileStore {
             items.push(Item { event, receiver, place, sequence, spent, origin, share });
         }
         let bodies = read.open_table(BODIES)?;
-        let mut shared: Option<(u64, Arc<Event>)> = None;
         for row in read.open_table(COPIES)?.iter()? {
-            let (place, row) = row?;
-            let (place, (name, sequence, body)) = (place.value(), row.value());
-            let event = match shared.take().filter(|(last, _)| *last == body) {
-                Some((_, event)) => event,
-                None => {
-                    let row = bodies.get(body)?.ok_or_else(|| no_body(place))?;
-                    Arc::new(event(row.value())?)
-                }
-            };
-            shared = Some((body, Arc::clone(&event)));
-            let receiver = self.receivers.id(name).ok_or_else(|| no_receiver(place, name))?;
-            let nth = u8::try_from(place - body).map_err(|_| no_body(place))?;
-            let (spent, origin, share) = (spent_of(place)?, Origin::Relayed, Share::Nth(nth));
-            items.push(Item { event, receiver, place, sequence, spent, origin, share });
+            let (body, copies) = row?;
+            let body = body.value();
+            let row = bodies.get(body)?.ok_or_else(|| no_body(body))?;
+            let event = Arc::new(event(row.value())?);
+            for (nth, name, sequence) in copies.value() {
+                let (event, place) = (Arc::clone(&event), body + u64::from(nth));
+                let receiver = self.receivers.id(name).ok_or_else(|| no_receiver(body, name))?;
+                let (spent, origin, share) = (spent_of(place)?, Origin::Relayed, Share::Nth(nth));
+                items.push(Item { event, receiver, place, sequence, spent, origin, share });
+            }
         }
         items.sort_unstable_by_key(|item| item.place);
         Ok(items)
@@ -342,10 +336,6 @@ fn pop_oldest<L: Iterator<Item = Result<DeadLetter, redb::Error>>>(
 
 fn no_body(place: u64) -> redb::Error {
     redb::Error::Corrupted(format!("the event at {place} has no body"))
-}
-
-fn no_receiver(place: u64, name: &str) -> redb::Error {
-    redb::Error::Corrupted(format!("the event at {place} is for {name:?}, which is no receiver"))
 }
 
 fn ended_calls(read: &ReadTransaction) -> Result<Vec<EndedCall>, redb::Error> {

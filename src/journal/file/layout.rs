@@ -5,8 +5,8 @@
 //! | `meta` | name | number: the format version, and when the calls that are bridged were last alive |
 //! | `receivers` | name | nothing: for whom there may be something, besides the main one |
 //! | `events` | place | sequence, call, id, type, agent, envelope: an event for the main receiver alone |
-//! | `copies` | place | receiver, sequence, place in `bodies`: of an event that goes to others, too |
-//! | `bodies` | place of the event's first copy | call, id, type, agent, envelope |
+//! | `copies` | place of the event's first copy | of an event that goes to others, too, the copies that are left: which, receiver, sequence |
+//! | `bodies` | as `copies` | call, id, type, agent, envelope |
 //! | `spent` | place | attempts spent, when the first one failed |
 //! | `ids` | id that a client gave | when, the decision it brought |
 //! | `dead`, `dead_NAME` | place | as `events`, and why it was given up; each receiver has a table |
@@ -19,7 +19,8 @@
 //! came during format 1: a file of it may lack them, and the time of a letter tells whether an answer is its own. Each
 //! is a table of its own because a table's type is fixed once it is made. Times are Unix milliseconds.
 //!
-//! The copies of an event are at adjacent places, [`MOST_RECEIVERS`] at most; its body goes with the last of them.
+//! The copies of an event are at adjacent places, [`MOST_RECEIVERS`](crate::receiver::MOST_RECEIVERS) at most; its body
+//! goes with the last of them.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -36,8 +37,8 @@ pub const FORMAT: u64 = 2;
 
 /// Sequence, call, id, type, agent, envelope.
 pub type EventRow<'a> = (u64, [u8; 16], &'a str, &'a str, Option<&'a str>, &'a [u8]);
-/// Receiver, sequence, place of the body.
-pub type CopyRow<'a> = (&'a str, u64, u64);
+/// Of each copy which it is, from 0 on, receiver, sequence.
+pub type CopiesRow<'a> = Vec<(u8, &'a str, u64)>;
 /// Call, id, type, agent, envelope.
 pub type BodyRow<'a> = ([u8; 16], &'a str, &'a str, Option<&'a str>, &'a [u8]);
 /// As an event's, then attempts, status, code, error, first failed at, last failed at.
@@ -58,7 +59,7 @@ pub type DeadRow<'a> = (
 
 pub const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 pub const EVENTS: TableDefinition<'_, u64, EventRow<'_>> = TableDefinition::new("events");
-pub const COPIES: TableDefinition<'_, u64, CopyRow<'_>> = TableDefinition::new("copies");
+pub const COPIES: TableDefinition<'_, u64, CopiesRow<'_>> = TableDefinition::new("copies");
 pub const BODIES: TableDefinition<'_, u64, BodyRow<'_>> = TableDefinition::new("bodies");
 pub const RECEIVERS: TableDefinition<'_, &str, ()> = TableDefinition::new("receivers");
 pub const SPENT: TableDefinition<'_, u64, (u32, u64)> = TableDefinition::new("spent");
@@ -124,4 +125,8 @@ pub fn dead_letter(
 /// 0 stands for never.
 pub fn millis(at: Option<NonZero<u64>>) -> u64 {
     at.map_or(0, NonZero::get)
+}
+
+pub fn no_receiver(place: u64, name: &str) -> redb::Error {
+    redb::Error::Corrupted(format!("the event at {place} is for {name:?}, which is no receiver"))
 }

@@ -1,28 +1,40 @@
 //! What a transaction does to events and dead letters.
 //!
 //! Invariant: a body that several items share is there as long as one of them is, and no longer.
+//!
+//! Rows come in the order of their places.
 
 use redb::{ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransaction};
 
 use super::super::row::{DeadLetter, End, Row};
 use super::super::store::LettersLeft;
 use super::layout::{
-    ANSWERS, BODIES, BodyRow, COPIES, CopyRow, DeadRow, EVENTS, EventRow, SPENT, body_row,
-    dead_letters_in, dead_row, millis,
+    ANSWERS, BODIES, BodyRow, COPIES, CopiesRow, DeadRow, EVENTS, EventRow, SPENT, body_row,
+    dead_letters_in, dead_row, millis, no_receiver,
 };
 use crate::event::{Item, Spent};
-use crate::receiver::{MOST_RECEIVERS, Receivers};
+use crate::receiver::{MOST_RECEIVERS, ReceiverId, Receivers};
 
 /// The tables that hold events and dead letters, during a transaction.
 pub struct Rows<'t> {
     receivers: &'t Receivers,
     events: Table<'t, u64, EventRow<'static>>,
-    copies: Table<'t, u64, CopyRow<'static>>,
+    copies: Table<'t, u64, CopiesRow<'static>>,
     bodies: Table<'t, u64, BodyRow<'static>>,
     spent: Table<'t, u64, (u32, u64)>,
     answers: Table<'t, u64, (u64, &'static str)>,
     /// By receiver.
     dead: Vec<Table<'t, u64, DeadRow<'static>>>,
+    /// The copies at hand: those of an event come one after the other, and are written together.
+    group: Option<Group>,
+}
+
+/// The copies of an event that are left.
+struct Group {
+    /// The place of the first, left or not.
+    body: u64,
+    /// Which of them, for whom, and its sequence.
+    left: Vec<(u8, ReceiverId, u64)>,
 }
 
 impl<'t> Rows<'t> {
@@ -41,6 +53,7 @@ impl<'t> Rows<'t> {
             spent: write.open_table(SPENT)?,
             answers: write.open_table(ANSWERS)?,
             dead: dead.iter().map(letters).collect::<Result<_, redb::Error>>()?,
+            group: None,
         })
     }
 
@@ -69,23 +82,28 @@ impl<'t> Rows<'t> {
             self.events.insert(item.place, row)?;
             return Ok(());
         };
-        let name = self.receivers.name(item.receiver).as_str();
-        self.copies.insert(item.place, (name, item.sequence, body))?;
-        if self.bodies.get(body)?.is_none() {
+        self.turn_to(body)?;
+        let group = self.group.get_or_insert_with(|| Group { body, left: Vec::new() });
+        if group.left.is_empty() {
             self.bodies.insert(body, (call, id, kind, agent, envelope))?;
         }
+        let nth = nth_of(body, item.place);
+        group.left.retain(|(known, ..)| *known != nth);
+        group.left.push((nth, item.receiver, item.sequence));
         Ok(())
     }
 
     /// Whatever is at the place: an event, or a dead letter.
     fn take_away(&mut self, place: u64) -> Result<(), redb::Error> {
         self.spent.remove(place)?;
-        if self.events.remove(place)?.is_some() {
+        if self.takes_copy(place) || self.events.remove(place)?.is_some() {
             return Ok(());
         }
-        let body = self.copies.remove(place)?.map(|row| row.value().2);
-        if let Some(body) = body {
-            return self.take_body_away(body);
+        if let Some(group) = self.group_at(place)? {
+            self.turn_to(group.body)?;
+            self.group = Some(group);
+            self.takes_copy(place);
+            return Ok(());
         }
         for dead in &mut self.dead {
             if dead.remove(place)?.is_some() {
@@ -96,14 +114,47 @@ impl<'t> Rows<'t> {
         Ok(())
     }
 
-    /// Unless another copy of its event is left.
-    fn take_body_away(&mut self, body: u64) -> Result<(), redb::Error> {
-        for row in self.copies.range(body..body + MOST_RECEIVERS as u64)? {
-            if row?.1.value().2 == body {
-                return Ok(());
-            }
+    /// Takes a copy of the event at hand away.
+    fn takes_copy(&mut self, place: u64) -> bool {
+        let Some(group) = &mut self.group else { return false };
+        let before = group.left.len();
+        group.left.retain(|(nth, ..)| group.body + u64::from(*nth) != place);
+        group.left.len() < before
+    }
+
+    /// The copies on disk among which the place is.
+    fn group_at(&self, place: u64) -> Result<Option<Group>, redb::Error> {
+        let first = place.saturating_sub(MOST_RECEIVERS as u64 - 1);
+        let Some(row) = self.copies.range(first..=place)?.next_back() else { return Ok(None) };
+        let (body, left) = row?;
+        let body = body.value();
+        let copies = left.value().into_iter().map(|(nth, name, sequence)| {
+            let receiver = self.receivers.id(name).ok_or_else(|| no_receiver(body, name))?;
+            Ok((nth, receiver, sequence))
+        });
+        let left = copies.collect::<Result<Vec<_>, redb::Error>>()?;
+        let is_there = left.iter().any(|(nth, ..)| body + u64::from(*nth) == place);
+        Ok(is_there.then_some(Group { body, left }))
+    }
+
+    /// Writes what is at hand, unless it is the event with this body.
+    fn turn_to(&mut self, body: u64) -> Result<(), redb::Error> {
+        let Some(done) = self.group.take_if(|group| group.body != body) else { return Ok(()) };
+        self.write_group(done)
+    }
+
+    fn write_group(&mut self, Group { body, left }: Group) -> Result<(), redb::Error> {
+        if left.is_empty() {
+            self.copies.remove(body)?;
+            self.bodies.remove(body)?;
+            return Ok(());
         }
-        self.bodies.remove(body)?;
+        let name = |receiver| self.receivers.name(receiver).as_str();
+        let row: Vec<_> = left
+            .iter()
+            .map(|(nth, receiver, sequence)| (*nth, name(*receiver), *sequence))
+            .collect();
+        self.copies.insert(body, row)?;
         Ok(())
     }
 
@@ -117,8 +168,11 @@ impl<'t> Rows<'t> {
         Ok(())
     }
 
-    /// The oldest dead letters of each receiver that are too many.
-    pub fn drop_beyond(&mut self, limit: u64) -> Result<Vec<LettersLeft>, redb::Error> {
+    /// Ends the transaction's work: the oldest dead letters of each receiver go that are too many.
+    pub fn finish(mut self, limit: u64) -> Result<Vec<LettersLeft>, redb::Error> {
+        if let Some(done) = self.group.take() {
+            self.write_group(done)?;
+        }
         let answers = &mut self.answers;
         let drop_of = |dead: &mut Table<'t, u64, DeadRow<'static>>| {
             let dropped = dead.len()?.saturating_sub(limit);
@@ -131,4 +185,8 @@ impl<'t> Rows<'t> {
         };
         self.dead.iter_mut().map(drop_of).collect()
     }
+}
+
+fn nth_of(body: u64, place: u64) -> u8 {
+    u8::try_from(place - body).expect("the copies of an event are few, and at adjacent places")
 }
