@@ -294,6 +294,11 @@ impl Journal {
         self.shared.lock().unwritten().cloned().collect()
     }
 
+    /// The events that are dead letters from the start, and promised to nobody yet, oldest first.
+    pub fn unsent(&self) -> Vec<Item> {
+        self.shared.lock().unsent().cloned().collect()
+    }
+
     /// The queue does not keep the event: whoever waits for the promise is refused, and its id may be given
     /// again. `false` where the disk has it, or is about to.
     pub fn withdraw(&self, place: u64) -> bool {

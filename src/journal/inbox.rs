@@ -152,8 +152,10 @@ impl Inbox {
     /// As if the event had never come; a dead letter that it was stays one. `false` if it is being written,
     /// or is written.
     pub fn withdraw(&mut self, place: u64) -> bool {
-        let row = self.pending.rows.get_mut(&place).filter(|row| row.put.is_some());
-        let Some(row) = row else { return false };
+        let row = self.pending.rows.get_mut(&place);
+        let Some(row) = row.filter(|row| row.put.is_some() || row.unsent().is_some()) else {
+            return false;
+        };
         row.settle(Settlement::Withdrawn, |ticket, kept| ticket.answer(kept));
         let given = row.given_id().cloned();
         match row.replays {
@@ -173,6 +175,11 @@ impl Inbox {
     /// The events that no write has begun for, oldest first.
     pub fn unwritten(&self) -> impl Iterator<Item = &Item> {
         self.pending.rows.values().filter_map(|row| row.put.as_ref())
+    }
+
+    /// The events that were dead letters from the start and that no write has begun for, oldest first.
+    pub fn unsent(&self) -> impl Iterator<Item = &Item> {
+        self.pending.rows.values().filter_map(Row::unsent)
     }
 
     fn end(&mut self, place: u64, end: End) -> Option<Ticket> {

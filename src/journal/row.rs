@@ -157,6 +157,14 @@ impl Row {
             && self.waiters.lane.is_none()
     }
 
+    /// The event of a dead letter that was never sent.
+    pub fn unsent(&self) -> Option<&Item> {
+        match &self.end {
+            Some(End::Dead(letter)) if letter.item.spent.attempts == 0 => Some(&letter.item),
+            Some(End::Dead(_) | End::Gone) | None => None,
+        }
+    }
+
     /// Whether it can wait for its event to be delivered, since nobody waits for it.
     pub fn is_unhurried(&self) -> bool {
         self.put.is_some() && self.spent.is_none() && self.waiters.promise.is_none()

@@ -124,6 +124,13 @@ struct Batch {
     unsent: Vec<DeadLetter>,
 }
 
+/// What may be taken back as long as it is not on disk.
+struct Refusable {
+    item: Item,
+    /// It is a dead letter from the start, and not in the dispatcher.
+    unsent: bool,
+}
+
 impl Shared {
     /// Takes events, all or none, in their order.
     pub fn take(self: &Arc<Self>, events: Vec<Event>) -> Result<Receipt, Refused> {
@@ -253,7 +260,11 @@ impl Shared {
     /// Takes back what the disk refuses and is not on its way: it is not kept in memory either, as its
     /// sender is told so. What happened in bridged calls stays, and is tried again.
     pub async fn take_back(&self) {
-        let refused = self.parts.journal.unwritten();
+        let journal = &self.parts.journal;
+        let waiting = journal.unwritten().into_iter().map(|item| Refusable { item, unsent: false });
+        let unsent = journal.unsent().into_iter().map(|item| Refusable { item, unsent: true });
+        let mut refused: Vec<Refusable> = waiting.chain(unsent).collect();
+        refused.sort_unstable_by_key(|refusable| refusable.item.place);
         // The last ones first, so that numbers within calls are given again.
         let mut left = refused.len();
         while left > 0 {
@@ -266,17 +277,17 @@ impl Shared {
     }
 
     /// Those in the range, each with its copies, which are right behind it.
-    fn take_some_back(&self, items: &[Item], range: Range<usize>) {
+    fn take_some_back(&self, items: &[Refusable], range: Range<usize>) {
         let now = Instant::now();
         let mut state = self.lock();
         for at in range.rev() {
-            let item = &items[at];
+            let item = &items[at].item;
             if matches!(item.origin, Origin::Bridged | Origin::Copy)
-                || !self.take_one_back(&mut state, item, now)
+                || !self.take_one_back(&mut state, &items[at], now)
             {
                 continue;
             }
-            let copies = items[at + 1..].iter().take_while(|copy| {
+            let copies = items[at + 1..].iter().take_while(|Refusable { item: copy, .. }| {
                 copy.origin == Origin::Copy && copy.shared_at() == item.shared_at()
             });
             for copy in copies {
@@ -286,12 +297,21 @@ impl Shared {
     }
 
     /// `false` where it is on its way, or on disk after all.
-    fn take_one_back(&self, state: &mut QueueState, item: &Item, now: Instant) -> bool {
+    fn take_one_back(&self, state: &mut QueueState, refusable: &Refusable, now: Instant) -> bool {
+        let Refusable { item, unsent } = refusable;
         let event = &*item.event;
         let withdraw = || self.parts.journal.withdraw(item.place);
-        let dispatcher = state.of(item.receiver);
-        let Some(queued) = dispatcher.withdraw(event.call, item.place, now, withdraw) else {
-            return false;
+        let slot = if *unsent {
+            if !withdraw() {
+                return false;
+            }
+            None
+        } else {
+            let dispatcher = state.of(item.receiver);
+            let Some(queued) = dispatcher.withdraw(event.call, item.place, now, withdraw) else {
+                return false;
+            };
+            queued.slot
         };
         self.parts.history.withdrawn(event.call, item.place);
         if item.origin == Origin::Copy {
@@ -299,7 +319,7 @@ impl Shared {
         }
         state.known.remove(&event.id);
         self.parts.metrics.events.refused.count(RefusalReason::Disk);
-        if let Some(slot) = queued.slot {
+        if let Some(slot) = slot {
             slot.close(NoDecision::Refused);
         }
         if event.kind == EventType::CallInitiated {

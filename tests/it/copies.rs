@@ -260,6 +260,35 @@ async fn what_the_sender_is_refused_no_copy_gets_later() {
 }
 
 #[tokio::test]
+async fn what_the_sender_is_refused_is_no_dead_letter_of_a_full_copy() {
+    let only = EventFilter::Only(vec![EventType::Transcription]);
+    let copy = ReceiverRules { limits: Limits { queue: 1, ..rules().limits }, ..rules() };
+    for main in [EventFilter::All, EventFilter::Only(vec![EventType::CallEnded])] {
+        let mut settings = with_copy(ReceiverRules { filter: only.clone(), ..copy.clone() });
+        settings.receivers[0].filter = main;
+        let at = stage(settings);
+        promised(&at.queue, transcriptions(at.call, 1)).await.unwrap();
+        at.disk.fill_up(true);
+        let refused = promised(&at.queue, transcriptions(at.call, 3)).await;
+        assert!(matches!(refused, Err(Refused::Disk(_))), "{refused:?}");
+        timeout(LIMIT, at.journal.refused()).await.unwrap();
+        at.disk.fill_up(false);
+        at.main.gate.add_permits(1000);
+        at.copy.gate.add_permits(1000);
+        settled(&at.queue, 0).await;
+        let written = async {
+            while at.journal.fault().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, written).await.unwrap();
+        promised(&at.queue, transcriptions(at.call, 1)).await.unwrap();
+        settled(&at.queue, 0).await;
+        assert_eq!(at.journal.dead_counts().unwrap(), [0, 0]);
+    }
+}
+
+#[tokio::test]
 async fn a_bridged_calls_begin_is_sent_to_no_receiver_before_it_is_on_disk() {
     let at = stage(with_copy(rules()));
     at.main.gate.add_permits(1000);
