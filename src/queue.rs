@@ -163,7 +163,7 @@ impl Queue {
             if durable {
                 state.dispatchers.iter_mut().for_each(Dispatcher::stop);
                 // What waits now is sent after the next start, too late for any caller.
-                state.main().close_slots(NoDecision::Stopping);
+                state.main().close_unsent_slots(NoDecision::Stopping);
             }
         }
         let done = |state: &QueueState| match durable {

@@ -346,6 +346,11 @@ impl Dispatcher {
         self.lanes.close_slots(why);
     }
 
+    /// The same for those whose event is not on its way.
+    pub fn close_unsent_slots(&self, why: NoDecision) {
+        self.lanes.close_unsent_slots(why);
+    }
+
     /// How things stand.
     pub fn status(&self, now: Instant) -> QueueStatus {
         let receiver = match self.reach.state() {

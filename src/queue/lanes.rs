@@ -218,6 +218,17 @@ impl Lanes {
         }
     }
 
+    /// The same for those whose event is not on its way.
+    pub fn close_unsent_slots(&self, why: NoDecision) {
+        for lane in self.lanes.values() {
+            for queued in lane.waiting().filter(|queued| !lane.is_sending(queued.item.place)) {
+                if let Some(slot) = &queued.slot {
+                    slot.close(why);
+                }
+            }
+        }
+    }
+
     /// The same for callers in front whose time ends before then.
     pub fn close_slots_before(&self, at: Instant, why: NoDecision) {
         for call in self.awaited.values() {

@@ -2,8 +2,6 @@
 //! port and through `callhook dead`, with the journal in a file and in memory alike. Those of several receivers are in
 //! `dead/receivers.rs`.
 
-mod receivers;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -16,13 +14,13 @@ use uuid::Uuid;
 const TOKEN: (&str, &str) = ("ADMIN_TOKEN", "open-sesame");
 
 /// A receiver that refuses everything until it is told otherwise.
-struct Moody {
-    receiver: Receiver,
+pub struct Moody {
+    pub receiver: Receiver,
     status: Arc<AtomicU16>,
 }
 
 impl Moody {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let status = Arc::new(AtomicU16::new(422));
         let mood = Arc::clone(&status);
         let receiver = Receiver::start(move |_| match mood.load(Ordering::SeqCst) {
@@ -34,34 +32,34 @@ impl Moody {
         Self { receiver, status }
     }
 
-    fn cheer_up(&self) {
+    pub fn cheer_up(&self) {
         self.status.store(200, Ordering::SeqCst);
     }
 
     /// Asks for a pause from now on.
-    fn be_busy(&self) {
+    pub fn be_busy(&self) {
         self.status.store(429, Ordering::SeqCst);
     }
 }
 
 /// A service with its admin port, and a client for it.
-struct Admin {
-    service: Service,
+pub struct Admin {
+    pub service: Service,
 }
 
 impl Admin {
-    async fn start(receiver: &Receiver, vars: &[(&str, &str)]) -> Self {
+    pub async fn start(receiver: &Receiver, vars: &[(&str, &str)]) -> Self {
         let vars = [&[("WEBHOOK_URL", receiver.url.as_str()), TOKEN], vars].concat();
         Self { service: Service::start(&vars).await }
     }
 
-    async fn ask(&self, method: &str, path: &str) -> (u16, Value) {
+    pub async fn ask(&self, method: &str, path: &str) -> (u16, Value) {
         let bearer = format!("Bearer {}", TOKEN.1);
         let answer = self.service.ask_admin(method, path, &[("authorization", &bearer)]).await;
         (answer.status, answer.json())
     }
 
-    async fn post(&self, call: Uuid, kind: &str, id: &str) {
+    pub async fn post(&self, call: Uuid, kind: &str, id: &str) {
         let body = json!({"uuid": call.to_string(), "type": kind, "payload": {"of": id}});
         let answer =
             self.service.post_with("/events", &[("idempotency-key", id)], body.to_string()).await;
@@ -69,12 +67,12 @@ impl Admin {
     }
 
     /// Waits until the event was given up.
-    async fn dies(&self, id: &str) {
+    pub async fn dies(&self, id: &str) {
         let dead = |line: &Value| line["message"] == "webhook delivery failed" && line["id"] == id;
         self.service.log_line(dead).await;
     }
 
-    async fn ids(&self, query: &str) -> Vec<String> {
+    pub async fn ids(&self, query: &str) -> Vec<String> {
         let (status, page) = self.ask("GET", &format!("/api/dead{query}")).await;
         assert_eq!(status, 200, "{page}");
         let items = page["items"].as_array().unwrap();
@@ -82,7 +80,7 @@ impl Admin {
     }
 
     /// `callhook dead` with these arguments.
-    async fn command(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub async fn command(&self, arguments: &[&str]) -> (i32, String, String) {
         let port = self.service.admin().await.port().to_string();
         run(&[&["dead"], arguments].concat(), &[("ADMIN_PORT", &port), TOKEN]).await
     }

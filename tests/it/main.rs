@@ -14,11 +14,13 @@ mod support;
 
 // Events, from the front to the receiver.
 mod backlog;
+mod burst;
 mod failure_log;
 mod front;
 mod hostile_clients;
 mod hostile_receivers;
 mod https;
+mod isolation;
 mod network;
 mod outage;
 mod routing;
@@ -35,6 +37,7 @@ mod wss;
 
 // What survives.
 mod dead;
+mod dead_receivers;
 mod journal;
 mod journal_file;
 mod journal_full;

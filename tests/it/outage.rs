@@ -434,8 +434,11 @@ async fn an_event_that_is_told_not_now_for_ever_while_others_arrive_is_given_up(
     .await;
     let service = serve(&receiver.url, &[("WEBHOOK_BACKOFF", "1")]).await;
     service.relay(numbered(&refused, 0)).await;
-    let is_dead =
-        |line: &Value| line["uuid"] == refused && line["message"] == "webhook delivery failed";
+    // Where more fails in a second than is told in full it is summed up.
+    let is_dead = |line: &Value| {
+        let in_full = line["uuid"] == refused && line["message"] == "webhook delivery failed";
+        in_full || line["given_up"].as_u64() > Some(0)
+    };
     let mut n = 0;
     while !service.log_so_far().iter().any(is_dead) {
         assert!(n < 2000, "it is never given up");

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{Admin, Moody};
+use crate::dead::{Admin, Moody};
 use crate::support::receiver::{Receiver, Reply};
 use crate::support::record::LIMIT;
 
