@@ -12,6 +12,8 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tempfile::TempDir;
+
 use super::receiver::{Receiver, Seen, free_port};
 
 const STEADY: &str = "steady";
@@ -25,6 +27,7 @@ pub struct Copies {
     /// It accepts no connection, so that the kernel does, and nobody answers.
     _silent: Option<TcpListener>,
     lives: AtomicUsize,
+    memory: TempDir,
 }
 
 impl Copies {
@@ -51,12 +54,13 @@ impl Copies {
     async fn start() -> Self {
         static TURN: AtomicUsize = AtomicUsize::new(0);
         let (steady, lives) = (Receiver::content().await, AtomicUsize::new(0));
+        let memory = TempDir::new_in("/dev/shm").expect("a directory in memory");
         if TURN.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
-            return Self { steady, absent: free_port(), _silent: None, lives };
+            return Self { steady, absent: free_port(), _silent: None, lives, memory };
         }
         let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let absent = silent.local_addr().expect("a bound listener has an address").port();
-        Self { steady, absent, _silent: Some(silent), lives }
+        Self { steady, absent, _silent: Some(silent), lives, memory }
     }
 
     /// Settings for the next process.
@@ -65,12 +69,13 @@ impl Copies {
         let var = |name: &str, suffix: &str, value: String| {
             (format!("RECEIVER_{}_{suffix}", name.to_ascii_uppercase()), value)
         };
+        let journal = self.memory.path().join("callhook.redb");
         vec![
             var(STEADY, "URL", self.steady.url.clone()),
             var(STEADY, "HEADERS", format!(r#"{{"{LIFE}":"{life}"}}"#)),
             var(ABSENT, "URL", format!("http://127.0.0.1:{}/events", self.absent)),
-            // A stop takes no longer for what waits for them.
-            ("JOURNAL_PATH".to_owned(), "callhook.redb".to_owned()),
+            // A stop without a journal would wait for what nobody takes.
+            ("JOURNAL_PATH".to_owned(), journal.display().to_string()),
             // Its dead letters would be among those that tests are about.
             var(ABSENT, "RETRY", "100".to_owned()),
             // A stop waits for attempts in flight.
