@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # What callhook costs, beside a bare HTTP hop and a bare bridge, as one Markdown table.
 #
-#     scripts/bench.sh [call|events|memory|start|bridge|break]... [--rounds N] [--seconds S]
+#     scripts/bench.sh [call|events|memory|start|receivers|bridge|break]... [--rounds N] [--seconds S]
 #
-# All parts unless some are named, which takes eight minutes after the build. How it is measured is told
+# All parts unless some are named, which takes ten minutes after the build. How it is measured is told
 # in benches/measure/main.rs. Journals are written to TMPDIR: let it be on the disk that is to be
 # measured; a tmpfs has no fsync to wait for. Everything stays on the loopback interface.
 set -euo pipefail

@@ -4,7 +4,7 @@
 //! - `measure run --callhook PATH [PART…] [--rounds N] [--seconds S]` measures and prints one Markdown
 //!   table. What goes on meanwhile is told on stderr.
 //! - The other commands are the roles that it starts itself in, each in a process of its own: the ends
-//!   of the line (`receiver`, `sts`), the middle that callhook is compared with (`hop`, `bare`), and
+//!   of the line (`receiver`, `sick`, `sts`), the middle that callhook is compared with (`hop`, `bare`), and
 //!   those who ask (`load`, `callers`).
 //!
 //! What is compared is measured in turn in every round, in the other order in every second one, and the
@@ -14,7 +14,7 @@
 //!
 //! callhook runs as it would for a customer: with its journal on the disk of the temporary directory
 //! (`TMPDIR` names another one), its inspector on, and its default log. Set are the ports, the journal's
-//! path and the receiver's URL; for a bridge `STS_URL`; and where more events are to wait or fail than
+//! path and the receivers' URLs; for a bridge `STS_URL`; and where more events are to wait or fail than
 //! usual, what [`stage::Stage::callhook`]'s callers say. `POST /call` is answered whatever the
 //! journal does; an answer to `POST /events` comes when the events are on disk or delivered.
 //!
@@ -34,6 +34,7 @@ mod parts;
 mod processes;
 mod receiver;
 mod serving;
+mod sick;
 mod stage;
 mod table;
 mod wire;
@@ -68,6 +69,8 @@ enum Command {
     Run(Options),
     #[command(hide = true)]
     Receiver,
+    #[command(hide = true)]
+    Sick { sickness: parts::receivers::Sickness },
     #[command(hide = true)]
     Hop { url: Uri },
     #[command(hide = true)]
@@ -108,6 +111,8 @@ enum Part {
     Memory,
     /// Start-up, with an empty and with a full journal
     Start,
+    /// A further receiver that hangs, trickles or is dead: what it costs the main one, and memory
+    Receivers,
     /// 300 calls at once
     Bridge,
     /// How many calls at once until their sound comes in gaps
@@ -144,6 +149,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(options) => return measure(&options),
         Command::Receiver => receiver::serve(),
+        Command::Sick { sickness } => sick::serve(sickness),
         Command::Hop { url } => hop::serve(url),
         Command::Load { address, kind, connections, seconds } => {
             load::ask(address, kind, connections, seconds)
@@ -204,6 +210,7 @@ impl Part {
             Self::Events => parts::events::measure(stage, table).await,
             Self::Memory => parts::memory::measure(stage, table).await,
             Self::Start => parts::start::measure(stage, table).await,
+            Self::Receivers => parts::receivers::measure(stage, table).await,
             Self::Bridge => parts::bridge::measure(stage, table).await,
             Self::Break => parts::bridge::find_break(stage, table).await,
         }

@@ -4,6 +4,7 @@ pub mod bridge;
 pub mod call;
 pub mod events;
 pub mod memory;
+pub mod receivers;
 pub mod start;
 
 use std::time::Duration;
