@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
@@ -33,20 +33,16 @@ pub struct Copies {
 impl Copies {
     /// For the next process on this journal; `None` unless the binary is the one with copies.
     pub async fn beside(journal: Option<&str>) -> Option<Arc<Self>> {
-        static KNOWN: Mutex<Option<HashMap<String, Arc<Copies>>>> = Mutex::new(None);
         if env!("CARGO_CRATE_NAME") != "with_copies" {
             return None;
         }
-        let known = |look: &dyn Fn(&mut HashMap<String, Arc<Copies>>) -> Option<Arc<Copies>>| {
-            look(KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
-        };
         let journal = journal.filter(|path| path.starts_with('/'));
-        if let Some(copies) = journal.and_then(|path| known(&|known| known.get(path).cloned())) {
+        if let Some(copies) = journal.and_then(|path| known().get(path).cloned()) {
             return Some(copies);
         }
         let copies = Arc::new(Self::start().await);
         if let Some(path) = journal {
-            known(&|known| known.insert(path.to_owned(), Arc::clone(&copies)));
+            known().insert(path.to_owned(), Arc::clone(&copies));
         }
         Some(copies)
     }
@@ -108,6 +104,12 @@ impl Copies {
             }
         }
     }
+}
+
+/// By the path of their journal.
+fn known() -> MutexGuard<'static, HashMap<String, Arc<Copies>>> {
+    static KNOWN: LazyLock<Mutex<HashMap<String, Arc<Copies>>>> = LazyLock::new(Mutex::default);
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn life(seen: &Seen) -> usize {
