@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - All errors are reported at once.
-//! - Secrets are [`SecretString`], or of a type that does not print itself.
+//! - Secrets are [`SecretString`](secrecy::SecretString), or of a type that does not print itself.
 
 mod advice;
 mod error;

@@ -36,7 +36,7 @@ pub const MOST_IDS: usize = 200_000;
 /// How the queue behaves.
 #[derive(Clone, Debug)]
 pub struct QueueSettings {
-    /// By [`ReceiverId`](crate::receiver::ReceiverId); the main one is always there.
+    /// By [`ReceiverId`]; the main one is always there.
     pub receivers: Vec<ReceiverRules>,
     /// How long a relay waits for a decision, in place of `limits.routing_timeout`.
     pub relay_timeout: Duration,
