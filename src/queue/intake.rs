@@ -141,8 +141,8 @@ impl Shared {
             self.is_taken(&event.kind) && state.known.get(&event.id, now).is_none()
         };
         self.check_room(&state, events.iter().filter(is_new))?;
-        if events.iter().any(|event| is_new(&event))
-            && let Some(fault) = self.parts.journal.fault()
+        if let Some(fault) = self.parts.journal.fault()
+            && events.iter().any(|event| is_new(&event))
             && !self.goes_from_memory(&state, &events)
         {
             return Err(Refused::Disk(fault));

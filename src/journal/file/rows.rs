@@ -17,14 +17,20 @@ use crate::receiver::{MOST_RECEIVERS, ReceiverId, Receivers};
 
 /// The tables that hold events and dead letters, during a transaction.
 pub struct Rows<'t> {
-    receivers: &'t Receivers,
     events: Table<'t, u64, EventRow<'static>>,
-    copies: Table<'t, u64, CopiesRow<'static>>,
-    bodies: Table<'t, u64, BodyRow<'static>>,
+    /// Where there are receivers beside the main one: the root of a table that is opened is written with each commit.
+    copies: Option<Copies<'t>>,
     spent: Table<'t, u64, (u32, u64)>,
     answers: Table<'t, u64, (u64, &'static str)>,
     /// By receiver.
     dead: Vec<Table<'t, u64, DeadRow<'static>>>,
+}
+
+/// Those of them that hold events for several receivers.
+struct Copies<'t> {
+    receivers: &'t Receivers,
+    copies: Table<'t, u64, CopiesRow<'static>>,
+    bodies: Table<'t, u64, BodyRow<'static>>,
     /// The copies at hand: those of an event come one after the other, and are written together.
     group: Option<Group>,
 }
@@ -46,14 +52,11 @@ impl<'t> Rows<'t> {
     ) -> Result<Self, redb::Error> {
         let letters = |name: &String| Ok(write.open_table(dead_letters_in(name))?);
         Ok(Self {
-            receivers,
             events: write.open_table(EVENTS)?,
-            copies: write.open_table(COPIES)?,
-            bodies: write.open_table(BODIES)?,
+            copies: Copies::open(write, receivers)?,
             spent: write.open_table(SPENT)?,
             answers: write.open_table(ANSWERS)?,
             dead: dead.iter().map(letters).collect::<Result<_, redb::Error>>()?,
-            group: None,
         })
     }
 
@@ -75,34 +78,25 @@ impl<'t> Rows<'t> {
     }
 
     fn put(&mut self, item: &Item) -> Result<(), redb::Error> {
+        if let Some(body) = item.shared_at() {
+            let copies = self.copies.as_mut();
+            return copies.expect("a shared event has another receiver").put(item, body);
+        }
         let id = item.event.id.to_string();
         let (call, id, kind, agent, envelope) = body_row(&item.event, &id);
-        let Some(body) = item.shared_at() else {
-            let row = (item.sequence, call, id, kind, agent, envelope);
-            self.events.insert(item.place, row)?;
-            return Ok(());
-        };
-        self.turn_to(body)?;
-        let group = self.group.get_or_insert_with(|| Group { body, left: Vec::new() });
-        if group.left.is_empty() {
-            self.bodies.insert(body, (call, id, kind, agent, envelope))?;
-        }
-        let nth = nth_of(body, item.place);
-        group.left.retain(|(known, ..)| *known != nth);
-        group.left.push((nth, item.receiver, item.sequence));
+        self.events.insert(item.place, (item.sequence, call, id, kind, agent, envelope))?;
         Ok(())
     }
 
     /// Whatever is at the place: an event, or a dead letter.
     fn take_away(&mut self, place: u64) -> Result<(), redb::Error> {
         self.spent.remove(place)?;
-        if self.takes_copy(place) || self.events.remove(place)?.is_some() {
+        if self.events.remove(place)?.is_some() {
             return Ok(());
         }
-        if let Some(group) = self.group_at(place)? {
-            self.turn_to(group.body)?;
-            self.group = Some(group);
-            self.takes_copy(place);
+        if let Some(copies) = &mut self.copies
+            && copies.take_away(place)?
+        {
             return Ok(());
         }
         for dead in &mut self.dead {
@@ -112,6 +106,73 @@ impl<'t> Rows<'t> {
             }
         }
         Ok(())
+    }
+
+    fn bury(&mut self, letter: &DeadLetter) -> Result<(), redb::Error> {
+        let (place, id) = (letter.item.place, letter.item.event.id.to_string());
+        self.dead[letter.item.receiver.index()].insert(place, dead_row(letter, &id))?;
+        match &letter.answer {
+            Some(answer) => self.answers.insert(place, (letter.last_at, &**answer))?,
+            None => self.answers.remove(place)?,
+        };
+        Ok(())
+    }
+
+    /// Ends the transaction's work: the oldest dead letters of each receiver go that are too many.
+    pub fn finish(mut self, limit: u64) -> Result<Vec<LettersLeft>, redb::Error> {
+        if let Some(mut copies) = self.copies.take()
+            && let Some(done) = copies.group.take()
+        {
+            copies.write_group(done)?;
+        }
+        let answers = &mut self.answers;
+        let drop_of = |dead: &mut Table<'t, u64, DeadRow<'static>>| {
+            let dropped = dead.len()?.saturating_sub(limit);
+            for _ in 0..dropped {
+                if let Some((place, _)) = dead.pop_first()? {
+                    answers.remove(place.value())?;
+                }
+            }
+            Ok(LettersLeft { kept: dead.len()?, dropped })
+        };
+        self.dead.iter_mut().map(drop_of).collect()
+    }
+}
+
+impl<'t> Copies<'t> {
+    fn open(
+        write: &'t WriteTransaction,
+        receivers: &'t Receivers,
+    ) -> Result<Option<Self>, redb::Error> {
+        if receivers.iter().len() == 1 {
+            return Ok(None);
+        }
+        let (copies, bodies) = (write.open_table(COPIES)?, write.open_table(BODIES)?);
+        Ok(Some(Self { receivers, copies, bodies, group: None }))
+    }
+
+    fn put(&mut self, item: &Item, body: u64) -> Result<(), redb::Error> {
+        self.turn_to(body)?;
+        let group = self.group.get_or_insert_with(|| Group { body, left: Vec::new() });
+        if group.left.is_empty() {
+            let id = item.event.id.to_string();
+            self.bodies.insert(body, body_row(&item.event, &id))?;
+        }
+        let nth = nth_of(body, item.place);
+        group.left.retain(|(known, ..)| *known != nth);
+        group.left.push((nth, item.receiver, item.sequence));
+        Ok(())
+    }
+
+    /// `false` if none is at the place.
+    fn take_away(&mut self, place: u64) -> Result<bool, redb::Error> {
+        if self.takes_copy(place) {
+            return Ok(true);
+        }
+        let Some(group) = self.group_at(place)? else { return Ok(false) };
+        self.turn_to(group.body)?;
+        self.group = Some(group);
+        Ok(self.takes_copy(place))
     }
 
     /// Takes a copy of the event at hand away.
@@ -156,34 +217,6 @@ impl<'t> Rows<'t> {
             .collect();
         self.copies.insert(body, row)?;
         Ok(())
-    }
-
-    fn bury(&mut self, letter: &DeadLetter) -> Result<(), redb::Error> {
-        let (place, id) = (letter.item.place, letter.item.event.id.to_string());
-        self.dead[letter.item.receiver.index()].insert(place, dead_row(letter, &id))?;
-        match &letter.answer {
-            Some(answer) => self.answers.insert(place, (letter.last_at, &**answer))?,
-            None => self.answers.remove(place)?,
-        };
-        Ok(())
-    }
-
-    /// Ends the transaction's work: the oldest dead letters of each receiver go that are too many.
-    pub fn finish(mut self, limit: u64) -> Result<Vec<LettersLeft>, redb::Error> {
-        if let Some(done) = self.group.take() {
-            self.write_group(done)?;
-        }
-        let answers = &mut self.answers;
-        let drop_of = |dead: &mut Table<'t, u64, DeadRow<'static>>| {
-            let dropped = dead.len()?.saturating_sub(limit);
-            for _ in 0..dropped {
-                if let Some((place, _)) = dead.pop_first()? {
-                    answers.remove(place.value())?;
-                }
-            }
-            Ok(LettersLeft { kept: dead.len()?, dropped })
-        };
-        self.dead.iter_mut().map(drop_of).collect()
     }
 }
 
