@@ -56,26 +56,30 @@ impl Inbox {
     /// without its event would be taken for a repeat; and the begin or end of a bridged call. `now` is in Unix
     /// milliseconds.
     pub fn put(&mut self, item: Item, promise: Option<Ticket>, now: u64) {
-        if item.origin == Origin::Bridged {
-            self.note_bounds(&item.event, now);
-        }
         let promise = self.unless_from_memory(item.origin, promise);
-        let (place, row) = (item.place, Row::put(item, promise));
-        if let Some(id) = row.given_id() {
-            self.note_id(id.clone(), Some(GivenId { at: now, decision: None }));
-        }
-        self.add(place, row);
+        self.add_with_event(item.place, Row::put(item, promise), now);
     }
 
     /// Takes a dead letter that was never sent. `now` is in Unix milliseconds.
     pub fn bury(&mut self, letter: DeadLetter, promise: Option<Ticket>, now: u64) {
-        if letter.item.origin == Origin::Bridged {
-            self.note_bounds(&letter.item.event, now);
-        }
         let promise = self.unless_from_memory(letter.item.origin, promise);
         let waiters = Waiters { promise, lane: None };
         let place = letter.item.place;
-        self.add(place, Row { waiters, ..Row::end(End::Dead(letter.into()), None) });
+        let row = Row { waiters, ..Row::end(End::Dead(letter.into()), None) };
+        self.add_with_event(place, row, now);
+    }
+
+    /// Adds an event's first row, with what must be written beside it.
+    fn add_with_event(&mut self, place: u64, row: Row, now: u64) {
+        if let Some(item) = row.put.as_ref().or(row.unsent())
+            && item.origin == Origin::Bridged
+        {
+            self.note_bounds(&item.event, now);
+        }
+        if let Some(id) = row.given_id() {
+            self.note_id(id.clone(), Some(GivenId { at: now, decision: None }));
+        }
+        self.add(place, row);
     }
 
     /// While the disk fails nobody waits for a copy.

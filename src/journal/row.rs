@@ -172,8 +172,10 @@ impl Row {
 
     /// The id that a client gave and that is written with the event.
     pub fn given_id(&self) -> Option<&EventId> {
-        let item = self.put.as_ref().filter(|item| item.origin == Origin::Relayed)?;
-        Some(&item.event.id).filter(|id| matches!(id, EventId::Given(_)))
+        let item = self.put.as_ref().or(self.unsent())?;
+        Some(&item.event.id)
+            .filter(|_| item.origin == Origin::Relayed)
+            .filter(|id| matches!(id, EventId::Given(_)))
     }
 
     /// Answers those who wait; each gets a ticket's answer through `answer`. Whoever is not answered yet

@@ -124,6 +124,14 @@ struct Batch {
     unsent: Vec<DeadLetter>,
 }
 
+/// Why a receiver gets no item of an event.
+enum NoRoom {
+    /// Its queue is full: the event is a dead letter of it.
+    InQueue(Refused),
+    /// The disk takes none, and what can be kept in memory is there already: it never gets it.
+    InMemory,
+}
+
 /// What may be taken back as long as it is not on disk.
 struct Refusable {
     item: Item,
@@ -242,7 +250,8 @@ impl Shared {
         let waits = event.kind.bounds_call() && journal.is_durable() && journal.fault().is_none();
         let (event, mut batch) = (Arc::new(event), Batch::default());
         for mut item in self.items(&mut state, &event, Origin::Bridged) {
-            if self.finds_no_room(&mut state, &mut item, &mut batch, now) {
+            if let Some(lack) = self.lack_of_room(&mut state, &item) {
+                self.turn_away(&mut state, item, lack, &mut batch, now);
                 continue;
             }
             match waits {
@@ -347,19 +356,18 @@ impl Shared {
         state: &QueueState,
         events: impl IntoIterator<Item = &'e Event>,
     ) -> Result<(), Refused> {
-        let Limits { queue: limit, bytes: most_bytes, .. } = self.settings.main().limits;
+        let limits = self.settings.main().limits;
         let is_main = |event: &&Event| self.takers(&event.kind).next() == Some(ReceiverId::MAIN);
         let sizes = events.into_iter().filter(is_main).map(|event| event.body.len());
         let (count, bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
-        let main = state.main();
         if state.draining {
             Err(Refused::Draining)
-        } else if count > limit {
-            Err(Refused::TooMany { count, limit })
-        } else if count > 0 && !main.has_room_for(count, 0) {
-            Err(Refused::Full { limit })
-        } else if count > 0 && !main.has_room_for(count, bytes) {
-            Err(Refused::FullOfBytes { limit: most_bytes })
+        } else if count > limits.queue {
+            Err(Refused::TooMany { count, limit: limits.queue })
+        } else if count > 0
+            && let Some(full) = fullness(state.main(), limits, count, bytes)
+        {
+            Err(full)
         } else {
             Ok(())
         }
@@ -400,7 +408,8 @@ impl Shared {
         let event = Arc::new(event);
         for mut item in self.items(state, &event, origin) {
             let is_main = item.receiver == ReceiverId::MAIN;
-            if !is_main && self.finds_no_room(state, &mut item, batch, now) {
+            if !is_main && let Some(lack) = self.lack_of_room(state, &item) {
+                self.turn_away(state, item, lack, batch, now);
                 continue;
             }
             let slot = slot.clone().filter(|_| is_main);
@@ -427,73 +436,73 @@ impl Shared {
         items
     }
 
-    /// Numbers an item for which its receiver has no room, and makes it a dead letter.
-    fn finds_no_room(
-        &self,
-        state: &mut QueueState,
-        item: &mut Item,
-        batch: &mut Batch,
-        now: Instant,
-    ) -> bool {
-        let (event, is_failing) = (Arc::clone(&item.event), self.parts.journal.fault().is_some());
+    /// Why the receiver cannot take an item, if so.
+    fn lack_of_room(&self, state: &mut QueueState, item: &Item) -> Option<NoRoom> {
+        let (event, is_failing) = (&item.event, self.parts.journal.fault().is_some());
         let dispatcher = state.of(item.receiver);
         let is_backlog = is_failing
             && dispatcher.waiting_of(event.call) >= MOST_IN_MEMORY
             && event.kind != EventType::CallEnded;
-        if !is_backlog && dispatcher.has_room_for(1, event.body.len()) {
-            return false;
+        let limits = self.settings.of(item.receiver).limits;
+        let full = fullness(dispatcher, limits, 1, event.body.len());
+        // A copy's dead letter would wait in memory for a disk that takes none.
+        let is_lost = is_backlog || (is_failing && item.receiver != ReceiverId::MAIN);
+        match full {
+            None if is_backlog => Some(NoRoom::InMemory),
+            None => None,
+            Some(_) if is_lost => Some(NoRoom::InMemory),
+            Some(full) => Some(NoRoom::InQueue(full)),
         }
-        dispatcher.reserve(item, now);
-        let is_main = item.receiver == ReceiverId::MAIN;
-        // What the disk does not take either is lost: a copy, or what is behind a thousand others.
-        let is_kept = !is_backlog && (is_main || !is_failing);
-        if is_main {
-            self.tell_unsent(&event, is_kept);
-        } else {
-            let ReceiverRules { name, limits, .. } = self.settings.of(item.receiver);
-            self.full_copies.note(item.receiver, name, limits.queue, is_kept);
-        }
-        let metrics = self.parts.metrics.of(item.receiver);
-        if is_kept {
-            metrics.dead.count((&event.kind).into());
-            self.parts.history.accepted(item);
-            self.parts.history.died_unsent(event.call, item.place);
-            batch.unsent.push(self.unsent(item.clone()));
-        } else {
-            metrics.missed.inc();
-            if item.origin == Origin::Bridged {
-                self.parts.journal.note_bounds(&event);
-            }
-        }
-        true
     }
 
-    /// The event of a bridged call finds no room at the main receiver.
-    fn tell_unsent(&self, event: &Event, is_kept: bool) {
-        let (kind, limit) = (event.kind.name(), self.settings.main().limits.queue);
-        let error = Refused::Full { limit };
-        match is_kept {
-            true => error!(
+    /// Numbers an item that its receiver cannot take, so that it sees a gap.
+    fn turn_away(
+        &self,
+        state: &mut QueueState,
+        mut item: Item,
+        lack: NoRoom,
+        batch: &mut Batch,
+        now: Instant,
+    ) {
+        state.of(item.receiver).reserve(&mut item, now);
+        self.tell_turned_away(&item, &lack);
+        let (event, metrics) = (&item.event, self.parts.metrics.of(item.receiver));
+        match lack {
+            NoRoom::InQueue(full) => {
+                metrics.dead.count((&event.kind).into());
+                self.parts.history.accepted(&item);
+                self.parts.history.died_unsent(event.call, item.place);
+                batch.unsent.push(unsent(item, &full));
+            }
+            NoRoom::InMemory => {
+                metrics.missed.inc();
+                if item.origin == Origin::Bridged {
+                    self.parts.journal.note_bounds(event);
+                }
+            }
+        }
+    }
+
+    fn tell_turned_away(&self, item: &Item, lack: &NoRoom) {
+        let (event, kind) = (&item.event, item.event.kind.name());
+        match lack {
+            _ if item.receiver != ReceiverId::MAIN => {
+                let ReceiverRules { name, limits, .. } = self.settings.of(item.receiver);
+                let is_kept = matches!(lack, NoRoom::InQueue(_));
+                self.full_copies.note(item.receiver, name, limits.queue, is_kept);
+            }
+            NoRoom::InQueue(error) => error!(
                 r#type = kind,
                 uuid = %event.call,
                 id = %event.id,
                 %error,
                 "event of a bridged call becomes a dead letter"
             ),
-            false => {
+            NoRoom::InMemory => {
                 self.parts.metrics.events.refused.count(RefusalReason::Backlog);
                 error!(uuid = %event.call, r#type = kind, "an event is lost: the disk takes none");
             }
         }
-    }
-
-    fn unsent(&self, mut item: Item) -> DeadLetter {
-        let now = unix_millis();
-        item.spent.first_failed_at = NonZero::new(now);
-        let limit = self.settings.of(item.receiver).limits.queue;
-        let error = Refused::Full { limit }.to_string();
-        let code = "ERR_QUEUE_FULL".to_owned();
-        DeadLetter { item, status: None, code, error, answer: None, last_at: now }
     }
 
     fn drop_event(&self, event: Event) {
@@ -516,6 +525,30 @@ impl Shared {
         }
         slot
     }
+}
+
+/// Which limit leaves no room for so many events more, with so many bytes.
+fn fullness(
+    dispatcher: &Dispatcher,
+    limits: Limits,
+    events: usize,
+    bytes: usize,
+) -> Option<Refused> {
+    if !dispatcher.has_room_for(events, 0) {
+        Some(Refused::Full { limit: limits.queue })
+    } else if !dispatcher.has_room_for(events, bytes) {
+        Some(Refused::FullOfBytes { limit: limits.bytes })
+    } else {
+        None
+    }
+}
+
+/// The dead letter of an event that was never sent.
+fn unsent(mut item: Item, why: &Refused) -> DeadLetter {
+    let now = unix_millis();
+    item.spent.first_failed_at = NonZero::new(now);
+    let (code, error) = ("ERR_QUEUE_FULL".to_owned(), why.to_string());
+    DeadLetter { item, status: None, code, error, answer: None, last_at: now }
 }
 
 /// Of an event that goes to this receiver alone.

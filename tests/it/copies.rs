@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
-use callhook::journal::{DeadFilter, Journal};
+use callhook::journal::{DeadFilter, Journal, Recovered};
 use callhook::queue::{Limits, Queue, QueueSettings, ReceiverRules, Refused};
 use callhook::receiver::{ReceiverId, Receivers};
 use callhook::time::timestamp_now;
@@ -64,23 +64,33 @@ async fn sequences_at(taker: &Taker, count: usize) -> Vec<u64> {
     taker.taken(count).await.iter().map(|(attempt, _)| attempt.item.sequence).collect()
 }
 
-/// Waits until the journal is known to fail.
-async fn fails(journal: &Journal) {
-    let failing = async {
-        while journal.fault().is_none() {
+async fn until(done: impl Fn() -> bool) {
+    let done = async {
+        while !done() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(LIMIT, failing).await.unwrap();
+    timeout(LIMIT, done).await.unwrap();
+}
+
+/// Waits until the journal is known to fail.
+async fn fails(journal: &Journal) {
+    until(|| journal.fault().is_some()).await;
+}
+
+/// Waits until the journal is written again.
+async fn works(journal: &Journal) {
+    until(|| journal.fault().is_none()).await;
 }
 
 async fn settled(queue: &Queue, left: usize) {
-    let settled = async {
-        while queue.unsettled() != left {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(LIMIT, settled).await.unwrap();
+    until(|| queue.unsettled() == left).await;
+}
+
+/// What a journal for both receivers finds on the disk as a crash leaves it.
+fn after_a_crash(bytes: Vec<u8>) -> (Journal, Recovered) {
+    let names = with_copy(rules()).names();
+    Journal::open(Disk::holding(bytes).opener(), true, &names, 9).unwrap()
 }
 
 #[tokio::test]
@@ -121,10 +131,7 @@ async fn a_promise_is_for_every_receiver_through_a_crash() {
     let id = event.id.to_string();
     promised(&at.queue, vec![event]).await.unwrap();
     at.main.taken(1).await;
-    // As a crash leaves it at this moment.
-    let after = Disk::holding(at.disk.bytes());
-    let names = with_copy(rules()).names();
-    let (journal, found) = Journal::open(after.opener(), true, &names, 9).unwrap();
+    let (journal, found) = after_a_crash(at.disk.bytes());
     let of_copy: Vec<String> = found
         .items
         .iter()
@@ -188,6 +195,34 @@ async fn a_copy_that_is_full_gets_dead_letters_and_costs_the_main_receiver_nothi
 }
 
 #[tokio::test]
+async fn a_dead_letter_of_a_full_copy_names_the_limit_that_is_reached() {
+    for (limits, name) in [
+        (Limits { queue: 1, ..rules().limits }, "QUEUE_LIMIT=1"),
+        (Limits { bytes: 200, ..rules().limits }, "QUEUE_BYTES=200"),
+    ] {
+        let at = stage(with_copy(ReceiverRules { limits, ..rules() }));
+        promised(&at.queue, transcriptions(at.call, 2)).await.unwrap();
+        let (letters, _) = at.journal.dead_letters(&DeadFilter::default(), 0, 9).unwrap();
+        assert!(letters[0].error.contains(name), "{}", letters[0].error);
+    }
+}
+
+#[tokio::test]
+async fn the_id_of_an_event_that_only_a_full_copy_takes_is_known_after_a_crash() {
+    let limits = Limits { queue: 1, ..rules().limits };
+    let mut settings = with_copy(ReceiverRules { limits, ..rules() });
+    settings.receivers[0].filter = EventFilter::Only(vec![EventType::CallEnded]);
+    let at = stage(settings);
+    promised(&at.queue, transcriptions(at.call, 1)).await.unwrap();
+    let id = EventId::given("once").unwrap();
+    let keyed = Event { id: id.clone(), ..event(at.call, EventType::Transcription) };
+    promised(&at.queue, vec![keyed]).await.unwrap();
+    let (_journal, found) = after_a_crash(at.disk.bytes());
+    let ids: Vec<EventId> = found.ids.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, [id]);
+}
+
+#[tokio::test]
 async fn only_the_main_receivers_limits_refuse() {
     let disk = Disk::default();
     let (main, copy) = (Taker::of(&disk), Taker::of(&disk).opened());
@@ -248,12 +283,7 @@ async fn what_the_sender_is_refused_no_copy_gets_later() {
     assert_eq!(sequences_at(&at.copy, 1).await, [1]);
     settled(&at.queue, 0).await;
     // Its number is given again.
-    let written = async {
-        while at.journal.fault().is_some() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(LIMIT, written).await.unwrap();
+    works(&at.journal).await;
     promised(&at.queue, transcriptions(at.call, 1)).await.unwrap();
     assert_eq!(sequences_at(&at.copy, 2).await, [1, 2]);
     assert_eq!(sequences_at(&at.main, 2).await, [1, 2]);
@@ -276,12 +306,7 @@ async fn what_the_sender_is_refused_is_no_dead_letter_of_a_full_copy() {
         at.main.gate.add_permits(1000);
         at.copy.gate.add_permits(1000);
         settled(&at.queue, 0).await;
-        let written = async {
-            while at.journal.fault().is_some() {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(LIMIT, written).await.unwrap();
+        works(&at.journal).await;
         promised(&at.queue, transcriptions(at.call, 1)).await.unwrap();
         settled(&at.queue, 0).await;
         assert_eq!(at.journal.dead_counts().unwrap(), [0, 0]);
@@ -296,9 +321,7 @@ async fn a_bridged_calls_begin_is_sent_to_no_receiver_before_it_is_on_disk() {
     at.queue.record(event(at.call, EventType::CallStarted)).await;
     for taker in [&at.main, &at.copy] {
         let taken = taker.taken(1).await;
-        let after = Disk::holding(taken[0].1.clone());
-        let names = with_copy(rules()).names();
-        let (_journal, found) = Journal::open(after.opener(), true, &names, 9).unwrap();
+        let (_journal, found) = after_a_crash(taken[0].1.clone());
         assert_eq!(found.calls.len(), 1);
     }
 }
@@ -328,6 +351,23 @@ async fn what_waits_for_a_receiver_that_is_gone_is_kept_until_it_is_back_or_drop
     queue.drain(Instant::now() + LIMIT).await;
     let (_, journal, _) = Taker::of(&at.disk).opened().queue(settings());
     assert_eq!(*journal.receivers(), Receivers::main(), "nothing reminds of it");
+}
+
+#[tokio::test]
+async fn what_is_left_for_the_main_receiver_alone_is_taken_off_the_disk_though_the_copy_is_gone() {
+    let at = stage(with_copy(rules()));
+    at.copy.gate.add_permits(1000);
+    promised(&at.queue, transcriptions(at.call, 3)).await.unwrap();
+    settled(&at.queue, 3).await;
+    at.queue.drain(Instant::now() + LIMIT).await;
+    for left in [3, 0] {
+        let main = Taker::of(&at.disk).opened();
+        let (queue, _journal, _) = main.queue(settings());
+        main.taken(left).await;
+        settled(&queue, 0).await;
+        queue.drain(Instant::now() + LIMIT).await;
+        assert_eq!(main.taken(0).await.len(), left);
+    }
 }
 
 #[tokio::test]

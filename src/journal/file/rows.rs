@@ -18,8 +18,7 @@ use crate::receiver::{MOST_RECEIVERS, ReceiverId, Receivers};
 /// The tables that hold events and dead letters, during a transaction.
 pub struct Rows<'t> {
     events: Table<'t, u64, EventRow<'static>>,
-    /// Where there are receivers beside the main one: the root of a table that is opened is written with each commit.
-    copies: Option<Copies<'t>>,
+    copies: Copies<'t>,
     spent: Table<'t, u64, (u32, u64)>,
     answers: Table<'t, u64, (u64, &'static str)>,
     /// By receiver.
@@ -79,8 +78,7 @@ impl<'t> Rows<'t> {
 
     fn put(&mut self, item: &Item) -> Result<(), redb::Error> {
         if let Some(body) = item.shared_at() {
-            let copies = self.copies.as_mut();
-            return copies.expect("a shared event has another receiver").put(item, body);
+            return self.copies.put(item, body);
         }
         let id = item.event.id.to_string();
         let (call, id, kind, agent, envelope) = body_row(&item.event, &id);
@@ -91,12 +89,7 @@ impl<'t> Rows<'t> {
     /// Whatever is at the place: an event, or a dead letter.
     fn take_away(&mut self, place: u64) -> Result<(), redb::Error> {
         self.spent.remove(place)?;
-        if self.events.remove(place)?.is_some() {
-            return Ok(());
-        }
-        if let Some(copies) = &mut self.copies
-            && copies.take_away(place)?
-        {
+        if self.events.remove(place)?.is_some() || self.copies.take_away(place)? {
             return Ok(());
         }
         for dead in &mut self.dead {
@@ -120,10 +113,8 @@ impl<'t> Rows<'t> {
 
     /// Ends the transaction's work: the oldest dead letters of each receiver go that are too many.
     pub fn finish(mut self, limit: u64) -> Result<Vec<LettersLeft>, redb::Error> {
-        if let Some(mut copies) = self.copies.take()
-            && let Some(done) = copies.group.take()
-        {
-            copies.write_group(done)?;
+        if let Some(done) = self.copies.group.take() {
+            self.copies.write_group(done)?;
         }
         let answers = &mut self.answers;
         let drop_of = |dead: &mut Table<'t, u64, DeadRow<'static>>| {
@@ -140,15 +131,9 @@ impl<'t> Rows<'t> {
 }
 
 impl<'t> Copies<'t> {
-    fn open(
-        write: &'t WriteTransaction,
-        receivers: &'t Receivers,
-    ) -> Result<Option<Self>, redb::Error> {
-        if receivers.iter().len() == 1 {
-            return Ok(None);
-        }
+    fn open(write: &'t WriteTransaction, receivers: &'t Receivers) -> Result<Self, redb::Error> {
         let (copies, bodies) = (write.open_table(COPIES)?, write.open_table(BODIES)?);
-        Ok(Some(Self { receivers, copies, bodies, group: None }))
+        Ok(Self { receivers, copies, bodies, group: None })
     }
 
     fn put(&mut self, item: &Item, body: u64) -> Result<(), redb::Error> {
