@@ -15,7 +15,8 @@
 //! - An event that nobody waits for, which a `call_initiated` of `POST /call` is, may take twice 25 ms, and
 //!   the write, until it is on disk: a crash before loses it if it was not delivered.
 //!
-//! Limits: what waits to be written is bounded by `QUEUE_LIMIT`, as it is part of the queue.
+//! Limits: what waits to be written is bounded by `QUEUE_LIMIT`, as it is part of the queue, but for dead letters of
+//! copies that had no room, of which a thousand wait.
 //!
 //! Without a file (`JOURNAL_PATH=none`) events are kept by the queue alone, every ticket is
 //! kept at once, and the dead letters live in memory.
@@ -297,6 +298,11 @@ impl Journal {
     /// The events that are dead letters from the start, and promised to nobody yet, oldest first.
     pub fn unsent(&self) -> Vec<Item> {
         self.shared.lock().unsent().cloned().collect()
+    }
+
+    /// Whether a dead letter more may be handed in that was never sent: not while the disk fails, or hangs for long.
+    pub fn can_bury(&self) -> bool {
+        self.shared.lock().can_bury()
     }
 
     /// The queue does not keep the event: whoever waits for the promise is refused, and its id may be given

@@ -232,8 +232,10 @@ fn tell_limits(metrics: &QueueMetrics, settings: &QueueSettings) {
 
 fn restored(settings: &QueueSettings, journal: &Journal, recovered: Recovered) -> QueueState {
     let now = Instant::now();
-    let dispatcher = |rules: &ReceiverRules| Dispatcher::new(rules.limits, rules.retry);
-    let mut dispatchers: Vec<Dispatcher> = settings.receivers.iter().map(dispatcher).collect();
+    let main = Dispatcher::new(settings.main().limits, settings.main().retry);
+    let copy = |rules: &ReceiverRules| Dispatcher::of_copy(rules.limits, rules.retry);
+    let copies = settings.receivers.iter().skip(1).map(copy);
+    let mut dispatchers: Vec<Dispatcher> = [main].into_iter().chain(copies).collect();
     for item in recovered.items {
         let since = accepted_at(&item.event.id, now);
         dispatchers[item.receiver.index()].restore(item, since, now);

@@ -191,7 +191,7 @@ pub async fn replay(
         let found = letters.len();
         match inspector.queue.replay(receiver, letters).await {
             Ok(replayed) => done.add(replayed, found),
-            Err(full @ Refused::Full { .. }) => {
+            Err(full @ (Refused::Full { .. } | Refused::FullOfBytes { .. })) => {
                 done.add(0, found);
                 refused = Some(full);
             }
@@ -256,7 +256,7 @@ async fn replay_of(
         let replayed = match is_full {
             true => 0,
             false => match pages.inspector.queue.replay(receiver, letters).await {
-                Err(Refused::Full { .. }) => 0,
+                Err(Refused::Full { .. } | Refused::FullOfBytes { .. }) => 0,
                 replayed => replayed?,
             },
         };

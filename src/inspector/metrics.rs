@@ -10,15 +10,16 @@ use super::admin::Inspector;
 use crate::metrics::CONTENT_TYPE as OPEN_METRICS;
 use crate::queue::metrics::ReceiverMetrics;
 use crate::queue::{QueueStatus, ReceiverStatus};
+use crate::receiver::ReceiverId;
 
 /// Sets the gauges that show a state, then exposes everything.
 pub async fn expose(State(inspector): State<Arc<Inspector>>) -> Response {
     let metrics = &inspector.metrics;
-    for (of, status) in metrics.queue.receivers().iter().zip(inspector.queue.statuses()) {
+    let statuses = inspector.queue.statuses();
+    metrics.queue.routing.works.set((!statuses[ReceiverId::MAIN.index()].routing_broken).into());
+    for (of, status) in metrics.queue.receivers().iter().zip(statuses) {
         set(of, status);
     }
-    let broken = inspector.queue.statuses().iter().any(|status| status.routing_broken);
-    metrics.queue.routing.works.set((!broken).into());
     metrics.journal.failing.set(inspector.parts.journal.fault().is_some().into());
     let text = metrics.exposed().expect("writing to a string cannot fail");
     ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response()

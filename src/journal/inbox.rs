@@ -19,6 +19,10 @@ pub const UNHURRIED: Duration = Duration::from_millis(25);
 /// The most ends of calls that wait for a disk that fails.
 const MOST_ENDED: usize = 10_000;
 
+/// The most dead letters of copies that had no room and wait to be written, of at most 64 KiB each: they are under no
+/// other limit, and a disk may hang.
+const MOST_BURIED: usize = 1000;
+
 /// When something is to be written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Due {
@@ -43,6 +47,8 @@ pub struct Inbox {
     pub failing: Option<DiskError>,
     /// Nothing more will come.
     pub closing: bool,
+    /// Dead letters among the pending that were never sent.
+    buried: usize,
     pub due: Due,
     /// What the writer knew of that when it went to rest; nothing while it is at work.
     pub resting: Option<Due>,
@@ -62,11 +68,17 @@ impl Inbox {
 
     /// Takes a dead letter that was never sent. `now` is in Unix milliseconds.
     pub fn bury(&mut self, letter: DeadLetter, promise: Option<Ticket>, now: u64) {
+        self.buried += 1;
         let promise = self.unless_from_memory(letter.item.origin, promise);
         let waiters = Waiters { promise, lane: None };
         let place = letter.item.place;
         let row = Row { waiters, ..Row::end(End::Dead(letter.into()), None) };
         self.add_with_event(place, row, now);
+    }
+
+    /// Whether a dead letter more, that was never sent, may wait to be written.
+    pub fn can_bury(&self) -> bool {
+        self.failing.is_none() && self.buried < MOST_BURIED
     }
 
     /// Adds an event's first row, with what must be written beside it.
@@ -161,7 +173,7 @@ impl Inbox {
             return false;
         };
         row.settle(Settlement::Withdrawn, |ticket, kept| ticket.answer(kept));
-        let given = row.given_id().cloned();
+        let (given, was_buried) = (row.given_id().cloned(), row.unsent().is_some());
         match row.replays {
             // Should both be on disk after all, the event is found there again, and is not lost.
             Some(dead) => {
@@ -170,6 +182,7 @@ impl Inbox {
             }
             None => self.delete(place),
         }
+        self.buried = self.buried.saturating_sub(usize::from(was_buried));
         if let Some(id) = given {
             self.note_id(id, None);
         }
@@ -237,6 +250,7 @@ impl Inbox {
     /// here meanwhile.
     pub fn take(&mut self) -> Changes {
         self.taken += 1;
+        self.buried = 0;
         self.due = Due::Never;
         self.writing = std::mem::take(&mut self.pending);
         self.writing.clone()
@@ -261,6 +275,7 @@ impl Inbox {
         self.due = Due::Soon;
         let mut answers = Answers::default();
         self.pending.put_back(std::mem::take(&mut self.writing));
+        self.buried = self.unsent().count();
         for row in self.pending.rows.values_mut() {
             row.settle(Settlement::NotWritten, |ticket, kept| answers.0.push((ticket, kept)));
         }

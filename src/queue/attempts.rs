@@ -217,9 +217,6 @@ impl Shared {
             ReceiverChange::CameBack => {
                 info!(receiver = %name, url, waiting, "receiver is back");
             }
-            // Those of a copy decide nothing.
-            ReceiverChange::RoutingBroke { .. } | ReceiverChange::RoutingWorks
-                if receiver != ReceiverId::MAIN => {}
             ReceiverChange::RoutingBroke { failed } => warn!(
                 url,
                 failed,

@@ -14,6 +14,11 @@ impl RoutingBreaker {
         Self { limit, failed: 0 }
     }
 
+    /// What failed so far says nothing of the receiver any more.
+    pub fn forget(&mut self) {
+        self.failed = 0;
+    }
+
     pub fn is_open(&self) -> bool {
         self.limit > 0 && self.failed >= self.limit
     }

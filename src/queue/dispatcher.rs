@@ -57,7 +57,7 @@ pub struct Limits {
     pub timeout: Duration,
     /// How long a caller waits for a decision (`ROUTING_TIMEOUT`); for the main receiver.
     pub routing_timeout: Duration,
-    /// Failures in a row after which the receiver counts as down, or its routing as broken
+    /// Failures in a row after which the receiver counts as down, or the main one's routing as broken
     /// (`WEBHOOK_BREAKER`); 0 = never.
     pub breaker: u32,
 }
@@ -117,7 +117,12 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Without any event.
+    /// Without any event, for a receiver that decides about nothing.
+    pub fn of_copy(limits: Limits, policy: RetryPolicy) -> Self {
+        Self { routing: RoutingBreaker::new(0), ..Self::new(limits, policy) }
+    }
+
+    /// Without any event, for the main receiver.
     pub fn new(limits: Limits, policy: RetryPolicy) -> Self {
         Self {
             limits,
@@ -420,7 +425,7 @@ impl Dispatcher {
         let change = self.reach.note(sign, now);
         if change == Some(ReceiverChange::CameBack) {
             // What the outage did to callers says nothing about the receiver that is there again.
-            self.routing = RoutingBreaker::new(self.limits.breaker);
+            self.routing.forget();
         }
         changes.extend(change);
         changes.extend(took.and_then(|took| self.reach.note_took(probe, took)));

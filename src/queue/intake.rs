@@ -205,24 +205,24 @@ impl Shared {
     pub fn take_again(
         &self,
         receiver: ReceiverId,
-        mut letters: Vec<DeadLetter>,
+        letters: Vec<DeadLetter>,
     ) -> Result<(usize, Ticket), Refused> {
         let now = Instant::now();
         let mut state = self.lock();
         if state.draining {
             return Err(Refused::Draining);
         }
-        let limit = self.settings.of(receiver).limits.queue;
-        let room = limit.saturating_sub(state.of(receiver).unsettled());
-        if room == 0 {
-            return Err(Refused::Full { limit });
-        }
         if let Some(fault) = self.parts.journal.fault() {
             return Err(Refused::Disk(fault));
         }
-        letters.truncate(room);
+        let limits = self.settings.of(receiver).limits;
         let mut items = Vec::with_capacity(letters.len());
         for DeadLetter { item: dead, .. } in letters {
+            match fullness(state.of(receiver), limits, 1, dead.event.body.len()) {
+                Some(full) if items.is_empty() => return Err(full),
+                Some(_) => break,
+                None => {}
+            }
             let (share, spent) = (own_share(receiver), Spent::default());
             let place = state.take_place();
             let item = Item { place, share, spent, origin: Origin::Replay, ..dead };
@@ -446,12 +446,11 @@ impl Shared {
         let limits = self.settings.of(item.receiver).limits;
         let full = fullness(dispatcher, limits, 1, event.body.len());
         // A copy's dead letter would wait in memory for a disk that takes none.
-        let is_lost = is_backlog || (is_failing && item.receiver != ReceiverId::MAIN);
+        let can_bury = || item.receiver == ReceiverId::MAIN || self.parts.journal.can_bury();
         match full {
-            None if is_backlog => Some(NoRoom::InMemory),
-            None => None,
-            Some(_) if is_lost => Some(NoRoom::InMemory),
-            Some(full) => Some(NoRoom::InQueue(full)),
+            None if !is_backlog => None,
+            Some(full) if !is_backlog && can_bury() => Some(NoRoom::InQueue(full)),
+            Some(_) | None => Some(NoRoom::InMemory),
         }
     }
 

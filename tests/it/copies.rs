@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use callhook::event::{CallId, Event, EventFilter, EventId, EventType, Payload};
 use callhook::journal::{DeadFilter, Journal, Recovered};
+use callhook::queue::metrics::QueueMetrics;
 use callhook::queue::{Limits, Queue, QueueSettings, ReceiverRules, Refused};
 use callhook::receiver::{ReceiverId, Receivers};
 use callhook::time::timestamp_now;
 use tokio::time::{Instant, timeout};
 
 use crate::support::disk::Disk;
-use crate::support::queue::{Taker, queue_to, rules, settings};
+use crate::support::queue::{Taker, queue_measured, queue_to, rules, settings};
 use crate::support::record::LIMIT;
 
 /// A main receiver and a copy, `crm`, of these rules.
@@ -208,6 +209,21 @@ async fn a_dead_letter_of_a_full_copy_names_the_limit_that_is_reached() {
 }
 
 #[tokio::test]
+async fn dead_letters_are_sent_again_as_far_as_their_bytes_have_room() {
+    let bytes = 3 * transcriptions(CallId::random(), 1)[0].body.len();
+    let limits = Limits { bytes, ..rules().limits };
+    let at = stage(with_copy(ReceiverRules { limits, ..rules() }));
+    promised(&at.queue, transcriptions(at.call, 10)).await.unwrap();
+    let (letters, _) = at.journal.dead_letters(&DeadFilter::default(), 0, 99).unwrap();
+    assert_eq!(letters.len(), 7);
+    let full = at.queue.replay(crm(&at.journal), letters.clone()).await;
+    assert_eq!(full, Err(Refused::FullOfBytes { limit: bytes }));
+    at.copy.gate.add_permits(3);
+    settled(&at.queue, 10).await;
+    assert_eq!(at.queue.replay(crm(&at.journal), letters).await, Ok(3));
+}
+
+#[tokio::test]
 async fn the_id_of_an_event_that_only_a_full_copy_takes_is_known_after_a_crash() {
     let limits = Limits { queue: 1, ..rules().limits };
     let mut settings = with_copy(ReceiverRules { limits, ..rules() });
@@ -220,6 +236,30 @@ async fn the_id_of_an_event_that_only_a_full_copy_takes_is_known_after_a_crash()
     let (_journal, found) = after_a_crash(at.disk.bytes());
     let ids: Vec<EventId> = found.ids.into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, [id]);
+}
+
+#[tokio::test]
+async fn while_the_disk_hangs_a_full_copy_has_a_thousand_letters_waiting_and_misses_the_rest() {
+    let limits = Limits { queue: 1, ..rules().limits };
+    let disk = Disk::default();
+    let (main, copy) = (Taker::of(&disk).opened(), Taker::of(&disk));
+    let settings = with_copy(ReceiverRules { limits, ..rules() });
+    let metrics = Arc::new(QueueMetrics::of_receivers(2));
+    let (queue, journal, _) = queue_measured(&[&main, &copy], settings, &metrics);
+    promised(&queue, transcriptions(CallId::random(), 1)).await.unwrap();
+    disk.slow_down(Duration::from_secs(5));
+    // One is being written by then, the others come behind it.
+    let missed = || metrics.of(crm(&journal)).missed.get();
+    let mut taken = 0;
+    while missed() == 0 {
+        queue.accept(transcriptions(CallId::random(), 1)).unwrap();
+        taken += 1;
+        assert!(taken < 10_000, "no limit");
+        main.gate.add_permits(1);
+        tokio::task::yield_now().await;
+    }
+    assert!((1000..9000).contains(&taken), "{taken}");
+    disk.slow_down(Duration::ZERO);
 }
 
 #[tokio::test]

@@ -72,6 +72,15 @@ impl Taker {
 
 /// The same for several receivers on one disk, as the settings name them.
 pub fn queue_to(takers: &[&Taker], settings: QueueSettings) -> (Queue, Arc<Journal>, Recovered) {
+    queue_measured(takers, settings, &Arc::new(QueueMetrics::of_receivers(takers.len())))
+}
+
+/// The same with these metrics.
+pub fn queue_measured(
+    takers: &[&Taker],
+    settings: QueueSettings,
+    metrics: &Arc<QueueMetrics>,
+) -> (Queue, Arc<Journal>, Recovered) {
     let disk = &takers[0].disk;
     let opened = Journal::open(disk.opener(), true, &settings.names(), 100);
     let (journal, mut recovered) = opened.expect("a journal that is whole");
@@ -81,7 +90,7 @@ pub fn queue_to(takers: &[&Taker], settings: QueueSettings) -> (Queue, Arc<Journ
         deliver,
         journal: Arc::clone(&journal),
         history: History::default(),
-        metrics: Arc::new(QueueMetrics::of_receivers(takers.len())),
+        metrics: Arc::clone(metrics),
     };
     let queue = Queue::start(settings, parts, recovered);
     (queue, journal, Recovered { calls, ..Recovered::default() })

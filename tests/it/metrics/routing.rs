@@ -93,6 +93,25 @@ async fn a_receiver_that_asked_for_a_pause_is_the_outcome() {
 }
 
 #[tokio::test]
+async fn a_copy_that_answers_questions_with_500_says_nothing_of_routing() {
+    let (main, copy) = (Receiver::content().await, Receiver::start(|_| Reply::status(500)).await);
+    let vars = [
+        ("WEBHOOK_URL", &*main.url),
+        ("RECEIVER_CRM_URL", &*copy.url),
+        ("WEBHOOK_BREAKER", "2"),
+        STS,
+    ];
+    let watched = Watched::start(&vars).await;
+    for _ in 0..4 {
+        routed(&watched).await;
+    }
+    copy.seen(4).await;
+    let dead = r#"callhook_events_dead_total{receiver="crm",type="call_initiated"}"#;
+    watched.until_is(dead, 4.0).await;
+    assert_eq!(watched.metrics().await.of("callhook_routing_works"), 1.0);
+}
+
+#[tokio::test]
 async fn routing_that_is_broken_is_told_until_it_works_again() {
     let receiver = Receiver::start(|seen| match seen.body["payload"]["from"].as_str() {
         Some("2000") => Reply::status(500),
