@@ -88,6 +88,11 @@ async fn settled(queue: &Queue, left: usize) {
     until(|| queue.unsettled() == left).await;
 }
 
+/// Breaks attempts under way off soon.
+async fn stop(queue: &Queue) {
+    queue.drain(Instant::now() + Duration::from_millis(50)).await;
+}
+
 /// What a journal for both receivers finds on the disk as a crash leaves it.
 fn after_a_crash(bytes: Vec<u8>) -> (Journal, Recovered) {
     let names = with_copy(rules()).names();
@@ -148,13 +153,13 @@ async fn a_body_is_on_disk_until_its_last_receiver_has_it() {
     promised(&at.queue, transcriptions(at.call, 3)).await.unwrap();
     at.main.gate.add_permits(3);
     settled(&at.queue, 3).await;
-    at.queue.drain(Instant::now() + LIMIT).await;
+    stop(&at.queue).await;
     let (main, copy) = (Taker::of(&at.disk).opened(), Taker::of(&at.disk));
     let (queue, journal, _) = queue_to(&[&main, &copy], with_copy(rules()));
     assert_eq!(queue.unsettled(), 3);
     copy.gate.add_permits(3);
     settled(&queue, 0).await;
-    queue.drain(Instant::now() + LIMIT).await;
+    stop(&queue).await;
     drop(journal);
     let read = redb::Builder::new().create_with_backend(at.disk.clone()).unwrap();
     let read = redb::ReadableDatabase::begin_read(&read).unwrap();
@@ -372,12 +377,12 @@ async fn what_waits_for_a_receiver_that_is_gone_is_kept_until_it_is_back_or_drop
     at.main.gate.add_permits(1000);
     promised(&at.queue, transcriptions(at.call, 3)).await.unwrap();
     settled(&at.queue, 3).await;
-    at.queue.drain(Instant::now() + LIMIT).await;
+    stop(&at.queue).await;
     for _ in 0..2 {
         let main = Taker::of(&at.disk).opened();
         let (queue, journal, _) = main.queue(settings());
         assert_eq!((queue.unsettled(), journal.waiting_retired(crm(&journal))), (0, 3));
-        queue.drain(Instant::now() + LIMIT).await;
+        stop(&queue).await;
     }
     let (main, copy) = (Taker::of(&at.disk).opened(), Taker::of(&at.disk));
     let (queue, _journal, _) = queue_to(&[&main, &copy], with_copy(rules()));
@@ -385,10 +390,10 @@ async fn what_waits_for_a_receiver_that_is_gone_is_kept_until_it_is_back_or_drop
     copy.gate.add_permits(1);
     assert_eq!(sequences_at(&copy, 1).await, [1]);
     settled(&queue, 2).await;
-    queue.drain(Instant::now() + LIMIT).await;
+    stop(&queue).await;
     let (queue, journal, _) = Taker::of(&at.disk).opened().queue(settings());
     assert_eq!(journal.drop_waiting(crm(&journal)), 2);
-    queue.drain(Instant::now() + LIMIT).await;
+    stop(&queue).await;
     let (_, journal, _) = Taker::of(&at.disk).opened().queue(settings());
     assert_eq!(*journal.receivers(), Receivers::main(), "nothing reminds of it");
 }
@@ -399,13 +404,13 @@ async fn what_is_left_for_the_main_receiver_alone_is_taken_off_the_disk_though_t
     at.copy.gate.add_permits(1000);
     promised(&at.queue, transcriptions(at.call, 3)).await.unwrap();
     settled(&at.queue, 3).await;
-    at.queue.drain(Instant::now() + LIMIT).await;
+    stop(&at.queue).await;
     for left in [3, 0] {
         let main = Taker::of(&at.disk).opened();
         let (queue, _journal, _) = main.queue(settings());
         main.taken(left).await;
         settled(&queue, 0).await;
-        queue.drain(Instant::now() + LIMIT).await;
+        stop(&queue).await;
         assert_eq!(main.taken(0).await.len(), left);
     }
 }
