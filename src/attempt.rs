@@ -55,6 +55,11 @@ pub trait Deliver: Send + Sync + 'static {
     /// Ends by itself: the implementation has a time limit of its own.
     fn attempt(&self, attempt: Attempt) -> BoxFuture<'static, Outcome>;
 
+    /// Where attempts go now, without userinfo; empty where that is nowhere.
+    fn shown_url(&self) -> String {
+        String::new()
+    }
+
     /// The headers of an attempt made at that time, with secrets masked.
     fn shown_headers(&self, _attempt: &Attempt, _at: SystemTime) -> Vec<(String, String)> {
         Vec::new()

@@ -185,6 +185,10 @@ impl Deliver for Webhook {
         })
     }
 
+    fn shown_url(&self) -> String {
+        self.client().settings.shown_url()
+    }
+
     fn shown_headers(&self, attempt: &Attempt, at: SystemTime) -> Vec<(String, String)> {
         self.client().shown_headers(attempt, at)
     }

@@ -70,9 +70,8 @@ impl Queue {
             }
         }
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let shown = settings.receivers.iter().map(|rules| (rules.name.clone(), rules.url.clone()));
         let shared = Arc::new(Shared {
-            failure_log: FailureLog::new(shown, tasks.clone(), stop.clone()),
+            failure_log: FailureLog::new(tasks.clone(), stop.clone()),
             full_copies: FullCopies::new(settings.receivers.len(), tasks.clone(), stop.clone()),
             decisions: DecisionReader::new(settings.rules.clone()),
             settings,

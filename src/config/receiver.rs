@@ -82,7 +82,6 @@ fn read_receiver(
         filter,
         retry: retry.unwrap_or(RetryPolicy::once()),
         limits: Limits { timeout, ..alike.limits },
-        url: webhook.as_ref().map(WebhookSettings::shown_url).unwrap_or_default(),
         name,
     };
     (webhook, rules)

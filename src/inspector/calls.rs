@@ -22,7 +22,8 @@ use crate::history::{
 };
 use crate::http::HttpError;
 use crate::http::agent::{Asker, Asking};
-use crate::queue::{QueueParts, QueueSettings, ReceiverRules};
+use crate::queue::{QueueParts, QueueSettings};
+use crate::receiver::{ReceiverId, ReceiverName};
 use crate::time::{millis, timestamp_of, unix_millis};
 
 /// The most calls that are looked at for a page: all there can be.
@@ -242,7 +243,7 @@ impl Timeline {
         let events = call.events.iter();
         Self {
             summary: CallSummary::of(call, unix_millis()),
-            receivers: settings.receivers.iter().map(TimelineReceiver::of).collect(),
+            receivers: TimelineReceiver::all(parts, settings),
             events_omitted: call.events_omitted,
             first_audio_ms: waits.first_audio.map(millis),
             responses: waits.responses,
@@ -256,10 +257,12 @@ impl Timeline {
 }
 
 impl TimelineReceiver {
-    fn of(rules: &ReceiverRules) -> Self {
-        let ReceiverRules { name, url, retry, .. } = rules;
-        let attempts_allowed = retry.attempts();
-        Self { name: name.to_string(), url: url.clone(), attempts_allowed }
+    fn all(parts: &QueueParts, settings: &QueueSettings) -> Vec<Self> {
+        let of = |(receiver, name): (ReceiverId, &ReceiverName)| {
+            let attempts_allowed = settings.of(receiver).retry.attempts();
+            Self { name: name.to_string(), url: parts.url_of(receiver), attempts_allowed }
+        };
+        settings.names().iter().map(of).collect()
     }
 }
 

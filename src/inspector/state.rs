@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::admin::Inspector;
 use super::pulse::{Rates, Sample};
-use crate::queue::{QueueStatus, ReceiverRules, ReceiverStatus};
-use crate::receiver::ReceiverId;
+use crate::queue::{QueueStatus, ReceiverStatus};
+use crate::receiver::{ReceiverId, ReceiverName};
 use crate::time::{millis, timestamp_of, unix_millis};
 
 /// What `GET /api/stream` sends every second.
@@ -143,13 +143,15 @@ fn receivers(
     dead: Option<&[u64]>,
 ) -> (Vec<ReceiverState>, Vec<RetiredReceiver>) {
     let dead_of = |receiver: ReceiverId| dead.map(|dead| dead[receiver.index()]);
-    let (journal, rules) = (&inspector.parts.journal, &inspector.settings.receivers);
+    let (parts, journal) = (&inspector.parts, &inspector.parts.journal);
     let (statuses, now, millis) = (inspector.queue.statuses(), Instant::now(), unix_millis());
     let mut names = journal.receivers().iter();
-    let of_settings = names.by_ref().take(rules.len()).zip(rules.iter().zip(&statuses));
-    let receivers = of_settings
-        .map(|((id, _), (rules, status))| receiver(rules, status, dead_of(id), now, millis))
-        .collect();
+    let of_settings = names.by_ref().take(statuses.len()).zip(&statuses);
+    let state = |((id, name), status): ((ReceiverId, &ReceiverName), &QueueStatus)| {
+        let shown = (name.to_string(), parts.url_of(id));
+        receiver(shown, status, dead_of(id), now, millis)
+    };
+    let receivers = of_settings.map(state).collect();
     let retired = names.map(|(id, name)| RetiredReceiver {
         name: name.to_string(),
         waiting: journal.waiting_retired(id),
@@ -158,8 +160,9 @@ fn receivers(
     (receivers, retired.collect())
 }
 
+/// With its name and URL.
 fn receiver(
-    rules: &ReceiverRules,
+    (name, url): (String, String),
     status: &QueueStatus,
     dead_letters: Option<u64>,
     now: Instant,
@@ -167,8 +170,8 @@ fn receiver(
 ) -> ReceiverState {
     let at = |instant: Instant| timestamp_of(millis + millis_between(now, instant));
     let mut receiver = ReceiverState {
-        name: rules.name.to_string(),
-        url: Some(rules.url.clone()).filter(|url| !url.is_empty()),
+        name,
+        url: Some(url).filter(|url| !url.is_empty()),
         state: "up",
         unanswered: 0,
         probes: 0,

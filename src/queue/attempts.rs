@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::dispatcher::AfterFailure;
 use super::metrics::AttemptResult;
 use super::reach::ReceiverChange;
-use super::shared::{ReceiverRules, Shared};
+use super::shared::Shared;
 use super::slot::Slot;
 use crate::attempt::{Attempt, Failure, Outcome};
 use crate::event::{EventId, Item};
@@ -173,10 +173,11 @@ impl Shared {
     /// A warning, or an error where it was the event's last attempt. A probe of a receiver that is down
     /// says so, since it repeats the attempt's number.
     fn log_failure(&self, attempt: &Attempt, failure: &Failure, given_up: bool) {
-        if !self.failure_log.wants_in_full(attempt, failure, given_up) {
+        let receiver = attempt.item.receiver;
+        let (rules, url) = (self.settings.of(receiver), self.parts.url_of(receiver));
+        if !self.failure_log.wants_in_full((&rules.name, &url), attempt, failure, given_up) {
             return;
         }
-        let rules = self.settings.of(attempt.item.receiver);
         macro_rules! record {
             ($level:ident, $message:expr) => {
                 $level!(
@@ -188,7 +189,7 @@ impl Shared {
                     attempts = rules.retry.attempts(),
                     error = failure.error,
                     code = failure.code.name(),
-                    url = rules.url,
+                    url,
                     method = "POST",
                     status = failure.status,
                     probe = attempt.probe.then_some(true),
@@ -205,7 +206,7 @@ impl Shared {
     }
 
     fn log_change(&self, receiver: ReceiverId, change: ReceiverChange) {
-        let ReceiverRules { name, url, .. } = self.settings.of(receiver);
+        let (name, url) = (&self.settings.of(receiver).name, self.parts.url_of(receiver));
         let waiting = self.lock().of(receiver).unsettled();
         match change {
             ReceiverChange::WentDown => error!(

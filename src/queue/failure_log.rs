@@ -17,7 +17,7 @@ use tracing::{error, warn};
 
 use crate::attempt::{Attempt, Failure};
 use crate::log::FAILURE;
-use crate::receiver::{ReceiverId, ReceiverName};
+use crate::receiver::ReceiverName;
 
 /// In full, each second.
 const AT_ONCE: u32 = 20;
@@ -29,8 +29,6 @@ const MOST_KINDS: usize = 100;
 
 pub struct FailureLog {
     summary: Arc<Mutex<Summary>>,
-    /// Their names and URLs, as they are shown; by receiver.
-    receivers: Arc<[(ReceiverName, String)]>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -46,7 +44,9 @@ struct Summary {
 /// What failures are told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
-    receiver: ReceiverId,
+    receiver: ReceiverName,
+    /// As it is shown.
+    url: String,
     r#type: String,
     code: &'static str,
     status: Option<u16>,
@@ -96,31 +96,32 @@ impl Summary {
 }
 
 impl FailureLog {
-    /// With the receivers' names and URLs.
-    pub fn new(
-        receivers: impl IntoIterator<Item = (ReceiverName, String)>,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) -> Self {
-        let receivers = receivers.into_iter().collect();
-        Self { summary: Arc::default(), receivers, tasks, stop }
+    pub fn new(tasks: TaskTracker, stop: CancellationToken) -> Self {
+        Self { summary: Arc::default(), tasks, stop }
     }
 
     /// Whether a failure is to be logged in full; if not, it is summed up.
-    pub fn wants_in_full(&self, attempt: &Attempt, failure: &Failure, given_up: bool) -> bool {
+    pub fn wants_in_full(
+        &self,
+        (receiver, url): (&ReceiverName, &str),
+        attempt: &Attempt,
+        failure: &Failure,
+        given_up: bool,
+    ) -> bool {
         let kind = Kind {
-            receiver: attempt.item.receiver,
+            receiver: receiver.clone(),
+            url: url.to_owned(),
             r#type: attempt.item.event.kind.name().to_owned(),
             code: failure.code.name(),
             status: failure.status,
         };
         let recorded = lock(&self.summary).record(kind, given_up, Instant::now());
         if let Recorded::SummedFirst(end) = recorded {
-            let (summary, receivers) = (Arc::clone(&self.summary), Arc::clone(&self.receivers));
+            let summary = Arc::clone(&self.summary);
             let stop = self.stop.clone();
             self.tasks.spawn(async move {
                 stop.run_until_cancelled(sleep_until(end)).await;
-                sum_up(lock(&summary).take(), &receivers);
+                sum_up(lock(&summary).take());
             });
         }
         recorded == Recorded::InFull
@@ -131,9 +132,8 @@ fn lock(summary: &Mutex<Summary>) -> MutexGuard<'_, Summary> {
     summary.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn sum_up(sums: BTreeMap<Kind, Sum>, receivers: &[(ReceiverName, String)]) {
+fn sum_up(sums: BTreeMap<Kind, Sum>) {
     for (kind, sum) in sums {
-        let (name, url) = &receivers[kind.receiver.index()];
         macro_rules! record {
             ($level:ident) => {
                 $level!(
@@ -143,8 +143,8 @@ fn sum_up(sums: BTreeMap<Kind, Sum>, receivers: &[(ReceiverName, String)]) {
                     status = kind.status,
                     count = sum.failed,
                     given_up = sum.given_up,
-                    url,
-                    receiver = %name,
+                    url = kind.url,
+                    receiver = %kind.receiver,
                     "webhook failures summed up"
                 )
             };
@@ -161,8 +161,9 @@ mod tests {
     use super::*;
 
     fn kind(r#type: &str) -> Kind {
-        let (receiver, code) = (ReceiverId::MAIN, "ERR_BAD_RESPONSE");
-        Kind { receiver, r#type: r#type.to_owned(), code, status: Some(500) }
+        let (receiver, url) = (ReceiverName::main(), String::new());
+        let (r#type, code) = (r#type.to_owned(), "ERR_BAD_RESPONSE");
+        Kind { receiver, url, r#type, code, status: Some(500) }
     }
 
     #[tokio::test]

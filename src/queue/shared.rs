@@ -52,8 +52,6 @@ pub struct ReceiverRules {
     pub filter: EventFilter,
     pub limits: Limits,
     pub retry: RetryPolicy,
-    /// Its URL without userinfo, for the failure log.
-    pub url: String,
 }
 
 /// The main receiver, with the defaults of the settings but without retries.
@@ -64,7 +62,6 @@ impl Default for ReceiverRules {
             filter: EventFilter::All,
             limits: Limits::default(),
             retry: RetryPolicy::once(),
-            url: String::new(),
         }
     }
 }
@@ -95,6 +92,13 @@ pub struct QueueParts {
     pub journal: Arc<Journal>,
     pub history: History,
     pub metrics: Arc<QueueMetrics>,
+}
+
+impl QueueParts {
+    /// The receiver's URL as it is now, without userinfo; empty without one.
+    pub fn url_of(&self, receiver: ReceiverId) -> String {
+        self.deliver[receiver.index()].as_ref().map(|to| to.shown_url()).unwrap_or_default()
+    }
 }
 
 pub struct Shared {

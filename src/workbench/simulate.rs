@@ -136,7 +136,6 @@ impl SimulateOptions {
                     breaker: 0,
                 },
                 retry,
-                url: settings.shown_url(),
                 ..ReceiverRules::default()
             }],
             relay_timeout: ROUTING,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::support::event::{bare, new_uuid};
-use crate::support::receiver::Receiver;
+use crate::support::receiver::{Receiver, nobody};
 use crate::support::service::{Service, run};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -180,4 +180,20 @@ async fn sighup_reads_secrets_anew_says_which_changed_and_keeps_what_it_cannot_r
     );
     let log = serde_json::to_string(&service.log_so_far()).unwrap();
     assert!(!log.contains("hush"), "{log}");
+}
+
+#[tokio::test]
+async fn a_failure_after_a_renewal_names_the_url_that_is_used_then() {
+    let receiver = Receiver::content().await;
+    let (files, (_, nobody)) = (Files::new(), nobody());
+    let url = files.put("url", &receiver.url);
+    let service = Service::start(&[("WEBHOOK_URL_FILE", &*url)]).await;
+    files.put("url", &nobody);
+    assert_eq!(renewed(&service, 1).await, "WEBHOOK_URL");
+    service.relay(bare(&new_uuid(), "call_started")).await;
+    let failed = service.log_line(|line| line["code"] == "ECONNREFUSED").await;
+    let host = nobody.strip_suffix("/events").expect("its path");
+    assert_eq!(failed["url"], host);
+    let state = service.ask_admin("GET", "/api/state", &[]).await.json();
+    assert_eq!(state["receivers"][0]["url"], host);
 }

@@ -134,4 +134,8 @@ impl Deliver for FaultySender {
         let sender = self.clone();
         Box::pin(async move { sender.make(attempt).await })
     }
+
+    fn shown_url(&self) -> String {
+        self.webhook.shown_url()
+    }
 }
