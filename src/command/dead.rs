@@ -37,7 +37,7 @@ pub enum DeadCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Send dead letters again
+    /// Send dead letters again; exit code 1 where some find no room in the queue
     #[command(after_help = "Example: callhook dead replay --all")]
     Replay {
         /// Their ids, as `callhook dead list` shows them
@@ -63,11 +63,20 @@ pub enum DeadCommand {
     },
 }
 
+/// How the command fails.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("dead letters that found no room in the queue: {0}; replay them once there is room")]
+    Left(usize),
+}
+
 /// Runs the command, and prints the result.
 ///
 /// # Errors
-/// [`ClientError`], naming what was asked.
-pub async fn run(command: DeadCommand, settings: &AdminSettings) -> Result<(), ClientError> {
+/// [`DeadError`], naming what was asked, or how many letters found no room.
+pub async fn run(command: DeadCommand, settings: &AdminSettings) -> Result<(), DeadError> {
     let mut client = Client::new("ADMIN", &settings.listen, PATIENCE)?;
     client.token = settings.tokens.first();
     match command {
@@ -85,16 +94,13 @@ pub async fn run(command: DeadCommand, settings: &AdminSettings) -> Result<(), C
             }
         }
         DeadCommand::Replay { all: true, receiver, .. } => {
-            let Replayed { replayed, left } =
+            let done: Replayed =
                 client.ask(Method::POST, &["api", "dead", "replay"], &only(receiver)).await?;
-            print_line(format_args!("{replayed} queued again, {left} found no room in the queue"));
+            print_line(told(&done));
+            check_left(done.left)?;
         }
         DeadCommand::Replay { ids, receiver, .. } => {
-            for id in ids {
-                let path = ["api", "dead", &id, "replay"];
-                let _: Replayed = client.ask(Method::POST, &path, &only(receiver.clone())).await?;
-                print_line(format_args!("{id} is queued again"));
-            }
+            replay(&client, &ids, receiver).await?;
         }
         DeadCommand::Purge { older_than: Some(older_than), receiver } => {
             let deleted = purge(&client, older_than, receiver).await?;
@@ -111,6 +117,31 @@ pub async fn run(command: DeadCommand, settings: &AdminSettings) -> Result<(), C
 
 fn only(receiver: Option<String>) -> Vec<(&'static str, String)> {
     receiver.map(|name| ("receiver", name)).into_iter().collect()
+}
+
+/// An id means several letters: what found no room at one receiver may have found it at another.
+async fn replay(
+    client: &Client,
+    ids: &[String],
+    receiver: Option<String>,
+) -> Result<(), DeadError> {
+    let query = only(receiver);
+    let mut all_left = 0;
+    for id in ids {
+        let path = ["api", "dead", id, "replay"];
+        let done: Replayed = client.ask(Method::POST, &path, &query).await?;
+        print_line(format_args!("{id}: {}", told(&done)));
+        all_left += done.left;
+    }
+    check_left(all_left)
+}
+
+fn told(Replayed { replayed, left }: &Replayed) -> String {
+    format!("{replayed} queued again, {left} found no room in the queue")
+}
+
+fn check_left(left: usize) -> Result<(), DeadError> {
+    if left == 0 { Ok(()) } else { Err(DeadError::Left(left)) }
 }
 
 /// Goes through all pages.

@@ -173,6 +173,28 @@ async fn a_letter_of_a_full_copy_stays_and_those_of_others_are_replayed() {
     assert_eq!(status, 503, "{body}");
 }
 
+#[tokio::test]
+async fn the_command_says_which_letters_found_no_room_and_fails() {
+    let two = Two::start().await;
+    let admin = two.admin(&[("QUEUE_LIMIT", "1")]).await;
+    for id in ["a", "b"] {
+        admin.kill("call_started", id).await;
+        admin.waits([0, 0]).await;
+    }
+    two.main.cheer_up();
+    two.crm.be_busy();
+    admin.post(Uuid::new_v4(), "call_ended", "c").await;
+    admin.waits([0, 1]).await;
+    let (code, out, err) = admin.command(&["replay", "a"]).await;
+    assert_eq!((code, out.as_str()), (1, "a: 1 queued again, 1 found no room in the queue\n"));
+    assert!(err.contains("no room in the queue: 1"), "{err}");
+    admin.waits([0, 1]).await;
+    let (code, out, err) = admin.command(&["replay", "--all"]).await;
+    assert_eq!((code, out.as_str()), (1, "1 queued again, 2 found no room in the queue\n"));
+    assert!(err.contains("no room in the queue: 2"), "{err}");
+    assert_eq!(admin.letters("").await, ["a at crm", "b at crm"]);
+}
+
 /// A journal that holds dead letters of both receivers, and an event that waits for one which is in no settings any
 /// more.
 async fn left_behind(two: &Two) -> (tempfile::TempDir, Admin) {
@@ -248,7 +270,11 @@ async fn the_command_tells_receivers_apart() {
     assert_eq!((of("RECEIVER"), of("main"), of("crm")), (1, 3, 3), "{table}");
     two.crm.cheer_up();
     let (code, out, err) = admin.command(&["replay", "b", "--receiver", "crm"]).await;
-    assert_eq!((code, out.as_str()), (0, "b is queued again\n"), "{err}");
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "b: 1 queued again, 0 found no room in the queue\n"),
+        "{err}"
+    );
     let (code, out, err) = admin.command(&["replay", "--all", "--receiver", "crm"]).await;
     assert_eq!(
         (code, out.as_str()),
