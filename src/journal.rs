@@ -66,6 +66,8 @@ pub struct DeadFilter {
     pub status: Option<u16>,
     /// Given up at or after this time, in Unix milliseconds.
     pub since: Option<u64>,
+    /// Given up before this time, in Unix milliseconds.
+    pub before: Option<u64>,
 }
 
 impl DeadFilter {
@@ -77,6 +79,7 @@ impl DeadFilter {
             && self.code.as_ref().is_none_or(|code| letter.code == *code)
             && self.status.is_none_or(|status| letter.status == Some(status))
             && self.since.is_none_or(|since| letter.last_at >= since)
+            && self.before.is_none_or(|before| letter.last_at < before)
     }
 }
 

@@ -9,9 +9,9 @@ use crate::inspector::AdminSettings;
 use crate::inspector::dead::{DeadItem, DeadPage, Deleted, Replayed};
 use crate::output::print_line;
 use crate::text::printable;
-use crate::time::{millis, unix_millis, unix_millis_of};
+use crate::time::{millis, timestamp_of, unix_millis};
 
-/// A replay of all can be long.
+/// What goes to all of them can be long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -103,7 +103,10 @@ pub async fn run(command: DeadCommand, settings: &AdminSettings) -> Result<(), D
             replay(&client, &ids, receiver).await?;
         }
         DeadCommand::Purge { older_than: Some(older_than), receiver } => {
-            let deleted = purge(&client, older_than, receiver).await?;
+            let before = timestamp_of(unix_millis().saturating_sub(millis(older_than)));
+            let query = [only(receiver), vec![("before", before)]].concat();
+            let Deleted { deleted, .. } =
+                client.ask(Method::DELETE, &["api", "dead"], &query).await?;
             print_line(format_args!("{deleted} deleted"));
         }
         DeadCommand::Purge { older_than: None, receiver } => {
@@ -162,28 +165,6 @@ async fn each(
             return Ok(());
         }
     }
-}
-
-async fn purge(
-    client: &Client,
-    older_than: Duration,
-    receiver: Option<String>,
-) -> Result<usize, ClientError> {
-    let latest = unix_millis().saturating_sub(millis(older_than));
-    let mut old = Vec::new();
-    let note = |item: &DeadItem| {
-        if unix_millis_of(&item.last_at).is_ok_and(|last| last <= latest) {
-            old.push((item.id.clone(), item.receiver.clone()));
-        }
-    };
-    each(client, &[("receiver", receiver)], note).await?;
-    let mut deleted = 0;
-    for (id, receiver) in old {
-        let path = ["api", "dead", &id];
-        let answer: Deleted = client.ask(Method::DELETE, &path, &only(Some(receiver))).await?;
-        deleted += answer.deleted;
-    }
-    Ok(deleted)
 }
 
 fn print_item(item: &DeadItem, count: usize, json: bool) {

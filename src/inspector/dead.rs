@@ -30,6 +30,7 @@ pub struct DeadQuery {
     code: Option<String>,
     status: Option<u16>,
     since: Option<String>,
+    before: Option<String>,
     limit: Option<usize>,
     cursor: Option<u64>,
 }
@@ -97,11 +98,12 @@ impl Replayed {
 
 impl DeadQuery {
     fn filter(&self, receivers: &Receivers) -> Result<DeadFilter, HttpError> {
-        let Self { receiver, call, r#type, code, status, since, .. } = self;
+        let Self { receiver, call, r#type, code, status, since, before, .. } = self;
         let known = |name: &str| receivers.id(name).ok_or_else(|| unknown(name, receivers));
         let call = call.as_ref().map(|text| read_parameter("call", text, str::parse));
         let kind = r#type.as_ref().map(|text| read_parameter("type", text, str::parse));
         let since = since.as_ref().map(|text| read_parameter("since", text, unix_millis_of));
+        let before = before.as_ref().map(|text| read_parameter("before", text, unix_millis_of));
         Ok(DeadFilter {
             receiver: receiver.as_deref().map(known).transpose()?,
             code: code.clone(),
@@ -109,6 +111,7 @@ impl DeadQuery {
             call: call.transpose()?,
             kind: kind.transpose()?,
             since: since.transpose()?,
+            before: before.transpose()?,
             id: None,
         })
     }
@@ -166,7 +169,7 @@ impl DeadItem {
     }
 }
 
-/// `GET /api/dead?receiver=&call=&type=&code=&status=&since=&limit=&cursor=`
+/// `GET /api/dead?receiver=&call=&type=&code=&status=&since=&before=&limit=&cursor=`
 pub async fn list(
     State(inspector): State<Arc<Inspector>>,
     query: Result<Query<DeadQuery>, QueryRejection>,
@@ -222,7 +225,7 @@ fn by_receiver(
     if sendable.is_empty() { gone.map(|()| sendable) } else { Ok(sendable) }
 }
 
-/// `POST /api/dead/replay?receiver=&call=&type=&code=&status=&since=`: all that the filter admits, as far as there is
+/// `POST /api/dead/replay?receiver=&call=&type=&code=&status=&since=&before=`: all that the filter admits, as far as there is
 /// room, but for those of receivers that are not in the settings any more.
 pub async fn replay_all(
     State(inspector): State<Arc<Inspector>>,
@@ -278,7 +281,7 @@ pub async fn delete(
     Ok(Json(Deleted { deleted: letters.len(), waiting: 0 }))
 }
 
-/// `DELETE /api/dead?receiver=&call=&type=&code=&status=&since=`: all that the filter admits. Of a receiver that is not
+/// `DELETE /api/dead?receiver=&call=&type=&code=&status=&since=&before=`: all that the filter admits. Of a receiver that is not
 /// in the settings any more, what waits for it goes too, if nothing else is asked for.
 pub async fn delete_all(
     State(inspector): State<Arc<Inspector>>,
@@ -292,7 +295,7 @@ pub async fn delete_all(
     let waiting = match filter.receiver {
         None if is_receiver_alone => {
             return Err(HttpError::bad_request(
-                "this would delete every dead letter: say which, by receiver, call, type, code, status or since",
+                "this would delete every dead letter: say which, by receiver, call, type, code, status, since or before",
             ));
         }
         Some(receiver) if is_receiver_alone => journal.drop_waiting(receiver),

@@ -37,6 +37,7 @@ mod wss;
 
 // What survives.
 mod dead;
+mod dead_kept;
 mod dead_receivers;
 mod journal;
 mod journal_file;

@@ -107,6 +107,7 @@ async fn what_goes_well(document: &Document) {
         step("GET", "/api/dead", "/api/dead", "", 200),
         step("GET", "/api/dead", "/api/dead?limit=0", "", 400),
         step("POST", "/api/dead/replay", "/api/dead/replay?since=soon", "", 400),
+        step("DELETE", "/api/dead", "/api/dead?before=soon", "", 400),
         step("POST", "/api/dead/{id}/replay", "/api/dead/none/replay", "", 404),
         step("POST", "/api/dead/{id}/replay", "/api/dead/none/replay?receiver=crm", "", 400),
         step("DELETE", "/api/dead", "/api/dead", "", 400),
@@ -194,7 +195,7 @@ async fn dead_letters(document: &Document, running: &Running) {
         step(
             "DELETE",
             "/api/dead",
-            "/api/dead?receiver=main&code=ERR_BAD_REQUEST&status=422",
+            "/api/dead?receiver=main&code=ERR_BAD_REQUEST&status=422&before=2999-01-01T00:00:00Z",
             "",
             200,
         ),
