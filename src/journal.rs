@@ -257,12 +257,20 @@ impl Journal {
         }
     }
 
-    /// Takes away what waits for a receiver that is not in the settings any more; returns how many events.
+    /// Takes away some of what waits for a receiver that is not in the settings any more, once what was taken away
+    /// before is written; returns how many events, which is 0 when nothing is left. Waits for the disk: not for the
+    /// async threads.
     pub fn drop_waiting(&self, receiver: ReceiverId) -> usize {
+        // Calls wait for the lock under which a batch is filled, and copied.
+        const AT_ONCE: usize = 1000;
+        self.shared.wait_written();
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = retired.remove(&receiver).unwrap_or_default();
-        let count = places.len();
-        self.delete(places);
+        let Some(places) = retired.get_mut(&receiver) else { return 0 };
+        // The last ones first: should callhook end meanwhile, calls keep their beginnings.
+        let dropped = places.split_off(places.len().saturating_sub(AT_ONCE));
+        drop(retired);
+        let count = dropped.len();
+        self.delete(dropped);
         count
     }
 

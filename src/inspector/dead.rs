@@ -21,6 +21,9 @@ use crate::queue::Refused;
 use crate::receiver::{ReceiverId, Receivers};
 use crate::time::{timestamp_of, unix_millis_of};
 
+/// What becomes of a letter that is replayed.
+const AGAIN: &str = "queued again";
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeadQuery {
@@ -198,7 +201,7 @@ pub async fn replay(
                 done.add(0, found);
                 refused = Some(full);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(broken_off(error.into(), done.replayed, AGAIN)),
         }
     }
     match refused {
@@ -241,7 +244,8 @@ pub async fn replay_all(
     for (receiver, _) in receivers.iter().take(inspector.settings.receivers.len()) {
         if filter.receiver.is_none_or(|asked| asked == receiver) {
             let filter = DeadFilter { receiver: Some(receiver), ..filter.clone() };
-            replay_of(receiver, Pages::of(&inspector, filter), &mut done).await?;
+            let replaying = replay_of(receiver, Pages::of(&inspector, filter), &mut done).await;
+            replaying.map_err(|error| broken_off(error, done.replayed, AGAIN))?;
         }
     }
     Ok(Json(done))
@@ -292,22 +296,45 @@ pub async fn delete_all(
     let filter = query?.whole_filter(journal.receivers())?;
     let is_receiver_alone =
         DeadFilter { receiver: None, ..filter.clone() } == DeadFilter::default();
-    let waiting = match filter.receiver {
+    let retired = match filter.receiver {
         None if is_receiver_alone => {
             return Err(HttpError::bad_request(
                 "this would delete every dead letter: say which, by receiver, call, type, code, status, since or before",
             ));
         }
-        Some(receiver) if is_receiver_alone => journal.drop_waiting(receiver),
-        Some(_) | None => 0,
+        receiver => receiver.filter(|_| is_receiver_alone),
     };
-    let mut done = Deleted { deleted: 0, waiting };
+    let mut done = Deleted { deleted: 0, waiting: 0 };
     let mut pages = Pages::of(&inspector, filter);
-    while let Some(letters) = pages.next().await? {
+    let after = |error, deleted| broken_off(error, deleted, "deleted");
+    while let Some(letters) = pages.next().await.map_err(|error| after(error, done.deleted))? {
         take_away(&inspector, &letters);
         done.deleted += letters.len();
     }
+    if let Some(receiver) = retired {
+        done.waiting = drop_waiting(&inspector, receiver).await;
+    }
     Ok(Json(done))
+}
+
+async fn drop_waiting(inspector: &Inspector, receiver: ReceiverId) -> usize {
+    let mut dropped = 0;
+    loop {
+        let journal = Arc::clone(&inspector.parts.journal);
+        let some = tokio::task::spawn_blocking(move || journal.drop_waiting(receiver)).await;
+        match some.expect("the journal does not panic, and nobody aborts it") {
+            0 => return dropped,
+            some => dropped += some,
+        }
+    }
+}
+
+/// What was done before a fault stays done, so that is told with it.
+fn broken_off(HttpError { status, error }: HttpError, count: usize, done: &str) -> HttpError {
+    match count {
+        0 => HttpError { status, error },
+        _ => HttpError { status, error: format!("{error}; {count} were {done} before") },
+    }
 }
 
 fn take_away(inspector: &Inspector, letters: &[DeadLetter]) {

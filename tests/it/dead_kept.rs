@@ -7,8 +7,10 @@ use callhook::journal::{DeadLetter, Journal};
 use callhook::receiver::{ReceiverId, ReceiverName, Receivers};
 use callhook::time::{timestamp_now, unix_millis};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::support::journal::Journal as Kept;
+use crate::support::record::LIMIT;
 use crate::support::service::{Answer, IGNORING_SIGXFSZ, Service, run};
 
 const HOUR: u64 = 60 * 60 * 1000;
@@ -47,6 +49,15 @@ fn filled(fill: impl FnOnce(ReceiverId) -> (Vec<Item>, Vec<DeadLetter>)) -> Kept
     journal.put(items, letters);
     journal.close();
     kept
+}
+
+/// So many dead letters of crm, and after them so many events that wait for it.
+fn of_crm(letters: u64, waiting: u64) -> Kept {
+    filled(|crm| {
+        let next = |place| item(place, EventId::make(), crm);
+        let waiting = (letters..letters + waiting).map(next).collect();
+        (waiting, (0..letters).map(|place| letter(next(place), 0)).collect())
+    })
 }
 
 /// A service on the journal, without crm.
@@ -116,4 +127,50 @@ async fn a_letter_was_given_up_since_or_before_a_time() {
     assert!(wrong.error().contains("before: expected a time"), "{wrong:?}");
     let deleted = ask(&service, "DELETE", &format!("/api/dead{before}&receiver=crm")).await.json();
     assert_eq!(deleted, json!({"deleted": 1, "waiting": 0}));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_receiver_that_is_gone_is_dropped_a_thousand_at_a_time() {
+    let kept = of_crm(2, 2500);
+    let service = serve(&kept).await;
+    let (code, out, err) = dead(&service, &["purge", "--receiver", "crm"]).await;
+    assert_eq!((code, out.as_str()), (0, "2 deleted, and 2500 that waited\n"), "{err}");
+    // A list waits for what is to be written.
+    assert_eq!(letters(&service, "").await, Vec::<String>::new());
+    let metrics = ask(&service, "GET", "/metrics").await.body;
+    let of = |name: &str| {
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{name}:\n{metrics}")).to_owned()
+    };
+    let batches = "callhook_journal_batch_changes";
+    let (all, small) =
+        (of(&format!("{batches}_count")), of(&format!("{batches}_bucket{{le=\"1000.0\"}}")));
+    assert_eq!(small, all, "none had more than a thousand changes");
+    drop(service);
+    let service = serve(&kept).await;
+    let state = ask(&service, "GET", "/api/state").await.json();
+    assert_eq!(state["retired"], json!([]), "{state}");
+}
+
+#[tokio::test]
+async fn a_purge_that_the_disk_breaks_off_says_what_is_gone_and_can_be_repeated() {
+    let kept = of_crm(1001, 3);
+    let service = serve(&kept).await;
+    service.limit_files(Some(0));
+    let broken = ask(&service, "DELETE", "/api/dead?receiver=crm").await;
+    assert_eq!(broken.status, 503, "{broken:?}");
+    assert!(broken.error().contains("1000 were deleted before"), "{broken:?}");
+    let state = ask(&service, "GET", "/api/state").await.json();
+    assert_eq!(state["retired"][0]["waiting"], 3, "{state}");
+    service.limit_files(None);
+    let repeated = async {
+        loop {
+            let answer = ask(&service, "DELETE", "/api/dead?receiver=crm").await;
+            if answer.status == 200 {
+                return answer.json();
+            }
+        }
+    };
+    let repeated = timeout(LIMIT, repeated).await.expect("the disk is well again");
+    assert_eq!(repeated, json!({"deleted": 1, "waiting": 3}));
 }
