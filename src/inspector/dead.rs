@@ -376,8 +376,8 @@ async fn find(
     Ok(letters)
 }
 
-/// All that a filter admits, a page at a time. What is given up meanwhile is left alone, even if it is what was just
-/// replayed and failed again.
+/// All that a filter admits, a page at a time. What is accepted meanwhile is left alone, even if it is what was just
+/// replayed and failed again. An event that was accepted before and is given up meanwhile may be among them.
 struct Pages<'a> {
     inspector: &'a Arc<Inspector>,
     filter: DeadFilter,
