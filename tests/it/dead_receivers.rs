@@ -234,6 +234,29 @@ async fn nothing_is_replayed_to_a_receiver_that_left_the_settings() {
 }
 
 #[tokio::test]
+async fn what_is_kept_for_a_receiver_that_left_the_settings_is_told_at_each_start() {
+    let two = Two::start().await;
+    let (directory, mut admin) = left_behind(&two).await;
+    let path = directory.path().join("journal.redb");
+    let path = [("JOURNAL_PATH", path.to_str().unwrap())];
+    let of_crm = |line: &Value| line["receiver"] == "crm";
+    for _ in 0..2 {
+        let told = admin.service.log_line(of_crm).await;
+        assert_eq!(told["level"], "warn");
+        assert_eq!((&told["waiting"], &told["dead"]), (&json!(1), &json!(2)));
+        let said = told["message"].as_str().unwrap();
+        assert!(said.contains("callhook dead purge --receiver crm"), "{said}");
+        admin.stop().await;
+        admin = Admin::start(&two.main.receiver, &path).await;
+    }
+    let (code, _, err) = admin.command(&["purge", "--receiver", "crm"]).await;
+    assert_eq!(code, 0, "{err}");
+    admin.stop().await;
+    let admin = Admin::start(&two.main.receiver, &path).await;
+    assert!(!admin.service.log_so_far().iter().any(of_crm), "nothing is kept any more");
+}
+
+#[tokio::test]
 async fn a_purge_drops_all_that_is_kept_for_a_receiver_that_left_the_settings() {
     let two = Two::start().await;
     let (_directory, admin) = left_behind(&two).await;

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::support::event::{bare, event, new_uuid, numbered};
-use crate::support::journal::{Journal, end, kill};
+use crate::support::journal::{Journal, end, kill, terminate};
 use crate::support::receiver::{Receiver, Reply, Seen, free_port, nobody, numbers_of};
 use crate::support::record::LIMIT;
 use crate::support::routing::{fallback, routed, serve};
@@ -158,6 +158,53 @@ async fn without_a_main_receiver_copies_get_their_events_and_nobody_is_refused()
     let told: Vec<&Value> =
         letters["items"].as_array().unwrap().iter().map(|item| &item["code"]).collect();
     assert_eq!(told, ["ERR_QUEUE_FULL", "ERR_QUEUE_FULL"]);
+}
+
+/// Replays its dead letters as far as there is room.
+async fn replayed_to_crm(service: &Service) -> Value {
+    service.ask_admin("POST", "/api/dead/replay?receiver=crm", &[]).await.json()
+}
+
+#[tokio::test]
+async fn what_a_copy_has_no_room_for_in_bytes_is_its_dead_letters_and_can_be_sent_later() {
+    let (journal, main, (port, url)) = (Journal::new(), Receiver::content().await, nobody());
+    let vars =
+        [("RECEIVER_CRM_URL", url.as_str()), ("QUEUE_BYTES", "5000"), ("WEBHOOK_RETRY", "20")];
+    let service = journal.serve(&main.url, &vars).await;
+    let uuid = new_uuid();
+    for n in 0..4 {
+        let payload = json!({ "n": n, "text": "x".repeat(2000) });
+        let event = event(&uuid, "transcription", payload).to_string();
+        // The main receiver's own room holds two.
+        let taken = async { while service.post("/events", event.clone()).await.status != 202 {} };
+        timeout(LIMIT, taken).await.expect("the main receiver takes all");
+    }
+    assert_eq!(numbers_of(&main.seen(4).await, &uuid), [0, 1, 2, 3]);
+    let letters = service.ask_admin("GET", "/api/dead", &[]).await.json();
+    let letters = letters["items"].as_array().unwrap();
+    let says = |item: &Value| item["error"].as_str().unwrap().contains("QUEUE_BYTES=5000");
+    assert!(letters.iter().all(says), "{letters:?}");
+    let told: Vec<Value> = letters
+        .iter()
+        .map(|item| json!([item["receiver"], item["code"], item["attempts"], item["payload"]["n"]]))
+        .collect();
+    assert_eq!(told, [2, 3].map(|n| json!(["crm", "ERR_QUEUE_FULL", 0, n])));
+    let crm = Receiver::start_on(port, |_| Reply::ok()).await;
+    assert_eq!(numbers_of(&crm.seen(2).await, &uuid), [0, 1]);
+    let again = async { while replayed_to_crm(&service).await["left"] != 0 {} };
+    timeout(LIMIT, again).await.expect("there is room again");
+    assert_eq!(numbers_of(&crm.seen(4).await, &uuid), [0, 1, 2, 3]);
+    let log = terminate(service).await;
+    let log = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let sums: Vec<Value> = log
+        .filter(|line| line["message"].as_str().is_some_and(|text| text.contains("has no room")))
+        .map(|line| json!([line["level"], line["receiver"], line["count"], line["missed"]]))
+        .collect();
+    assert_eq!(
+        sums,
+        [json!(["error", "crm", 2, 0])],
+        "one line for both, at the stop at the latest"
+    );
 }
 
 #[tokio::test]
